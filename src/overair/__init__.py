@@ -1,0 +1,1 @@
+"""Overair: firmware updates for unmodified AWS IoT / FreeRTOS and Uptane devices, self-hosted."""

@@ -1,0 +1,55 @@
+"""Units of work, as every room sees them.
+
+A door hands a function to the store and awaits it: ``await work.run(lambda tx: jobs.report(tx, …))``. The function runs on
+the writer thread inside a savepoint and may be run again, so it has no effect outside the transaction but through ``tx``.
+Nothing holds a transaction across an await; a service never begins or commits one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from overair.basics.ids import AccountId
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that others must hear once this unit has committed: an MQTT message for whoever subscribed."""
+
+    account: AccountId
+    topic: str
+    payload: bytes
+    qos: int = 1
+
+
+class Tx(Protocol):
+    """One unit of work. Services pass it on; only a room's ``store`` looks inside (``storage.work.SqlTx``)."""
+
+    def publish(self, notice: Notice) -> None:
+        """Add a row to the outbox: heard after the commit, in order, at least once; not at all if the unit fails."""
+        ...
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Call ``action`` on the event loop once committed and before whoever awaits the unit is told.
+
+        For evicting caches and waking loops; it must be short, must not fail and must not be needed for correctness
+        after a restart.
+        """
+        ...
+
+
+class Work(Protocol):
+    """The store's front: runs units of work."""
+
+    async def run(self, unit: Callable[[Tx], T]) -> T:
+        """Run ``unit`` as a writer; returns after its commit is durable. Its exception, if any, is raised here and the
+        unit leaves nothing behind."""
+        ...
+
+    async def read(self, query: Callable[[Tx], T]) -> T:
+        """Run ``query`` on a reader thread against a consistent snapshot. Writing there is an error."""
+        ...

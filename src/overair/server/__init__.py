@@ -1,0 +1,1 @@
+"""What we host: rooms along one road, imported downwards only."""

@@ -1,0 +1,1 @@
+"""Records: units of work with group commit, the schema's common parts, migrations, the outbox."""
