@@ -28,12 +28,12 @@ class Caller:
     """``arn:aws:iam::{account}:user/{name}``, ``…:root``, or ``arn:aws:sts::{account}:assumed-role/{role}/{session}``."""
     user_id: str
     access_key_id: str
+    now: Instant
+    """When the request was accepted: one moment for the whole request."""
     is_root: bool = False
     session_name: str = ""
     source_ip: str = ""
     request_id: str = ""
-    now: Instant = Instant(0)
-    """When the request was accepted: one moment for the whole request."""
     context: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Condition keys that hold for this request: ``aws:SourceIp``, ``aws:PrincipalArn``, ``aws:SecureTransport``, …"""
 
