@@ -1,0 +1,141 @@
+"""The operator's side of a command: where the server is, with which key, through boto3."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import boto3
+import typer
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, SSLError
+
+from overair.basics.redacted import Redacted
+from overair.cli.ends import CommandEnded, ExitCode
+
+DATA_DEFAULT = Path("overair-data")
+
+Data = Annotated[Path, typer.Option("--data", envvar="OVERAIR_DATA", help="The server's state directory.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """``run/endpoints.json``: written when every port accepts, gone when the server is."""
+
+    pid: int
+    operator_url: str
+    plain_http_url: str | None
+    mqtt_host: str
+    mqtt_port: int
+    device_url: str
+    ca_file: str
+    region: str
+    account: str
+    bucket: str
+    ota_role_arn: str
+    signing_profile: str
+    signer_certificate_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey:
+    """The key that the commands sign with."""
+
+    access_key_id: str
+    secret: Redacted[str]
+
+
+class Operator:
+    """One server and the right to ask it things."""
+
+    def __init__(self, data: Path, endpoints: Endpoints, key: AccessKey) -> None:
+        self.data = data
+        self.endpoints = endpoints
+        self.key = key
+        # Our own service model stands beside botocore's; the loader takes its search path from the environment.
+        session = boto3.Session(
+            aws_access_key_id=key.access_key_id,
+            aws_secret_access_key=key.secret.reveal(),
+            region_name=endpoints.region,
+        )
+        session._loader.search_paths.append(str(models_folder()))
+        self._session = session
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of one service against this server."""
+        return self._session.client(
+            service,
+            endpoint_url=self.endpoints.operator_url,
+            verify=self.endpoints.ca_file,
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": 3},
+                connect_timeout=5,
+                read_timeout=60,
+                signature_version="v4" if service != "s3" else "s3v4",
+                s3={"addressing_style": "path"},
+            ),
+        )
+
+
+def models_folder() -> Path:
+    """Where our own service model lies, in the layout that botocore's loader reads (``AWS_DATA_PATH``)."""
+    import overair.server.aws_protocol
+
+    return Path(overair.server.aws_protocol.__file__).parent / "models"
+
+
+def read_endpoints(data: Path) -> Endpoints:
+    """Where the server of this directory listens.
+
+    Raises:
+        CommandEnded: UNREACHABLE when no server runs there.
+    """
+    file = data / "run" / "endpoints.json"
+    try:
+        return Endpoints(**json.loads(file.read_bytes()))
+    except FileNotFoundError:
+        raise CommandEnded(
+            ExitCode.UNREACHABLE,
+            f"No server runs on {data}: {file} isn't there. Start one with `overair up --data {data}`, "
+            "or name its directory with --data.",
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise CommandEnded(ExitCode.UNREACHABLE, f"{file} can't be read: {error}.") from error
+
+
+def read_key(data: Path) -> AccessKey:
+    """The key in the environment if there is one, else the root key that lies in the state directory."""
+    if (key_id := os.environ.get("AWS_ACCESS_KEY_ID")) and (secret := os.environ.get("AWS_SECRET_ACCESS_KEY")):
+        return AccessKey(access_key_id=key_id, secret=Redacted(secret))
+    file = data / "root-key.json"
+    try:
+        content = json.loads(file.read_bytes())
+        return AccessKey(access_key_id=content["access_key_id"], secret=Redacted(content["secret_access_key"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise CommandEnded(
+            ExitCode.REFUSED, f"No access key: AWS_ACCESS_KEY_ID is not set and {file} can't be read ({error})."
+        ) from error
+
+
+def operator_of(data: Path) -> Operator:
+    """The operator of the server that runs on ``data``."""
+    return Operator(data, read_endpoints(data), read_key(data))
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turn what boto3 raises into one line and the code that says what kind of end this is."""
+    try:
+        yield
+    except ClientError as error:
+        what = error.response["Error"]
+        raise CommandEnded(ExitCode.REFUSED, f"{error.operation_name} was refused ({what['Code']}): {what['Message']}") from error
+    except SSLError as error:
+        raise CommandEnded(ExitCode.UNREACHABLE, f"The server's certificate doesn't fit {error}.") from error
+    except (EndpointConnectionError, BotoCoreError) as error:
+        raise CommandEnded(ExitCode.UNREACHABLE, f"The server can't be reached: {error}") from error
