@@ -1,0 +1,1 @@
+"""Sessions, subscriptions, retained and queued messages: what is between a publisher and its subscribers."""
