@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import boto3
 import typer
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, SSLError
 
 from overair.basics.redacted import Redacted
 from overair.cli.ends import CommandEnded, ExitCode
@@ -57,6 +54,8 @@ class Operator:
         self.data = data
         self.endpoints = endpoints
         self.key = key
+        import boto3  # here and not above: `overair up` has no use for it and starts sooner without
+
         # Our own service model stands beside botocore's; the loader takes its search path from the environment.
         session = boto3.Session(
             aws_access_key_id=key.access_key_id,
@@ -68,6 +67,8 @@ class Operator:
 
     def client(self, service: str) -> Any:
         """A boto3 client of one service against this server."""
+        from botocore.config import Config
+
         return self._session.client(
             service,
             endpoint_url=self.endpoints.operator_url,
@@ -76,7 +77,7 @@ class Operator:
                 retries={"mode": "standard", "total_max_attempts": 3},
                 connect_timeout=5,
                 read_timeout=60,
-                signature_version="v4" if service != "s3" else "s3v4",
+                signature_version="s3v4" if service == "s3" else "v4",
                 s3={"addressing_style": "path"},
             ),
         )
@@ -130,11 +131,15 @@ def operator_of(data: Path) -> Operator:
 @contextmanager
 def told_plainly() -> Iterator[None]:
     """Turn what boto3 raises into one line and the code that says what kind of end this is."""
+    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, SSLError
+
     try:
         yield
     except ClientError as error:
         what = error.response["Error"]
-        raise CommandEnded(ExitCode.REFUSED, f"{error.operation_name} was refused ({what['Code']}): {what['Message']}") from error
+        raise CommandEnded(
+            ExitCode.REFUSED, f"{error.operation_name} was refused ({what['Code']}): {what['Message']}"
+        ) from error
     except SSLError as error:
         raise CommandEnded(ExitCode.UNREACHABLE, f"The server's certificate doesn't fit {error}.") from error
     except (EndpointConnectionError, BotoCoreError) as error:
