@@ -15,7 +15,6 @@ import sys
 import threading
 from typing import Any
 
-
 from overair.basics.clock import Clock, Instant, WallClock
 from overair.basics.ids import RandomIds
 from overair.cli import up
