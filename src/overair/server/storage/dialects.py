@@ -1,0 +1,176 @@
+"""What differs between SQLite and PostgreSQL below the units of work."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool
+
+from overair.basics.errors import OverairError, Unavailable
+
+BUSY_TIMEOUT_MS: Final = 10_000
+SQLITE_CACHE_KIB: Final = 16 * 1024
+
+
+class StorageRefused(OverairError):
+    """The records can't be opened. The message is the one line that an operator sees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """Where connections come from, and the words of their dialect."""
+
+    writer: Engine
+    reader: Engine
+    begin_write: str
+    begin_read: str
+    integrity_error: type[Exception]
+    in_transaction: Callable[[Any], bool]
+    refusal: Callable[[BaseException], BaseException]
+    """What a caller is told for a driver's error: ``Unavailable`` where the asker can't help it, else the error itself."""
+
+    def dispose(self) -> None:
+        self.writer.dispose()
+        self.reader.dispose()
+
+
+def driver_of(connection: Connection) -> Any:
+    """The driver's own connection. Transactions are begun and ended on it, not by SQLAlchemy, whose view is one endless
+    transaction."""
+    return connection.connection.driver_connection
+
+
+# SQLite ---------------------------------------------------------------------------------------------------------------
+
+# Result codes by which SQLite says that the disk, not the statement, is at fault.
+_SQLITE_REASONS: Final = {
+    sqlite3.SQLITE_FULL: "The disk that holds the records is full: nothing was written. Free some space and ask again.",
+    sqlite3.SQLITE_IOERR: "The disk that holds the records fails: nothing was written. See the server's log.",
+    sqlite3.SQLITE_READONLY: "The records can't be written: their folder or disk is read-only.",
+    sqlite3.SQLITE_CANTOPEN: "The records can't be opened: too many open files, or their folder is gone.",
+    sqlite3.SQLITE_BUSY: "Another process holds the records. Ask again.",
+}
+
+
+def open_sqlite_engines(path: Path | str) -> Engines:
+    """Write-ahead log, ``synchronous=FULL``: a commit that was acknowledged outlives a loss of power.
+
+    Raises:
+        StorageRefused: the file can't be made or opened, or isn't a database.
+    """
+    path = Path(path)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StorageRefused(f"The records file {path} can't be opened: {error.strerror}.") from error
+    url = f"sqlite:///{path}"
+    arguments = {"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000}
+    writer = create_engine(url, poolclass=NullPool, connect_args=arguments)
+    reader = create_engine(url, poolclass=NullPool, connect_args=arguments)
+
+    @event.listens_for(writer, "connect")
+    def _writer_opened(driver: Any, _record: Any) -> None:
+        driver.execute("PRAGMA journal_mode=WAL")
+        driver.execute("PRAGMA synchronous=FULL")
+        driver.execute("PRAGMA foreign_keys=ON")
+        driver.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB}")
+
+    @event.listens_for(reader, "connect")
+    def _reader_opened(driver: Any, _record: Any) -> None:
+        driver.execute("PRAGMA query_only=ON")
+        driver.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB // 4}")
+
+    try:
+        writer.connect().close()
+    except DBAPIError as error:
+        raise StorageRefused(f"The records file {path} isn't an Overair database: {error.orig}.") from error
+    return Engines(
+        writer=writer,
+        reader=reader,
+        begin_write="BEGIN IMMEDIATE",
+        begin_read="BEGIN",
+        integrity_error=sqlite3.IntegrityError,
+        in_transaction=lambda driver: bool(driver.in_transaction),
+        refusal=_sqlite_refusal,
+    )
+
+
+def _sqlite_refusal(error: BaseException) -> BaseException:
+    cause = _driver_error(error)
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    if isinstance(cause, sqlite3.OperationalError) and code in _SQLITE_REASONS:
+        return Unavailable(_SQLITE_REASONS[code], subject="storage")
+    return error
+
+
+# PostgreSQL -----------------------------------------------------------------------------------------------------------
+
+
+def open_postgresql_engines(url: str) -> Engines:
+    """Connections through psycopg 3.
+
+    Raises:
+        StorageRefused: the URL can't be read, the driver isn't installed, the server can't be reached, or the database sorts
+            text by a language's rules instead of by code point (lists would come in another order than their pages).
+    """
+    try:
+        import psycopg
+    except ImportError as error:
+        raise StorageRefused("Records in PostgreSQL need its driver: install overair[server,postgres].") from error
+    try:
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+    except ArgumentError as error:
+        raise StorageRefused("The database URL can't be read. It reads postgresql://USER:PASSWORD@HOST:PORT/NAME.") from error
+    engine = create_engine(parsed, poolclass=NullPool, connect_args={"autocommit": True, "connect_timeout": 10})
+    try:
+        with engine.connect() as connection:
+            collation = str(
+                driver_of(connection)
+                .execute("SELECT datcollate FROM pg_database WHERE datname = current_database()")
+                .fetchone()[0]
+            )
+    except DBAPIError as error:
+        raise StorageRefused(f"PostgreSQL can't be reached: {str(error.orig).strip()}") from error
+    if collation.split(".")[0] not in ("C", "POSIX"):
+        raise StorageRefused(
+            f"The database sorts text by {collation}; Overair needs code-point order. "
+            "Make it with: CREATE DATABASE … TEMPLATE template0 LC_COLLATE 'C' ENCODING 'UTF8'."
+        )
+
+    def refusal(error: BaseException) -> BaseException:
+        cause = _driver_error(error)
+        if isinstance(cause, psycopg.errors.DiskFull):
+            return Unavailable("The disk that holds the records is full: nothing was written. Free some space and ask again.",
+                               subject="storage")  # fmt: skip
+        if isinstance(cause, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)):
+            return Unavailable("Another node wrote the same records at the same time. Ask again.", subject="storage")
+        if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
+            return Unavailable("The database that holds the records can't be reached. Ask again.", subject="storage")
+        return error
+
+    return Engines(
+        writer=engine,
+        reader=engine,
+        begin_write="BEGIN",
+        begin_read="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        integrity_error=psycopg.IntegrityError,
+        in_transaction=lambda driver: bool(driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE),
+        refusal=refusal,
+    )
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """The driver's own error inside SQLAlchemy's, or inside the loss of a group that it caused."""
+    while True:
+        inner = error.orig if isinstance(error, DBAPIError) else error.__cause__
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner

@@ -1,0 +1,341 @@
+"""Units of work: one writer thread that commits in groups, and readers beside it.
+
+While a commit is made durable, the units of other callers queue up; the next transaction takes them all, each in a savepoint,
+and one fsync pays for the group. There is no timer: a lone caller never waits for company. (Measured: 21 to 28 thousand durable
+units a second against 3 thousand with a transaction for each.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import structlog
+from sqlalchemy import insert
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from overair.basics.clock import Clock
+from overair.basics.errors import OverairError, Unavailable
+from overair.basics.work import Notice, Tx
+from overair.server.storage.dialects import Engines, driver_of, open_postgresql_engines, open_sqlite_engines
+from overair.server.storage.schema import outbox
+from overair.server.storage.statements import HotStatement, sql_tx
+from overair.server.storage.transaction import SqlTx
+
+__all__ = ["HotStatement", "SqlTx", "SqlWork", "open_postgresql", "open_sqlite", "sql"]
+
+T = TypeVar("T")
+
+GROUP_UNITS_MAX: Final = 256
+READERS_DEFAULT: Final = 3
+
+logger = structlog.get_logger("overair.storage")
+
+_insert_notice = HotStatement(insert(outbox), columns=("account", "topic", "payload", "qos", "created"))
+
+
+def sql(tx: Tx) -> Connection:
+    """The SQLAlchemy connection of a unit of work, for statements only."""
+    return sql_tx(tx).connection
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A unit that waits for its turn."""
+
+    unit: Callable[[Tx], Any]
+    future: asyncio.Future[Any] | concurrent.futures.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+    actions: list[Callable[[], None]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+
+class _GroupLost(Exception):
+    """The transaction is gone with all its units."""
+
+
+class SqlWork:
+    """A ``basics.work.Work`` over one database. Close it to let what was asked end and to free its threads."""
+
+    def __init__(self, engines: Engines, *, clock: Clock, readers: int = READERS_DEFAULT) -> None:
+        self.engine: Engine = engines.writer
+        self._engines = engines
+        self._clock = clock
+        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._closed = False
+        self._outbox_filled: Callable[[], None] | None = None
+        self._local = threading.local()
+        self._reading: list[Connection] = []
+        self._readers = concurrent.futures.ThreadPoolExecutor(readers, thread_name_prefix="overair-reader")
+        self._writer = threading.Thread(target=self._write, name="overair-writer", daemon=True)
+        self._writer.start()
+
+    # What callers ask -------------------------------------------------------------------------------------------------
+
+    async def run(self, unit: Callable[[Tx], T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._ask(_Asked(unit, future))
+        return await future
+
+    async def read(self, query: Callable[[Tx], T]) -> T:
+        if self._closed:
+            raise _shutting_down()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+
+    def run_blocking(self, unit: Callable[[Tx], T]) -> T:
+        """The same for a thread without an event loop: start-up, command line, tests. Its ``after_commit`` actions run here."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        asked = _Asked(unit, future)
+        self._ask(asked)
+        result = future.result()
+        _act(asked.actions)
+        return result
+
+    def read_blocking(self, query: Callable[[Tx], T]) -> T:
+        """``read`` for a thread without an event loop."""
+        if self._closed:
+            raise _shutting_down()
+        return self._readers.submit(self._read, query).result()
+
+    def on_commit_with_outbox(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` on the writer thread after each commit that left notices. It must return at once and never fail."""
+        self._outbox_filled = wake
+
+    def close(self) -> None:
+        """Refuse new units, end those that were asked, and free threads and connections. Blocks; a second call does nothing."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._writer.join()
+        self._readers.shutdown(wait=True)
+        for connection in self._reading:
+            connection.invalidate()
+            connection.close()
+        self._engines.dispose()
+
+    def _ask(self, asked: _Asked) -> None:
+        with self._gate:
+            if self._closed:
+                raise _shutting_down()
+            self._queue.put(asked)
+
+    # The writer thread ------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        connection: Connection | None = None
+        open_for_more = True
+        while open_for_more:
+            first = self._queue.get()
+            if first is None:
+                break
+            group = [first]
+            while len(group) < GROUP_UNITS_MAX:
+                try:
+                    asked = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if asked is None:
+                    open_for_more = False
+                    break
+                group.append(asked)
+            connection = self._commit(group, connection)
+            self._tell(group)
+        if connection is not None:
+            _discard(connection)
+
+    def _commit(self, group: Sequence[_Asked], connection: Connection | None) -> Connection | None:
+        """Run a group in one transaction; afterwards each of it has a result or an error. Returns a connection that is fit for
+        the next group, or None."""
+        try:
+            if connection is None:
+                connection = self._engines.writer.connect()
+            driver = driver_of(connection)
+            driver.execute(self._engines.begin_write)
+            for asked in group:
+                self._run_in_savepoint(asked, connection, driver)
+            driver.execute("COMMIT")
+        except Exception as error:
+            refusal = self._engines.refusal(error)
+            if not isinstance(refusal, Unavailable):
+                logger.exception("a group of units was lost", units=len(group))
+            for asked in group:
+                asked.actions, asked.notices = [], []
+                # A unit that failed for a reason of its own keeps it: that reason is true whatever became of the others.
+                if asked.error is None:
+                    asked.error = refusal
+            return _fit_again(connection)
+        return connection
+
+    def _run_in_savepoint(self, asked: _Asked, connection: Connection, driver: Any) -> None:
+        if asked.future.cancelled():
+            return
+        for last_try in (False, True):
+            driver.execute("SAVEPOINT unit")
+            tx = SqlTx(connection, driver, writable=True)
+            try:
+                result = asked.unit(tx)
+                if inspect.iscoroutine(result):
+                    result.close()
+                    raise RuntimeError("A unit of work is a plain function: nothing awaits inside a transaction.")
+                created = self._clock.now() if tx.notices else 0
+                for notice in tx.notices:
+                    _insert_notice.run(
+                        tx,
+                        account=notice.account,
+                        topic=notice.topic,
+                        payload=notice.payload,
+                        qos=notice.qos,
+                        created=created,
+                    )
+                driver.execute("RELEASE SAVEPOINT unit")
+            except BaseException as error:
+                self._roll_back_to_savepoint(connection, driver, error)
+                if not last_try and _breaks_a_constraint(error, self._engines):
+                    # Someone else's commit may have come between the unit's look and its insert: the second look sees it.
+                    continue
+                asked.error = error if isinstance(error, OverairError) else self._engines.refusal(error)
+                return
+            asked.result, asked.actions, asked.notices = result, tx.actions, tx.notices
+            return
+
+    def _roll_back_to_savepoint(self, connection: Connection, driver: Any, error: BaseException) -> None:
+        # A full disk makes SQLite end the whole transaction by itself; then nothing of the group stands.
+        if not self._engines.in_transaction(driver):
+            raise _GroupLost from error
+        try:
+            driver.execute("ROLLBACK TO SAVEPOINT unit")
+            driver.execute("RELEASE SAVEPOINT unit")
+        except Exception as rollback_error:
+            raise _GroupLost from rollback_error
+
+    def _tell(self, group: Sequence[_Asked]) -> None:
+        if self._outbox_filled is not None and any(asked.notices for asked in group):
+            self._outbox_filled()
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Asked]] = {}
+        for asked in group:
+            if isinstance(asked.future, concurrent.futures.Future):
+                _resolve(asked)
+            else:
+                by_loop.setdefault(asked.future.get_loop(), []).append(asked)
+        for loop, waiting in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve_all, waiting)
+            except RuntimeError:
+                # The loop was closed while its units were in flight: they are durable, and nobody is left to be told.
+                logger.warning("units were committed for a loop that has ended", units=len(waiting))
+
+    # The reader threads -----------------------------------------------------------------------------------------------
+
+    def _read(self, query: Callable[[Tx], T]) -> T:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        try:
+            if connection is None:
+                connection = self._engines.reader.connect()
+                self._local.connection = connection
+                self._reading.append(connection)
+            driver = driver_of(connection)
+            driver.execute(self._engines.begin_read)
+        except Exception as error:
+            self._forget_reader(connection)
+            raise self._engines.refusal(error) from error
+        try:
+            result = query(SqlTx(connection, driver, writable=False))
+            if inspect.iscoroutine(result):
+                result.close()
+                raise RuntimeError("A query is a plain function: nothing awaits inside a transaction.")
+        except OverairError:
+            raise
+        except DBAPIError as error:
+            refusal = self._engines.refusal(error)
+            if refusal is error:
+                raise
+            raise refusal from error
+        finally:
+            try:
+                driver.execute("ROLLBACK")
+            except Exception:
+                logger.warning("a reader's connection was lost", exc_info=True)
+                self._forget_reader(connection)
+        return result
+
+    def _forget_reader(self, connection: Connection | None) -> None:
+        self._local.connection = None
+        if connection is not None:
+            self._reading.remove(connection)
+            _discard(connection)
+
+
+def _resolve(asked: _Asked) -> None:
+    if asked.future.done():
+        return
+    if asked.error is None:
+        asked.future.set_result(asked.result)
+        return
+    # A StopIteration can't be carried by a future.
+    error = RuntimeError("A unit of work let a StopIteration out.") if isinstance(asked.error, StopIteration) else asked.error
+    asked.future.set_exception(error)
+
+
+def _resolve_all(group: Sequence[_Asked]) -> None:
+    for asked in group:
+        _act(asked.actions)
+    for asked in group:
+        _resolve(asked)
+
+
+def _act(actions: Sequence[Callable[[], None]]) -> None:
+    for action in actions:
+        try:
+            action()
+        except Exception:
+            # The unit is durable whatever its actions do; whoever waits must hear of it.
+            logger.exception("an after-commit action failed", action=repr(action))
+
+
+def _breaks_a_constraint(error: BaseException, engines: Engines) -> bool:
+    return isinstance(error, (IntegrityError, engines.integrity_error))
+
+
+def _fit_again(connection: Connection | None) -> Connection | None:
+    if connection is None:
+        return None
+    try:
+        driver_of(connection).execute("ROLLBACK")
+    except Exception:
+        # Either there is no transaction left (SQLite ended it) or no server: a new connection is right in both cases.
+        _discard(connection)
+        return None
+    return connection
+
+
+def _discard(connection: Connection) -> None:
+    try:
+        connection.invalidate()
+        connection.close()
+    except Exception:
+        logger.warning("a broken connection didn't close cleanly", exc_info=True)
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("The server is shutting down: ask again when it is back.", subject="shutting-down")
+
+
+def open_sqlite(path: Any, *, clock: Clock, readers: int = READERS_DEFAULT) -> SqlWork:
+    """Open records in one local file, made with mode 0600 if it isn't there."""
+    return SqlWork(open_sqlite_engines(path), clock=clock, readers=readers)
+
+
+def open_postgresql(url: str, *, clock: Clock, readers: int = READERS_DEFAULT) -> SqlWork:
+    """Open records in a PostgreSQL database: ``postgresql://user:password@host/name``."""
+    return SqlWork(open_postgresql_engines(url), clock=clock, readers=readers)
