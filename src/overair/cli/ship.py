@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import secrets
 import time
 import zipfile
@@ -16,7 +17,7 @@ from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.cli.watch import Timeout, follow, report
-from overair.wire.image import Image, MalformedImage, read_image
+from overair.wire.image import ImageManifest, InvalidImage, read_manifest
 
 EVERY_THING_GROUP = "overair-all"
 """The static group that ``--to all`` fills and targets: AWS's target list has no word for "every thing"."""
@@ -35,7 +36,7 @@ class Parcel:
     path: Path
     size_bytes: int
     sha256: str
-    image: Image | None
+    image: ImageManifest | None
     """What image.json says, or None for a file that isn't an image of ours (any C firmware)."""
     stored_as: str | None
 
@@ -57,10 +58,10 @@ def read_parcel(path: Path, *, version: str | None, stored_as: str | None) -> Pa
     if not content:
         raise CommandEnded(ExitCode.USAGE, f"{path} is empty; a device drops an update of size 0 without a word.")
     image = None
-    if stored_as is None and zipfile.is_zipfile(path):
+    if stored_as is None and zipfile.is_zipfile(io.BytesIO(content)):
         try:
-            image = read_image(path)
-        except MalformedImage as error:
+            image = read_manifest(io.BytesIO(content))
+        except InvalidImage as error:
             raise CommandEnded(ExitCode.USAGE, f"{path} is a zip but no image: {error}") from error
     if image is not None and version is not None and str(image.version) != version:
         raise CommandEnded(
