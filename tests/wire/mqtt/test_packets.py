@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,8 +23,8 @@ from overair.wire.mqtt.packets import (
     Suback,
     Subscribe,
     Unsuback,
-    UnsupportedLevel,
     Unsubscribe,
+    UnsupportedLevel,
     Will,
     encode,
 )
@@ -143,10 +145,8 @@ def test_a_damaged_connect_is_read_or_refused_but_never_crashes(first: Connect, 
     data = bytearray(encode(first))
     data[flip % len(data)] = value
     decoder = Decoder(receiver=Receiver.SERVER, limits=DecoderLimits())
-    try:
+    with contextlib.suppress(MalformedPacket):
         decode_all(decoder, [bytes(data)])
-    except MalformedPacket as refusal:
-        assert str(refusal)
 
 
 def test_a_packet_over_the_limit_is_refused_by_its_declared_length_alone() -> None:

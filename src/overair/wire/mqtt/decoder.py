@@ -27,8 +27,8 @@ from overair.wire.mqtt.packets import (
     Suback,
     Subscribe,
     Unsuback,
-    UnsupportedLevel,
     Unsubscribe,
+    UnsupportedLevel,
     Will,
 )
 from overair.wire.topics import is_valid_filter, is_valid_text

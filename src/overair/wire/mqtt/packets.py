@@ -232,16 +232,18 @@ def publish_pieces(encoded_topic: bytes, payload: bytes, *, flags: int = 0, pack
         return bytes((0x30 | flags,)) + encode_remaining_length(length) + encoded_topic, packet_id.to_bytes(2, "big"), payload
     length = len(encoded_topic) + len(payload)
     first = b"\x30" if not flags else bytes((0x30 | flags,))
-    return first + (_LENGTHS[length] if length < _TWO_BYTES_MAX else encode_remaining_length(length)) + encoded_topic, b"", payload
+    return (
+        first + (_LENGTHS[length] if length < _TWO_BYTES_MAX else encode_remaining_length(length)) + encoded_topic,
+        b"",
+        payload,
+    )
 
 
 def encode_publish(
     topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, duplicate: bool = False, packet_id: int = 0
 ) -> bytes:
     """Section 3.3."""
-    return b"".join(
-        publish_pieces(encode_text(topic), payload, flags=duplicate << 3 | qos << 1 | retain, packet_id=packet_id)
-    )
+    return b"".join(publish_pieces(encode_text(topic), payload, flags=duplicate << 3 | qos << 1 | retain, packet_id=packet_id))
 
 
 def encode_connack(return_code: int, *, session_present: bool = False) -> bytes:

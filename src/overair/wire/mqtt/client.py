@@ -1,0 +1,53 @@
+"""The client's side, for load generators and tests: a decoder, a counter of identifiers and ready bytes. No socket."""
+
+from __future__ import annotations
+
+from overair.wire.mqtt.decoder import Decoder, DecoderLimits, Receiver
+from overair.wire.mqtt.packets import Connect, Packet, Subscribe, Unsubscribe, encode, encode_publish
+
+CLIENT_PACKET_SIZE_BYTES_MAX = 4 * 1024 * 1024
+
+
+class ClientConnection:
+    """Sans-IO client of one connection: methods give the bytes to send, ``receive`` the packets in what came."""
+
+    __slots__ = ("_decoder", "_next_id")
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(
+            receiver=Receiver.CLIENT, limits=DecoderLimits(packet_size_bytes_max=CLIENT_PACKET_SIZE_BYTES_MAX)
+        )
+        self._next_id = 0
+
+    def connect(
+        self, client_id: str, *, clean_session: bool = True, keep_alive_s: int = 60, username: str | None = None
+    ) -> bytes:
+        """A CONNECT as the C agents send it (wire reference §1.2)."""
+        return encode(Connect(client_id=client_id, clean_session=clean_session, keep_alive_s=keep_alive_s, username=username))
+
+    def subscribe(self, *filters: tuple[str, int]) -> bytes:
+        """Each filter with the QoS asked for."""
+        return encode(Subscribe(packet_id=self.new_packet_id(), filters=filters))
+
+    def unsubscribe(self, *filters: str) -> bytes:
+        return encode(Unsubscribe(packet_id=self.new_packet_id(), filters=filters))
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bytes:
+        return encode_publish(topic, payload, qos=qos, retain=retain, packet_id=self.new_packet_id() if qos else 0)
+
+    def new_packet_id(self) -> int:
+        """1 to 65,535, round and round; the caller keeps fewer in flight."""
+        self._next_id = self._next_id % 65_535 + 1
+        return self._next_id
+
+    def receive(self, data: bytes) -> list[Packet]:
+        """Packets that are whole now.
+
+        Raises:
+            MalformedPacket: the server broke the protocol.
+        """
+        self._decoder.feed(data)
+        packets: list[Packet] = []
+        while (packet := self._decoder.next_packet()) is not None:
+            packets.append(packet)
+        return packets

@@ -1,0 +1,302 @@
+"""The server's side of one MQTT session: what one client id and we owe each other, across its connections.
+
+No socket, no clock: packets go in, bytes to write come out, and whoever owns the session routes messages and keeps time.
+*Standard* mode is MQTT 3.1.1 with QoS 0, 1 and 2. *AWS* mode grants QoS 2 as 1 and refuses what AWS IoT refuses
+(wire reference §8.2, §8.3).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Generic, TypeVar
+
+from overair.wire.mqtt.packets import (
+    IDENTIFIER_REJECTED,
+    NOT_AUTHORIZED,
+    Connect,
+    MalformedPacket,
+    Publish,
+    Pubrel,
+    encode,
+    encode_puback,
+    encode_publish,
+)
+
+CLIENT_ID_SIZE_BYTES_MAX_AWS: Final = 128
+KEEP_ALIVE_S_MIN_AWS: Final = 30
+KEEP_ALIVE_S_MAX_AWS: Final = 1200
+INCOMING_QOS_2_COUNT_MAX: Final = 20
+"""QoS 2 messages held for one client until it releases them."""
+
+Token = TypeVar("Token")
+
+
+class Mode(Enum):
+    """Whose rules a session follows."""
+
+    STANDARD = "standard"
+    AWS = "aws"
+
+
+def connect_refusal(packet: Connect, mode: Mode) -> int | None:
+    """The CONNACK return code that a CONNECT earns by its own contents, or None when it may go on.
+
+    Standard: an empty client id needs a clean session (MQTT-3.1.3-8). AWS: an id of 1 to 128 bytes that doesn't begin with
+    ``$`` (wire reference §8.2). A will below ``$`` is refused in both: those topics are the server's own (section 4.7.2).
+    """
+    if packet.will is not None and packet.will.topic.startswith("$"):
+        return NOT_AUTHORIZED
+    if mode is Mode.AWS:
+        if packet.will is not None and packet.will.qos > 1:
+            return NOT_AUTHORIZED
+        size = len(packet.client_id.encode())
+        return IDENTIFIER_REJECTED if not 0 < size <= CLIENT_ID_SIZE_BYTES_MAX_AWS or packet.client_id[0] == "$" else None
+    return IDENTIFIER_REJECTED if not packet.client_id and not packet.clean_session else None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """How long a client may be silent. ``interval_s`` 0 means for ever (section 3.1.2.10)."""
+
+    interval_s: int
+
+    @classmethod
+    def honoured(cls, asked_s: int, mode: Mode) -> KeepAlive:
+        """What a CONNECT's keep-alive becomes: in AWS mode 0 and above 1200 are 1200, below 30 is 30."""
+        if mode is Mode.STANDARD:
+            return cls(asked_s)
+        return cls(min(max(asked_s, KEEP_ALIVE_S_MIN_AWS), KEEP_ALIVE_S_MAX_AWS) if asked_s else KEEP_ALIVE_S_MAX_AWS)
+
+    def deadline_s(self, heard_s: float) -> float:
+        """When silence since ``heard_s`` becomes too long: one and a half intervals later (MQTT-3.1.2-24)."""
+        return heard_s + 1.5 * self.interval_s if self.interval_s else float("inf")
+
+
+class _Outgoing(Generic[Token]):
+    __slots__ = ("payload", "qos", "received", "retain", "sent", "token", "topic")
+
+    def __init__(self, topic: str, payload: bytes, qos: int, retain: bool, token: Token) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.token = token
+        self.sent = False
+        self.received = False  # QoS 2: PUBREC has come
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.topic) + len(self.payload)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """Bounds on one session."""
+
+    in_flight_count_max: int = 100
+    """Unacknowledged messages that we send at once."""
+    pending_count_max: int = 1000
+    pending_size_bytes_max: int = 8 * 1024 * 1024
+
+
+class ServerSession(Generic[Token]):
+    """``Token`` is whatever the owner wants back when a message above QoS 0 was acknowledged: its place in a store."""
+
+    __slots__ = (
+        "_awaiting_release",
+        "_in_flight",
+        "_limits",
+        "_next_id",
+        "_pending",
+        "_pending_size_bytes",
+        "mode",
+        "subscriptions",
+    )
+
+    def __init__(self, *, mode: Mode, limits: SessionLimits) -> None:
+        self.mode = mode
+        self.subscriptions: dict[str, int] = {}
+        """Filter → QoS granted."""
+        self._limits = limits
+        self._next_id = 0
+        # Made when first needed: most of many idle connections never send above QoS 0.
+        self._in_flight: dict[int, _Outgoing[Token]] | None = None
+        self._pending: deque[_Outgoing[Token]] | None = None
+        self._pending_size_bytes = 0
+        self._awaiting_release: dict[int, Publish | None] | None = None
+
+    # -- what the client sends ----------------------------------------------------------------------------------------
+
+    def take_publish(self, packet: Publish) -> tuple[bytes, Publish | None]:
+        """A PUBLISH came: (bytes to answer at once, the message to route now or None).
+
+        QoS 0 and 1 are routed now, and ``acknowledge`` gives the answer once the message is safe. QoS 2 is held until
+        released, so that a repeat has no second effect (section 4.3.3, method A).
+
+        Raises:
+            MalformedPacket: QoS 2 in AWS mode, or more unreleased QoS 2 messages than we hold.
+        """
+        if packet.qos < 2:
+            return b"", packet
+        if self.mode is Mode.AWS:
+            raise MalformedPacket("QoS 2 is not served here; publish with QoS 0 or 1.")
+        held = self._awaiting_release
+        if held is None:
+            held = self._awaiting_release = {}
+        if packet.packet_id not in held:
+            if len(held) >= INCOMING_QOS_2_COUNT_MAX:
+                raise MalformedPacket(f"More than {INCOMING_QOS_2_COUNT_MAX} QoS 2 messages await their PUBREL.")
+            held[packet.packet_id] = packet
+        return b"\x50\x02" + packet.packet_id.to_bytes(2, "big"), None
+
+    def acknowledge(self, packet: Publish) -> bytes:
+        """The answer to a message that has been routed and is as safe as its QoS promises."""
+        if packet.qos == 0:
+            return b""
+        if packet.qos == 1:
+            return encode_puback(packet.packet_id)
+        if self._awaiting_release is not None:
+            self._awaiting_release.pop(packet.packet_id, None)
+        return b"\x70\x02" + packet.packet_id.to_bytes(2, "big")
+
+    def take_pubrel(self, packet_id: int) -> tuple[bytes, Publish | None]:
+        """A QoS 2 message is released: (answer, message to route now). An unknown identifier is completed all the same
+        (section 4.3.3); for a message to route, ``acknowledge`` gives the answer."""
+        message = self._awaiting_release.get(packet_id) if self._awaiting_release is not None else None
+        if message is None:
+            return b"\x70\x02" + packet_id.to_bytes(2, "big"), None
+        assert self._awaiting_release is not None
+        self._awaiting_release[packet_id] = None  # routed once, whatever is repeated before it completes
+        return b"", message
+
+    def take_puback(self, packet_id: int) -> tuple[Token | None, bytes]:
+        """A QoS 1 delivery is done: (its token, bytes of what may go out next). An unknown identifier has no effect."""
+        return self._finish(packet_id, qos=1)
+
+    def take_pubrec(self, packet_id: int) -> bytes:
+        """A QoS 2 delivery was received: the PUBREL to send, also for an identifier that we have forgotten."""
+        outgoing = self._in_flight.get(packet_id) if self._in_flight else None
+        if outgoing is not None and outgoing.qos == 2:
+            outgoing.received = True
+        return encode(Pubrel(packet_id=packet_id))
+
+    def take_pubcomp(self, packet_id: int) -> tuple[Token | None, bytes]:
+        """A QoS 2 delivery is done: as ``take_puback``."""
+        return self._finish(packet_id, qos=2)
+
+    def grant(self, topic_filter: str, asked_qos: int) -> int:
+        """Hold a subscription, in place of one with the same filter; the QoS granted."""
+        qos = min(asked_qos, 1) if self.mode is Mode.AWS else asked_qos
+        self.subscriptions[topic_filter] = qos
+        return qos
+
+    # -- what the client gets -----------------------------------------------------------------------------------------
+
+    def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Token) -> bytes | None:
+        """Send a message above QoS 0: its bytes, ``b""`` when it waits for its turn, None when the queue is full and the
+        message is not taken."""
+        outgoing = _Outgoing(topic, payload, qos, retain, token)
+        if not self._pending and (self._in_flight is None or len(self._in_flight) < self._limits.in_flight_count_max):
+            return self._send(outgoing)
+        if self._pending is None:
+            self._pending = deque()
+        if (
+            len(self._pending) >= self._limits.pending_count_max
+            or self._pending_size_bytes + outgoing.size_bytes > self._limits.pending_size_bytes_max
+        ):
+            return None
+        self._pending.append(outgoing)
+        self._pending_size_bytes += outgoing.size_bytes
+        return b""
+
+    def resume(self) -> bytes:
+        """A new connection took the session up: everything unacknowledged again, with its identifiers, in order
+        (MQTT-4.4.0-1)."""
+        pieces = []
+        for packet_id, outgoing in (self._in_flight or {}).items():
+            if outgoing.received:
+                pieces.append(encode(Pubrel(packet_id=packet_id)))
+            else:
+                pieces.append(_encode(outgoing, packet_id))
+        pieces.append(self._send_pending())
+        return b"".join(pieces)
+
+    def undelivered(self) -> Iterator[Token]:
+        """Tokens of everything not yet acknowledged, oldest first."""
+        for outgoing in (self._in_flight or {}).values():
+            yield outgoing.token
+        for outgoing in self._pending or ():
+            yield outgoing.token
+
+    @property
+    def undelivered_count(self) -> int:
+        return len(self._in_flight or ()) + len(self._pending or ())
+
+    def forget(self, packet_ids: list[int]) -> None:
+        """Drop deliveries that must not be sent again (the right to receive was taken away)."""
+        for packet_id in packet_ids:
+            if self._in_flight is not None:
+                self._in_flight.pop(packet_id, None)
+
+    def in_flight_topics(self) -> list[tuple[int, str, Token]]:
+        """(packet identifier, topic, token) of everything sent and not acknowledged."""
+        return [(packet_id, each.topic, each.token) for packet_id, each in (self._in_flight or {}).items()]
+
+    def filter_pending(self, topics_refused: set[str]) -> list[Token]:
+        """Drop what waits on these topics; the tokens of what was dropped."""
+        dropped: list[Token] = []
+        kept: deque[_Outgoing[Token]] = deque()
+        for outgoing in self._pending or ():
+            if outgoing.topic in topics_refused:
+                dropped.append(outgoing.token)
+                self._pending_size_bytes -= outgoing.size_bytes
+            else:
+                kept.append(outgoing)
+        self._pending = kept or None
+        return dropped
+
+    def pending_topics(self) -> set[str]:
+        """Topics of what waits for its turn."""
+        return {outgoing.topic for outgoing in self._pending or ()}
+
+    def _finish(self, packet_id: int, *, qos: int) -> tuple[Token | None, bytes]:
+        outgoing = self._in_flight.get(packet_id) if self._in_flight else None
+        if outgoing is None or outgoing.qos != qos:
+            return None, b""
+        assert self._in_flight is not None
+        del self._in_flight[packet_id]
+        return outgoing.token, self._send_pending() if self._pending else b""
+
+    def _send_pending(self) -> bytes:
+        pieces = []
+        while self._pending and (self._in_flight is None or len(self._in_flight) < self._limits.in_flight_count_max):
+            outgoing = self._pending.popleft()
+            self._pending_size_bytes -= outgoing.size_bytes
+            pieces.append(self._send(outgoing))
+        return b"".join(pieces)
+
+    def _send(self, outgoing: _Outgoing[Token]) -> bytes:
+        if self._in_flight is None:
+            self._in_flight = {}
+        # Fewer are in flight than there are identifiers, so a free one is found.
+        while True:
+            self._next_id = self._next_id % 65_535 + 1
+            if self._next_id not in self._in_flight:
+                break
+        self._in_flight[self._next_id] = outgoing
+        return _encode(outgoing, self._next_id)
+
+
+def _encode(outgoing: _Outgoing[Token], packet_id: int) -> bytes:
+    duplicate, outgoing.sent = outgoing.sent, True
+    return encode_publish(
+        outgoing.topic,
+        outgoing.payload,
+        qos=outgoing.qos,
+        retain=outgoing.retain,
+        duplicate=duplicate,
+        packet_id=packet_id,
+    )
