@@ -1,0 +1,157 @@
+"""Our own authorities: who issues devices' certificates, and what this server shows to whoever connects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cryptography.hazmat.primitives import serialization
+
+from overair.basics.clock import Clock, Instant
+from overair.basics.ids import AccountId, IdSource, KeyId
+from overair.basics.redacted import Redacted
+from overair.basics.work import Tx
+from overair.server.certificates import x509
+from overair.server.certificates.keys import AUTHORITY_KEY_KIND, HeldKey, Keys
+from overair.server.certificates.model import AuthorityPurpose, OwnCertificate
+
+SERVER_CERTIFICATE_LIFE_MS: Final = 397 * 86_400_000
+"""What browsers and phones accept at most; renewed long before."""
+SERVER_CERTIFICATE_RENEWED_BEFORE_MS: Final = 60 * 86_400_000
+
+
+class OwnCertificateStore(Protocol):
+    """The rows of our own certificates."""
+
+    def find_own(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> OwnCertificate | None: ...
+
+    def put_own(self, tx: Tx, certificate: OwnCertificate) -> None:
+        """Insert, or replace the one with the same purpose."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerIdentity:
+    """What the listeners show: the leaf, and the authority that peers trust."""
+
+    certificate_pem: str
+    authority_pem: str
+    """Goes into the file that devices and operators trust. It stays the same when the leaf is issued again."""
+    key_pem: Redacted[bytes]
+    """PKCS#8, for the TLS engine alone."""
+    not_after: Instant
+
+
+class AuthoritiesService:
+    """Makes each authority when it is first asked for, and re-issues the server's certificate when its hosts change."""
+
+    def __init__(self, *, store: OwnCertificateStore, keys: Keys, clock: Clock, ids: IdSource) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._ids = ids
+        self._device_issuers: dict[AccountId, x509.Issuer] = {}
+
+    def device_authority_pem(self, tx: Tx, account: AccountId) -> str:
+        """The certificate of the account's device authority, which is made if it isn't there."""
+        return self._authority(tx, account, AuthorityPurpose.DEVICE_AUTHORITY, f"Overair device authority {account}").pem
+
+    def device_issuer(self, tx: Tx, account: AccountId) -> x509.Issuer:
+        """The account's device authority, ready to sign."""
+        ready = self._device_issuers.get(account)
+        if ready is None:
+            ready = self._issuer(
+                tx, self._authority(tx, account, AuthorityPurpose.DEVICE_AUTHORITY, f"Overair device authority {account}")
+            )
+            # Kept once this unit is durable only: the authority may have been made in it.
+            issuer = ready
+            tx.after_commit(lambda: self._device_issuers.__setitem__(account, issuer))
+        return ready
+
+    def server_identity(self, tx: Tx, account: AccountId, hosts: Sequence[str]) -> ServerIdentity:
+        """The server's certificate for exactly these hosts: issued again, with a new key, when they have changed, when it is
+        about to expire, or when it isn't there.
+
+        Raises:
+            InvalidRequest: a host is neither a name nor an address. Subject ``host``.
+        """
+        now = self._clock.now()
+        authority = self._authority(tx, account, AuthorityPurpose.SERVER_AUTHORITY, "Overair server authority")
+        standing = self._store.find_own(tx, account, AuthorityPurpose.SERVER)
+        if (
+            standing is None
+            or list(standing.hosts) != list(hosts)
+            or standing.not_after - now < SERVER_CERTIFICATE_RENEWED_BEFORE_MS
+        ):
+            standing = self._issue_server(tx, account, authority, hosts, now, replaced=standing)
+        return ServerIdentity(
+            certificate_pem=standing.pem,
+            authority_pem=authority.pem,
+            key_pem=self._keys.export_pem(tx, account, standing.key_id),
+            not_after=standing.not_after,
+        )
+
+    def _issue_server(
+        self,
+        tx: Tx,
+        account: AccountId,
+        authority: OwnCertificate,
+        hosts: Sequence[str],
+        now: Instant,
+        *,
+        replaced: OwnCertificate | None,
+    ) -> OwnCertificate:
+        key_id = self._keys.create(tx, account, AUTHORITY_KEY_KIND, AuthorityPurpose.SERVER.value)
+        until = Instant(now + SERVER_CERTIFICATE_LIFE_MS)
+        leaf = x509.issue_server(
+            self._issuer(tx, authority),
+            hosts,
+            self._held(tx, account, key_id).public_key(),
+            now=now,
+            until=until,
+            serial=self._serial(),
+        )
+        issued = OwnCertificate(
+            account=account,
+            purpose=AuthorityPurpose.SERVER,
+            pem=x509.pem_of(leaf),
+            key_id=key_id,
+            hosts=tuple(hosts),
+            not_after=until,
+            created_at=now,
+        )
+        self._store.put_own(tx, issued)
+        if replaced is not None:
+            self._keys.delete(tx, account, replaced.key_id)
+        return issued
+
+    def _authority(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose, name: str) -> OwnCertificate:
+        standing = self._store.find_own(tx, account, purpose)
+        if standing is not None:
+            return standing
+        now = self._clock.now()
+        key_id = self._keys.create(tx, account, AUTHORITY_KEY_KIND, purpose.value)
+        root = x509.issue_root(name, self._held(tx, account, key_id), now=now, serial=self._serial())
+        made = OwnCertificate(
+            account=account,
+            purpose=purpose,
+            pem=x509.pem_of(root),
+            key_id=key_id,
+            hosts=(),
+            not_after=x509.not_after(root),
+            created_at=now,
+        )
+        self._store.put_own(tx, made)
+        return made
+
+    def _issuer(self, tx: Tx, authority: OwnCertificate) -> x509.Issuer:
+        certificate = x509.certificate_from_pem(authority.pem.encode("ascii"))
+        return x509.Issuer(certificate.subject, self._held(tx, authority.account, authority.key_id), certificate)
+
+    def _held(self, tx: Tx, account: AccountId, key_id: KeyId) -> HeldKey:
+        public_key = serialization.load_pem_public_key(self._keys.public_key_pem(tx, account, key_id))
+        return HeldKey.behind(public_key, self._keys.signer(tx, account, key_id))
+
+    def _serial(self) -> bytes:
+        return self._ids.secret_bytes(x509.SERIAL_NUMBER_SIZE_BYTES)

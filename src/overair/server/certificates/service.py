@@ -1,0 +1,262 @@
+"""The registry of device certificates: what an operator may do with them, and who a fingerprint belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cryptography import x509
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock, Instant
+from overair.basics.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from overair.basics.ids import AccountId, CertificateId, IdSource
+from overair.basics.work import Tx
+from overair.server.certificates import x509 as certificates_x509
+from overair.server.certificates.acm import AcmImport, AcmQuery, AcmService, InUse
+from overair.server.certificates.authorities import AuthoritiesService, ServerIdentity
+from overair.server.certificates.model import (
+    MAY_BE_DELETED,
+    OPERATOR_MAY_NAME,
+    OPERATOR_MAY_SET,
+    CertificateMode,
+    CertificateStatus,
+    CertificateSummary,
+    DeviceCertificate,
+)
+
+__all__ = [
+    "AcmImport",
+    "AcmQuery",
+    "AcmService",
+    "AuthoritiesService",
+    "CertificateStore",
+    "CertificateUses",
+    "CertificatesService",
+    "InUse",
+    "IssuedCertificate",
+    "ServerIdentity",
+]
+
+DEVICE_SUBJECT = "AWS IoT Certificate"
+"""The common name of every certificate that CreateKeysAndCertificate makes (wire reference §9.4)."""
+
+
+class CertificateStore(Protocol):
+    """The registry's rows."""
+
+    def find(self, tx: Tx, certificate: CertificateId) -> DeviceCertificate | None:
+        """By fingerprint, whatever the account: fingerprints are unique on the server."""
+        ...
+
+    def insert(self, tx: Tx, certificate: DeviceCertificate) -> None: ...
+
+    def set_status(self, tx: Tx, certificate: DeviceCertificate) -> None:
+        """Write status, version and modification time."""
+        ...
+
+    def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None: ...
+
+    def page(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int, ascending: bool
+    ) -> Sequence[CertificateSummary]:
+        """By (creation time, id), from just after a position."""
+        ...
+
+
+class CertificateUses(Protocol):
+    """What hangs on a registered certificate: things and policies. Implemented above, by devices."""
+
+    def has_things(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
+        """Whether a thing is attached."""
+        ...
+
+    def has_policies(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
+        """Whether a policy is attached."""
+        ...
+
+    def detach_policies(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
+        """Take away every policy (DeleteCertificate with forceDelete)."""
+        ...
+
+    def changed(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
+        """The certificate's status changed or it is gone: live sessions are judged again after the commit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedCertificate:
+    """A new registration as the operator hears of it."""
+
+    arn: str
+    id: CertificateId
+    pem: str
+
+
+class CertificatesService:
+    """Registers, describes, changes and removes device certificates.
+
+    Raises, everywhere: ``NotFound(subject="certificate")``, ``AlreadyExists(subject="certificate")``,
+    ``Conflict(subject="certificate_state")``, ``Conflict(subject="delete")``, ``InvalidRequest``.
+    """
+
+    def __init__(self, *, store: CertificateStore, clock: Clock, ids: IdSource, authorities: AuthoritiesService) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._authorities = authorities
+        self._uses: list[CertificateUses] = []
+
+    def used_by(self, uses: CertificateUses) -> None:
+        """Register, at composition, a room above that attaches things to certificates."""
+        self._uses.append(uses)
+
+    def issue(
+        self, tx: Tx, place: Place, *, public_key: certificates_x509.PublicKey, active: bool, subject: x509.Name | None = None
+    ) -> IssuedCertificate:
+        """A new certificate by the account's device authority, for a key that was made elsewhere."""
+        now = self._clock.now()
+        leaf = certificates_x509.issue_device(
+            self._authorities.device_issuer(tx, place.account),
+            subject or certificates_x509.common_name(DEVICE_SUBJECT),
+            public_key,
+            now=now,
+            serial=self._ids.secret_bytes(certificates_x509.SERIAL_NUMBER_SIZE_BYTES),
+        )
+        return self._register(
+            tx,
+            place,
+            leaf,
+            status=CertificateStatus.ACTIVE if active else CertificateStatus.INACTIVE,
+            mode=CertificateMode.DEFAULT,
+            now=now,
+        )
+
+    def issue_for_request(
+        self, tx: Tx, place: Place, request: x509.CertificateSigningRequest, *, active: bool
+    ) -> IssuedCertificate:
+        """A new certificate for a checked signing request; the same request again gives another certificate."""
+        key = certificates_x509.accepted_public_key(request, field="certificate signing request")
+        return self.issue(tx, place, public_key=key, active=active, subject=request.subject if list(request.subject) else None)
+
+    def register_without_authority(
+        self, tx: Tx, place: Place, certificate: x509.Certificate, *, status: CertificateStatus
+    ) -> IssuedCertificate:
+        """Register a certificate from anyone's issuer (RegisterCertificateWithoutCA, mode SNI_ONLY)."""
+        if status not in OPERATOR_MAY_NAME:
+            raise InvalidRequest(
+                f"A certificate can't be registered as {status.value}. Use ACTIVE, INACTIVE or REVOKED.",
+                subject="certificate_status",
+            )
+        certificates_x509.accepted_public_key(certificate, field="certificate")
+        now = self._clock.now()
+        if now > certificates_x509.not_after(certificate):
+            raise InvalidRequest(
+                f"The certificate expired at {certificate.not_valid_after_utc.isoformat()}; it could never connect.",
+                subject="certificate_validation",
+            )
+        return self._register(tx, place, certificate, status=status, mode=CertificateMode.SNI_ONLY, now=now)
+
+    def find(self, tx: Tx, place: Place, certificate: CertificateId) -> DeviceCertificate:
+        """A registration of this account."""
+        found = self._store.find(tx, certificate)
+        if found is None or found.account != place.account:
+            raise NotFound(
+                f"No certificate {certificate} is registered in account {place.account}.",
+                subject="certificate",
+            )
+        return found
+
+    def find_anywhere(self, tx: Tx, certificate: CertificateId) -> DeviceCertificate | None:
+        """By fingerprint alone: how a connecting device names its account."""
+        return self._store.find(tx, certificate)
+
+    def page(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int, ascending: bool
+    ) -> Sequence[CertificateSummary]:
+        """Registrations by creation time, newest first unless ``ascending``."""
+        return self._store.page(tx, account, after=after, limit=limit, ascending=ascending)
+
+    def set_status(self, tx: Tx, place: Place, certificate: CertificateId, status: CertificateStatus) -> None:
+        """Change the status as the table of the model allows; live sessions of a certificate no longer ACTIVE are cut."""
+        if status not in OPERATOR_MAY_NAME:
+            raise InvalidRequest(
+                f"{status.value} can't be set by an operator. Use ACTIVE, INACTIVE or REVOKED.", subject="certificate_status"
+            )
+        found = self.find(tx, place, certificate)
+        if status not in OPERATOR_MAY_SET.get(found.status, frozenset()):
+            raise Conflict(
+                f"The certificate {certificate} is {found.status.value} and can't become {status.value}. "
+                "A revocation is final: give the device a new certificate.",
+                subject="certificate_state",
+                details={"resourceId": certificate},
+            )
+        if status is found.status:
+            return
+        self._store.set_status(tx, replace(found, status=status, version=found.version + 1, modified_at=self._clock.now()))
+        self._tell_changed(tx, place.account, certificate)
+
+    def delete(self, tx: Tx, place: Place, certificate: CertificateId, *, force: bool) -> None:
+        """Remove a registration (DeleteCertificate, wire reference §9.4): not while ACTIVE, nor with things attached, nor
+        with policies attached unless ``force``."""
+        found = self.find(tx, place, certificate)
+        if found.status not in MAY_BE_DELETED:
+            raise Conflict(
+                f"The certificate {certificate} is {found.status.value}. Set it INACTIVE or REVOKED before deleting it.",
+                subject="certificate_state",
+                details={"resourceId": certificate},
+            )
+        if any(uses.has_things(tx, place.account, certificate) for uses in self._uses):
+            raise Conflict(
+                f"Things must be detached before deletion (arn: {place.iot('cert', certificate)}).", subject="delete"
+            )
+        if not force and any(uses.has_policies(tx, place.account, certificate) for uses in self._uses):
+            raise Conflict(
+                f"Certificate policies must be detached before deletion (arn: {place.iot('cert', certificate)}), "
+                "or use forceDelete.",
+                subject="delete",
+            )
+        for uses in self._uses:
+            uses.detach_policies(tx, place.account, certificate)
+        self._store.delete(tx, place.account, certificate)
+        self._tell_changed(tx, place.account, certificate)
+
+    def _register(
+        self,
+        tx: Tx,
+        place: Place,
+        certificate: x509.Certificate,
+        *,
+        status: CertificateStatus,
+        mode: CertificateMode,
+        now: Instant,
+    ) -> IssuedCertificate:
+        identity = certificates_x509.fingerprint(certificate)
+        standing = self._store.find(tx, identity)
+        if standing is not None:
+            details: dict[str, object] = {"resourceId": identity}
+            if standing.account == place.account:
+                details["resourceArn"] = place.iot("cert", identity)
+            raise AlreadyExists(
+                f"The certificate is already registered. ID: {identity}.", subject="certificate", details=details
+            )
+        row = DeviceCertificate(
+            account=place.account,
+            id=identity,
+            pem=certificates_x509.pem_of(certificate),
+            status=status,
+            mode=mode,
+            not_before=certificates_x509.not_before(certificate),
+            not_after=certificates_x509.not_after(certificate),
+            created_at=now,
+            modified_at=now,
+            version=1,
+            generation_id=self._ids.uuid(),
+        )
+        self._store.insert(tx, row)
+        return IssuedCertificate(arn=place.iot("cert", identity), id=identity, pem=row.pem)
+
+    def _tell_changed(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
+        for uses in self._uses:
+            uses.changed(tx, account, certificate)
