@@ -1,7 +1,7 @@
 """Files cut into blocks: numbering, bitmaps, what a request names, and a download as bookkeeping without IO.
 
-Block ``i`` of a file is its bytes ``i * block_size .. (i + 1) * block_size``; the last one is what remains. A bitmap's bit ``i``
-of byte ``j`` (least significant first) stands for block ``base + 8*j + i`` (wire reference §4.3).
+Block ``i`` of a file is its bytes ``i * block_size .. (i + 1) * block_size``; the last one is what remains. A bitmap's bit
+``i`` of byte ``j`` (least significant first) stands for block ``base + 8*j + i`` (wire reference §4.3).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What devices and streams say to each other: DescribeStream, GetStream, blocks, refusals (wire reference §4.2-4.7).
 
 Three dialects carry the same meaning: today's JSON and CBOR, and the words of the 2018 guide on the unsuffixed topics. Here
-stand the values and the server's side, requests in and answers out; the device's side is ``stream_client``. Bytes and values only.
+stand the values and the server's side, requests in and answers out; the device's side is ``stream_client``. No IO.
 """
 
 from __future__ import annotations

@@ -1,0 +1,42 @@
+"""Wycheproof: ECDSA P-256 with SHA-256 in DER, and RSA-2048 PKCS #1 v1.5 with SHA-256, as images are signed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from tests.support.vectors import vectors
+
+from overair.wire.image_signature import PublicKey, SignatureAlgorithm, digest_is_signed
+
+FOLDER = vectors("wycheproof")
+FILES = {
+    "ecdsa_secp256r1_sha256_test.json": SignatureAlgorithm.ECDSA_SHA256,
+    "rsa_signature_2048_sha256_test.json": SignatureAlgorithm.RSA_SHA256,
+}
+DECISIONS = {
+    ("rsa_signature_2048_sha256_test.json", 8): False,  # the digest info lacks its NULL: RFC 8017 §9.2 writes it, so refused
+}
+"""Each ``acceptable`` case: whether we accept it."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_vector_is_judged_as_the_collection_says(name: str) -> None:
+    suite: dict[str, Any] = json.loads((FOLDER / name).read_text())
+    judged: Counter[str] = Counter()
+    for group in suite["testGroups"]:
+        key = load_der_public_key(bytes.fromhex(group["publicKeyDer"]))
+        assert isinstance(key, PublicKey)
+        for case in group["tests"]:
+            digest = hashlib.sha256(bytes.fromhex(case["msg"])).digest()
+            expected = DECISIONS[name, case["tcId"]] if case["result"] == "acceptable" else case["result"] == "valid"
+            signed = digest_is_signed(key, digest=digest, signature=bytes.fromhex(case["sig"]), algorithm=FILES[name])
+            assert signed is expected, (name, case["tcId"], case["comment"])
+            judged[case["result"]] += 1
+    assert judged["valid"]
+    assert judged["invalid"]
+    assert sum(judged.values()) == suite["numberOfTests"]
