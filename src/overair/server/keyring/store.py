@@ -1,0 +1,64 @@
+"""Wrapped keys in the records."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, LargeBinary, String, Table, delete, insert, select
+from sqlalchemy.engine import Row
+
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, KeyId
+from overair.basics.work import Tx
+from overair.server.keyring.model import KeyKind, WrappedKey
+from overair.server.storage.schema import account_column, instant_column, metadata
+from overair.server.storage.work import sql
+
+keys = Table(
+    "keyring_keys",
+    metadata,
+    account_column(),
+    Column("key_id", String(36), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("purpose", String(128), nullable=False),
+    instant_column("created"),
+    Column("public_key_der", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+
+class SqlKeyStore:
+    """The keyring's table."""
+
+    def add(self, tx: Tx, key: WrappedKey) -> None:
+        sql(tx).execute(
+            insert(keys).values(
+                account=key.account,
+                key_id=key.key_id,
+                kind=key.kind.value,
+                purpose=key.purpose,
+                created=key.created,
+                public_key_der=key.public_key_der,
+                sealed=key.sealed,
+            )
+        )
+
+    def find(self, tx: Tx, account: AccountId, key_id: KeyId) -> WrappedKey | None:
+        row = sql(tx).execute(select(keys).where(keys.c.account == account, keys.c.key_id == key_id)).one_or_none()
+        return None if row is None else _key(row)
+
+    def delete(self, tx: Tx, account: AccountId, key_id: KeyId) -> bool:
+        return sql(tx).execute(delete(keys).where(keys.c.account == account, keys.c.key_id == key_id)).rowcount > 0
+
+    def all(self, tx: Tx, account: AccountId) -> list[WrappedKey]:
+        return [_key(row) for row in sql(tx).execute(select(keys).where(keys.c.account == account).order_by(keys.c.key_id))]
+
+
+def _key(row: Row[tuple[object, ...]]) -> WrappedKey:
+    return WrappedKey(
+        account=AccountId(row.account),
+        key_id=KeyId(row.key_id),
+        kind=KeyKind(row.kind),
+        purpose=row.purpose,
+        created=Instant(row.created),
+        public_key_der=bytes(row.public_key_der),
+        sealed=bytes(row.sealed),
+    )
