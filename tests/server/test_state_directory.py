@@ -1,0 +1,87 @@
+"""The state directory: made once, held by one, refused when it isn't ours."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from overair.basics.ids import AccountId
+from overair.server.state_directory import FORMAT, Marker, StateDirectory, StateDirectoryRefused, write_file
+
+MARKER = Marker(format=FORMAT, account=AccountId("123456789012"), region="us-east-1")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> StateDirectory:
+    return StateDirectory(tmp_path / "state")
+
+
+def test_the_first_start_makes_the_folder_for_its_owner_alone(directory: StateDirectory) -> None:
+    assert directory.open() is None
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
+
+
+def test_a_later_start_finds_the_marker(directory: StateDirectory) -> None:
+    directory.open()
+    directory.write_marker(MARKER)
+    directory.close()
+    assert StateDirectory(directory.path).open() == MARKER
+
+
+def test_a_second_server_on_the_folder_is_refused(directory: StateDirectory) -> None:
+    directory.open()
+    directory.write_marker(MARKER)
+    with pytest.raises(StateDirectoryRefused, match="Another server runs"):
+        StateDirectory(directory.path).open()
+
+
+def test_a_folder_with_files_of_others_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(StateDirectoryRefused, match="isn't a state directory"):
+        StateDirectory(tmp_path).open()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_folder_of_a_newer_version_is_refused(directory: StateDirectory) -> None:
+    directory.open()
+    directory.write_marker(Marker(format=FORMAT + 1, account=MARKER.account, region="us-east-1"))
+    directory.close()
+    with pytest.raises(StateDirectoryRefused, match="newer Overair"):
+        StateDirectory(directory.path).open()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"not json", b'{"format": 1}'])
+def test_a_marker_that_we_did_not_write_is_refused(directory: StateDirectory, content: bytes) -> None:
+    directory.open()
+    directory.close()
+    directory.marker_file.write_bytes(content)
+    with pytest.raises(StateDirectoryRefused, match="isn't one that Overair wrote"):
+        directory.open()
+
+
+def test_a_path_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StateDirectoryRefused, match="can't be used"):
+        StateDirectory(tmp_path / "file").open()
+
+
+def test_opening_deletes_the_endpoints_that_a_killed_server_left(directory: StateDirectory) -> None:
+    directory.open()
+    directory.write_marker(MARKER)
+    directory.write_endpoints({"pid": 1})
+    assert json.loads(directory.endpoints_file.read_bytes()) == {"pid": 1}
+    assert directory._lock is not None
+    import os
+
+    os.close(directory._lock)  # as the kernel does when a process is killed
+    StateDirectory(directory.path).open()
+    assert not directory.endpoints_file.exists()
+
+
+def test_a_written_file_has_its_mode_and_leaves_no_part_behind(tmp_path: Path) -> None:
+    write_file(tmp_path / "secret", b"s", mode=0o600)
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["secret"]
