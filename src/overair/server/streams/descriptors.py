@@ -1,0 +1,89 @@
+"""What GetStream needs to serve a block without asking the database.
+
+A descriptor is made of a stream's version and the contents of its files, all immutable, so it may be kept until something is
+taken away: the stream, an object's version, a bucket policy, a role's grant. Then it is dropped before the caller who took it
+away is answered. Everything here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from overair.basics.ids import AccountId, BucketName, ObjectKey, StreamId
+from overair.wire.stream_messages import RefusalCode
+
+DESCRIPTORS_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """A file that may be served: its content is there and the role may read it."""
+
+    content_id: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedFile:
+    """A file that may not be served now, and why."""
+
+    code: RefusalCode
+    message: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """One version of a stream, ready to be served."""
+
+    stream: StreamId
+    version: int
+    description: str
+    files: Mapping[int, OpenFile | ClosedFile]
+    sources: frozenset[tuple[BucketName, ObjectKey]]
+
+
+class Descriptors:
+    """A bounded set of descriptors by (account, stream)."""
+
+    def __init__(self, *, capacity: int = DESCRIPTORS_MAX) -> None:
+        self._capacity = capacity
+        self._held: dict[tuple[AccountId, StreamId], Descriptor] = {}
+        self._generation = 0
+        self.get = self._held.get
+        """(account, stream) → descriptor or None: the hot path is one dictionary look-up."""
+
+    @property
+    def generation(self) -> int:
+        """Changes with every eviction: what was read before one must not be kept after it."""
+        return self._generation
+
+    def keep(self, account: AccountId, descriptor: Descriptor, *, generation: int) -> bool:
+        """Hold a descriptor that was read while ``generation`` was current. False: an eviction came between, read again."""
+        if generation != self._generation:
+            return False
+        key = (account, descriptor.stream)
+        self._held.pop(key, None)
+        while len(self._held) >= self._capacity:
+            del self._held[next(iter(self._held))]
+        self._held[key] = descriptor
+        return True
+
+    def evict_stream(self, account: AccountId, stream: StreamId) -> None:
+        self._generation += 1
+        self._held.pop((account, stream), None)
+
+    def evict_object(self, account: AccountId, bucket: BucketName, key: ObjectKey) -> None:
+        """An object, or one of its versions, was changed or deleted."""
+        self._generation += 1
+        for held, descriptor in list(self._held.items()):
+            if held[0] == account and (bucket, key) in descriptor.sources:
+                del self._held[held]
+
+    def evict_account(self, account: AccountId) -> None:
+        """A grant was taken away somewhere: a role, a policy, a bucket policy. Grants change seldom; reading again is cheap."""
+        self._generation += 1
+        for held in [held for held in self._held if held[0] == account]:
+            del self._held[held]

@@ -1,0 +1,219 @@
+"""Stream topics (wire reference §4.1 to §4.7): today's in JSON and CBOR, and those of the 2018 guide in its own words.
+
+GetStream is the hottest path of the server. A plain function serves it from a descriptor and the contents' segment cache; only
+the first request for a stream, or the first after an eviction, waits for the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Final, Protocol
+
+import structlog
+
+from overair.basics.arn import Place
+from overair.basics.errors import NotFound
+from overair.basics.ids import StreamId
+from overair.basics.work import Work
+from overair.server.gateway.handlers import Connection, Replies, Reply, topic
+from overair.server.streams.descriptors import ClosedFile, Descriptor, Descriptors
+from overair.server.streams.service import StreamsService
+from overair.wire.stream_messages import (
+    BlockEncoder,
+    Dialect,
+    GetStreamRequest,
+    RefusalCode,
+    StreamDescription,
+    StreamFile,
+    StreamRequestRefused,
+    decode_describe_stream,
+    decode_get_stream,
+    encode_description,
+    encode_refusal,
+)
+
+logger = structlog.get_logger("overair.streams")
+
+LOAD_ATTEMPTS: Final = 3
+"""How often a descriptor is read again because something was evicted meanwhile."""
+
+
+class Contents(Protocol):
+    """Where the bytes are (``objects.contents.ContentStore``)."""
+
+    def read(self, content_id: str, offset_bytes: int, size_bytes: int) -> bytes:
+        """Blocking but short. Raises NotFound when the content is gone."""
+        ...
+
+
+class StreamTopics:
+    """The devices' door to streams. ``work`` is not the audited one: devices write no audit rows."""
+
+    def __init__(self, *, work: Work, streams: StreamsService, descriptors: Descriptors, contents: Contents) -> None:
+        self._work = work
+        self._streams = streams
+        self._descriptors = descriptors
+        self._read = contents.read
+
+    @topic("$aws/things/{thing}/streams/{stream}/get/cbor")
+    def get_cbor(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies | Awaitable[Replies]:
+        return self._get(connection, parameters["thing"], parameters["stream"], payload, Dialect.CBOR)
+
+    @topic("$aws/things/{thing}/streams/{stream}/get/json")
+    def get_json(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies | Awaitable[Replies]:
+        return self._get(connection, parameters["thing"], parameters["stream"], payload, Dialect.JSON)
+
+    @topic("$aws/things/{thing}/streams/{stream}/get")
+    def get_2018(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies | Awaitable[Replies]:
+        return self._get(connection, parameters["thing"], parameters["stream"], payload, Dialect.GUIDE_2018)
+
+    @topic("$aws/things/{thing}/streams/{stream}/describe/cbor")
+    async def describe_cbor(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+        return await self._describe(connection, parameters["thing"], parameters["stream"], payload, Dialect.CBOR)
+
+    @topic("$aws/things/{thing}/streams/{stream}/describe/json")
+    async def describe_json(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+        return await self._describe(connection, parameters["thing"], parameters["stream"], payload, Dialect.JSON)
+
+    @topic("$aws/things/{thing}/streams/{stream}/describe")
+    async def describe_2018(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+        return await self._describe(connection, parameters["thing"], parameters["stream"], payload, Dialect.GUIDE_2018)
+
+    @topic("$aws/things/{thing}/streams/{stream}/{rest+}")
+    def unknown_topic(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+        dialect = Dialect.CBOR if parameters["rest"].endswith("/cbor") else Dialect.JSON
+        refused = StreamRequestRefused(
+            RefusalCode.INVALID_TOPIC, "Streams answer on get/json, get/cbor, describe/json and describe/cbor only."
+        )
+        return _refusal(refused, parameters["thing"], parameters["stream"], "get", dialect)
+
+    # GetStream ------------------------------------------------------------------------------------------------------------
+
+    def _get(
+        self, connection: Connection, thing: str, stream: str, payload: bytes, dialect: Dialect
+    ) -> Replies | Awaitable[Replies]:
+        try:
+            request = decode_get_stream(payload, dialect)
+            descriptor = self._descriptors.get((connection.account, StreamId(stream)))
+            if descriptor is None:
+                return self._load_and_answer(connection.place, thing, StreamId(stream), request, dialect)
+            file = descriptor.files.get(request.file_id)
+            if type(file) is ClosedFile:
+                # What was closed may have been opened again; nothing tells, so it is looked at anew.
+                return self._load_and_answer(connection.place, thing, StreamId(stream), request, dialect)
+            return self._blocks(descriptor, thing, request, dialect)
+        except StreamRequestRefused as refused:
+            return _refusal(refused, thing, stream, "get", dialect)
+
+    async def _load_and_answer(
+        self, place: Place, thing: str, stream: StreamId, request: GetStreamRequest, dialect: Dialect
+    ) -> Replies:
+        try:
+            return self._blocks(await self._load(place, stream, request), thing, request, dialect)
+        except StreamRequestRefused as refused:
+            return _refusal(refused, thing, stream, "get", dialect)
+
+    async def _load(self, place: Place, stream: StreamId, request: GetStreamRequest | None = None) -> Descriptor:
+        for _ in range(LOAD_ATTEMPTS):
+            generation = self._descriptors.generation
+            try:
+                descriptor = await self._work.read(lambda tx: self._streams.open(tx, place, stream))
+            except NotFound as error:
+                refused = StreamRequestRefused(RefusalCode.RESOURCE_NOT_FOUND, error.message)
+                if request is not None:
+                    refused.echo = request.echo
+                raise refused from None
+            if self._descriptors.keep(place.account, descriptor, generation=generation):
+                break
+        return descriptor
+
+    def _blocks(self, descriptor: Descriptor, thing: str, request: GetStreamRequest, dialect: Dialect) -> Replies:
+        version = request.stream_version
+        if version is not None and version != descriptor.version:
+            raise StreamRequestRefused(
+                RefusalCode.VERSION_MISMATCH,
+                f"Version {version} was expected; stream {descriptor.stream} is at version {descriptor.version}.",
+                request.echo,
+            )
+        file = descriptor.files.get(request.file_id)
+        if file is None:
+            raise StreamRequestRefused(
+                RefusalCode.RESOURCE_NOT_FOUND, f"Stream {descriptor.stream} has no file {request.file_id}.", request.echo
+            )
+        if isinstance(file, ClosedFile):
+            raise StreamRequestRefused(file.code, file.message, request.echo)
+        size = request.block_size_bytes
+        numbers = request.blocks_to_send(file.size_bytes)
+        write = BlockEncoder(dialect=dialect, file_id=request.file_id, block_size_bytes=size, echo=request.echo).write
+        reply_topic = _data_topic(thing, descriptor.stream, dialect)
+        read = self._read
+        content = file.content_id
+        file_size = file.size_bytes
+        replies = []
+        try:
+            for number in numbers:
+                offset = number * size
+                wanted = min(size, file_size - offset)
+                data = read(content, offset, wanted)
+                if len(data) != wanted:
+                    raise _vanished(request)
+                replies.append(Reply(topic=reply_topic, payload=write(number, data)))
+        except NotFound:
+            raise _vanished(request) from None
+        return replies
+
+    # DescribeStream -------------------------------------------------------------------------------------------------------
+
+    async def _describe(self, connection: Connection, thing: str, stream: str, payload: bytes, dialect: Dialect) -> Replies:
+        try:
+            request = decode_describe_stream(payload, dialect)
+            try:
+                descriptor = self._descriptors.get((connection.account, StreamId(stream)))
+                if descriptor is None:
+                    descriptor = await self._load(connection.place, StreamId(stream))
+            except StreamRequestRefused as refused:
+                refused.echo = request.echo
+                raise
+            if request.stream_version is not None and request.stream_version != descriptor.version:
+                raise StreamRequestRefused(
+                    RefusalCode.VERSION_MISMATCH,
+                    f"Version {request.stream_version} was expected; stream {stream} is at version {descriptor.version}.",
+                    request.echo,
+                )
+        except StreamRequestRefused as refused:
+            return _refusal(refused, thing, stream, "describe", dialect)
+        description = StreamDescription(
+            stream_version=descriptor.version,
+            description=descriptor.description,
+            files=tuple(StreamFile(file_id=file_id, size_bytes=file.size_bytes) for file_id, file in descriptor.files.items()),
+            echo=request.echo,
+        )
+        return [Reply(topic=_description_topic(thing, stream, dialect), payload=encode_description(description, dialect))]
+
+
+def _vanished(request: GetStreamRequest) -> StreamRequestRefused:
+    logger.error("the content of a streamed file is missing or short", file_id=request.file_id)
+    return StreamRequestRefused(RefusalCode.RESOURCE_NOT_FOUND, f"The content of file {request.file_id} is gone.", request.echo)
+
+
+def _data_topic(thing: str, stream: str, dialect: Dialect) -> str:
+    if dialect is Dialect.CBOR:
+        return f"$aws/things/{thing}/streams/{stream}/data/cbor"
+    if dialect is Dialect.JSON:
+        return f"$aws/things/{thing}/streams/{stream}/data/json"
+    return f"$aws/things/{thing}/streams/{stream}"
+
+
+def _description_topic(thing: str, stream: str, dialect: Dialect) -> str:
+    if dialect is Dialect.GUIDE_2018:
+        return f"$aws/things/{thing}/streams/{stream}"
+    return f"$aws/things/{thing}/streams/{stream}/description/{dialect.value}"
+
+
+def _refusal(refused: StreamRequestRefused, thing: str, stream: str, verb: str, dialect: Dialect) -> Replies:
+    """One message that only a subscriber gets: an agent that didn't subscribe would take it for a block (§4.1)."""
+    if dialect is Dialect.GUIDE_2018:
+        reply_topic = f"$aws/things/{thing}/streams/{stream}/{verb}/json/rejected"
+    else:
+        reply_topic = f"$aws/things/{thing}/streams/{stream}/rejected/{dialect.value}"
+    return [Reply(topic=reply_topic, payload=encode_refusal(refused, dialect))]
