@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.support.server_process import ServerProcess, clean_environment
 
 NewServer = Callable[..., ServerProcess]

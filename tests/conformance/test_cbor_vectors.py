@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 import pytest
-from tests.support.vectors import vectors
 
 from overair.wire.strict_cbor import MalformedCbor, decode
+from tests.support.vectors import vectors
 
 FOLDER = vectors("cbor")
 WELL_FORMED: list[dict[str, Any]] = json.loads((FOLDER / "well-formed.json").read_text())

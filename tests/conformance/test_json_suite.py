@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from tests.support.vectors import vectors
 
 from overair.wire.strict_json import MalformedJson, decode
+from tests.support.vectors import vectors
 
 FOLDER = vectors("jsontestsuite")
 DELIBERATE = {

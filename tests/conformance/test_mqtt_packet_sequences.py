@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.support.standard_broker import StandardConnection
-from tests.support.vectors import vectors
 
 from overair.wire.mqtt.packets import Connect, encode
 from overair.wire.mqtt.session import Mode
+from tests.support.standard_broker import StandardConnection
+from tests.support.vectors import vectors
 
 ANSWER_DIFFERS = {
     "10 proto ver 2 [MQTT-3.1.2-2]": "3.1.1 fixes the answer: CONNACK 0x01. That broker answers as MQTT 5.",
 }
 NOT_MET = {
     "34 QoS 2 Dup flow*3": "That broker closes at the third sending of one QoS 2 message without DUP. The standard has the "
-    "receiver answer each with PUBREC (MQTT-4.3.3-2), as we do; the sequence 'QoS 2 repeated' of the same file expects that too.",
+    "receiver answer each with PUBREC (MQTT-4.3.3-2), as we do; 'QoS 2 repeated' of the same file expects that too.",
 }
 # "issue 2163 v3" wants a connection of MQTT 3.1 first, which is not spoken here; its bytes are played after one of 3.1.1.
 

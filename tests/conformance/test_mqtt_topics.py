@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.vectors import vectors
 
 from overair.wire.topics import SubscriptionTrie, is_valid_filter, is_valid_topic, matches
+from tests.support.vectors import vectors
 
 FOLDER = vectors("mqtt-topics")
 MATCH: list[dict[str, Any]] = json.loads((FOLDER / "match.json").read_text())

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.support.vectors import vectors
 
 from overair.basics.clock import from_datetime
 from overair.server.policy_language.conditions import context_of
 from overair.server.policy_language.document import Kind
 from overair.server.policy_language.evaluation import CompiledPolicy, Decision, Question, evaluate
 from overair.server.policy_language.iot import PolicySet
+from tests.support.vectors import vectors
 
 CASES: list[dict[str, Any]] = json.loads((vectors("policy-evaluation") / "cases.json").read_text())
 EXPECTED = {"allow": Decision.ALLOW, "explicitDeny": Decision.EXPLICIT_DENY, "implicitDeny": Decision.IMPLICIT_DENY}

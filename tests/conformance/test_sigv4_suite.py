@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.vectors import vectors
 
 from overair.wire import sigv4, sigv4_signing
+from tests.support.vectors import vectors
 
 FOLDER = vectors("aws-sigv4")
 CASES = sorted(folder for folder in FOLDER.iterdir() if folder.is_dir())

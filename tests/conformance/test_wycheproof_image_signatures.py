@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from tests.support.vectors import vectors
 
 from overair.wire.image_signature import PublicKey, SignatureAlgorithm, digest_is_signed
+from tests.support.vectors import vectors
 
 FOLDER = vectors("wycheproof")
 FILES = {

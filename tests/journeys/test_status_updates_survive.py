@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.support.device import Device, enroll
 from tests.support.server_process import ServerProcess
 
