@@ -1,0 +1,169 @@
+"""``overair device``: bring devices into the registry."""
+
+from __future__ import annotations
+
+import json as json_text
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from overair.agent.device_directory import BadDeviceDirectory, DeviceSettings, create_device_directory
+from overair.cli.ends import CommandEnded, ExitCode
+from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
+from overair.cli.output import Json, console, print_json
+
+HARDWARE_ID_DEFAULT = "posix"
+DEVICE_POLICY = "overair-device"
+"""One policy for every enrolled device: its variables narrow it to the topics of the thing that connects."""
+
+app = typer.Typer(help="Bring devices into the registry.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def device() -> None:
+    """Bring devices into the registry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """A device that may connect."""
+
+    thing: str
+    thing_arn: str
+    certificate_id: str
+    directory: Path
+    groups: tuple[str, ...]
+
+
+def own_topics_policy(region: str, account: str) -> str:
+    """Connect under its own name; publish, receive and subscribe below its own jobs and streams; nothing else."""
+    arn = f"arn:aws:iot:{region}:{account}"
+    own = "$aws/things/${iot:Connection.Thing.ThingName}"
+    rooms = ("jobs", "streams")
+    return json_text.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Action": "iot:Connect",
+                    "Resource": f"{arn}:client/${{iot:Connection.Thing.ThingName}}",
+                },
+                {
+                    "Effect": "Allow",
+                    "Action": ["iot:Publish", "iot:Receive"],
+                    "Resource": [f"{arn}:topic/{own}/{room}/*" for room in rooms],
+                },
+                {
+                    "Effect": "Allow",
+                    "Action": "iot:Subscribe",
+                    "Resource": [f"{arn}:topicfilter/{own}/{room}/*" for room in rooms],
+                },
+            ],
+        }
+    )
+
+
+def enroll_device(
+    operator: Operator, name: str, out: Path, *, group: str | None = None, hardware_id: str = HARDWARE_ID_DEFAULT
+) -> Enrolled:
+    """Make the thing, its certificate and its directory. The private key is made here and never travels.
+
+    Raises:
+        CommandEnded: USAGE when ``out`` already holds a device or a name breaks its rule.
+    """
+    if (out / "device.json").exists():
+        raise CommandEnded(ExitCode.USAGE, f"{out} already holds a device. Choose another directory for --out.")
+    iot = operator.client("iot")
+    _ensure_policy(operator, iot)
+    thing_arn = iot.create_thing(thingName=name)["thingArn"]
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]))
+        .sign(key, hashes.SHA256())
+    )
+    issued = iot.create_certificate_from_csr(
+        certificateSigningRequest=request.public_bytes(serialization.Encoding.PEM).decode(), setAsActive=True
+    )
+    iot.attach_policy(policyName=DEVICE_POLICY, target=issued["certificateArn"])
+    iot.attach_thing_principal(thingName=name, principal=issued["certificateArn"])
+    if group is not None:
+        _ensure_group(iot, group)
+        iot.add_thing_to_thing_group(thingGroupName=group, thingName=name)
+    signer = Path(operator.endpoints.signer_certificate_file)
+    try:
+        create_device_directory(
+            out,
+            DeviceSettings(
+                thing_name=name,
+                hardware_id=hardware_id,
+                mqtt_host=operator.endpoints.mqtt_host,
+                mqtt_port=operator.endpoints.mqtt_port,
+            ),
+            certificate_pem=issued["certificatePem"].encode(),
+            private_key_pem=key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ),
+            ca_pem=Path(operator.endpoints.ca_file).read_bytes(),
+            anchors={signer.name: signer.read_bytes()},
+        )
+    except (BadDeviceDirectory, OSError) as error:
+        raise CommandEnded(ExitCode.USAGE, str(error)) from error
+    return Enrolled(
+        thing=name,
+        thing_arn=thing_arn,
+        certificate_id=issued["certificateId"],
+        directory=out,
+        groups=(group,) if group else (),
+    )
+
+
+def _ensure_policy(operator: Operator, iot: Any) -> None:
+    document = own_topics_policy(operator.endpoints.region, operator.endpoints.account)
+    try:
+        iot.create_policy(policyName=DEVICE_POLICY, policyDocument=document)
+    except iot.exceptions.ResourceAlreadyExistsException:
+        return
+
+
+def _ensure_group(iot: Any, group: str) -> None:
+    # An identical repeat succeeds, so there is nothing to look up first (wire reference §10.5).
+    try:
+        iot.create_thing_group(thingGroupName=group)
+    except iot.exceptions.ResourceAlreadyExistsException:
+        return
+
+
+@app.command()
+def enroll(
+    name: Annotated[str, typer.Argument(help="The thing's name.")],
+    out: Annotated[Path, typer.Option(help="The device directory to write.")],
+    group: Annotated[str | None, typer.Option(help="A group to put it into; made if it isn't there.")] = None,
+    hardware_id: Annotated[str, typer.Option(help="What it accepts images for.")] = HARDWARE_ID_DEFAULT,
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Make a thing, its certificate and a policy for its own topics alone; write the device directory."""
+    with told_plainly():
+        enrolled = enroll_device(operator_of(data), name, out, group=group, hardware_id=hardware_id)
+    if json:
+        print_json(
+            {
+                "thing": enrolled.thing,
+                "thing_arn": enrolled.thing_arn,
+                "certificate_id": enrolled.certificate_id,
+                "directory": str(enrolled.directory),
+                "groups": list(enrolled.groups),
+            }
+        )
+        return
+    console.print(f"{name} is enrolled; its key and certificate lie in {out}.", soft_wrap=True)
+    console.print(f"  overair-device flash {out} IMAGE     # the factory's act: its first image", soft_wrap=True)
+    console.print(f"  overair-device boot --device {out}", soft_wrap=True)
