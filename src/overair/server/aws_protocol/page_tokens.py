@@ -33,7 +33,7 @@ def read_page_token(token: str | None, kind: type[Position], *, name: str = "nex
     """The position in a token; None for none.
 
     Raises:
-        InvalidRequest: not a token that this list gave. Subject ``page_token``.
+        InvalidRequest: not a token that this list gave. Subject ``page-token``.
     """
     if token is None:
         return None
@@ -47,7 +47,7 @@ def read_page_token(token: str | None, kind: type[Position], *, name: str = "nex
     except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeError):
         raise InvalidRequest(
             f"{name} isn't a token that this operation gave. Send the one from the last answer unchanged, or none.",
-            subject="page_token",
+            subject="page-token",
         ) from None
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from cryptography import x509 as pyca
-from cryptography.hazmat.primitives import serialization
 
 from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import Clock, Instant
@@ -16,8 +15,10 @@ from overair.basics.ids import AccountId, IdSource, KeyId
 from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
 from overair.server.certificates import facts, x509
-from overair.server.certificates.keys import AUTHORITY_KEY_KIND, HeldKey, Keys
+from overair.server.certificates.keys import AUTHORITY_KEY_KIND, HeldKey
 from overair.server.certificates.model import AcmCertificate
+from overair.server.keyring.model import PreparedKey
+from overair.server.keyring.service import Keyring
 
 CERTIFICATE_SIZE_BYTES_MAX: Final = 32_768
 PRIVATE_KEY_SIZE_BYTES_MAX: Final = 5_120
@@ -41,14 +42,49 @@ class AcmQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcmImport:
-    """What ImportCertificate was given."""
+    """What ImportCertificate was given, read and checked as far as needs neither the time nor a record."""
 
-    certificate_pem: bytes
-    private_key_pem: Redacted[bytes]
-    chain_pem: bytes = b""
+    leaf: pyca.Certificate
+    key: PreparedKey
+    chain: tuple[pyca.Certificate, ...] = ()
+    """The issuers above the leaf, nearest first."""
     arn: str | None = None
     """Of the certificate to replace; None makes a new one."""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        certificate_pem: bytes,
+        private_key_pem: Redacted[bytes],
+        chain_pem: bytes = b"",
+        arn: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AcmImport:
+        """Read PEM texts. Checking an RSA key takes milliseconds: not for the writer's thread.
+
+        Raises:
+            InvalidRequest: subjects ``certificate``, ``private-key``, ``chain``, ``tags``.
+            LimitExceeded: subject ``tags``.
+        """
+        leaf = x509.certificate_from_pem(certificate_pem, size_bytes_max=CERTIFICATE_SIZE_BYTES_MAX)
+        if not list(leaf.issuer):
+            raise InvalidRequest("The certificate names no issuer.", subject="certificate")
+        if facts.signature_family(leaf) != facts.key_family(leaf):
+            raise InvalidRequest(
+                f"The certificate's key is {facts.key_family(leaf) or 'of an unknown kind'}, but its issuer signed with "
+                f"{facts.signature_family(leaf) or 'an unknown algorithm'}. Both must be RSA, or both ECDSA.",
+                subject="certificate",
+            )
+        check_tags(tags or {})
+        return cls(
+            leaf=leaf,
+            key=_read_private_key(leaf, private_key_pem),
+            chain=_read_chain(leaf, chain_pem),
+            arn=arn,
+            tags=tags or {},
+        )
 
 
 class AcmStore(Protocol):
@@ -80,11 +116,11 @@ class InUse(Protocol):
 class AcmService:
     """Imports, shows and removes certificates with private keys.
 
-    Raises, everywhere: ``InvalidRequest`` (subjects ``certificate``, ``private_key``, ``chain``, ``arn``, ``tags``),
-    ``NotFound(subject="certificate")``, ``Conflict(subject="in_use")``, ``LimitExceeded(subject="tags")``.
+    Raises, everywhere: ``InvalidRequest`` (subjects ``certificate``, ``private-key``, ``chain``, ``arn``, ``tags``),
+    ``NotFound(subject="certificate")``, ``Conflict(subject="in-use")``, ``LimitExceeded(subject="tags")``.
     """
 
-    def __init__(self, *, store: AcmStore, keys: Keys, clock: Clock, ids: IdSource) -> None:
+    def __init__(self, *, store: AcmStore, keys: Keyring, clock: Clock, ids: IdSource) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -107,14 +143,16 @@ class AcmService:
             raise InvalidRequest(
                 "Tags can't be given when a certificate is imported again. Use AddTagsToCertificate.", subject="tags"
             )
-        check_tags(given.tags)
-        leaf = x509.certificate_from_pem(given.certificate_pem, size_bytes_max=CERTIFICATE_SIZE_BYTES_MAX)
-        self._check(leaf, now)
-        chain = self._checked_chain(leaf, given.chain_pem)
-        check_private_key(leaf, given.private_key_pem)
-        key_id = self._keys.import_pem(tx, place.account, given.private_key_pem, KEY_PURPOSE)
+        leaf = given.leaf
+        if now < x509.not_before(leaf) or now > x509.not_after(leaf):
+            raise InvalidRequest(
+                "The certificate is not valid now: it holds from "
+                f"{leaf.not_valid_before_utc.isoformat()} to {leaf.not_valid_after_utc.isoformat()}.",
+                subject="certificate",
+            )
+        key_id = self._keys.keep(tx, place.account, given.key, KEY_PURPOSE)
         row = self._row(
-            place, leaf, key_id, now=now, chain_pem="".join(x509.pem_of(issuer) for issuer in chain), tags=given.tags
+            place, leaf, key_id, now=now, chain_pem="".join(x509.pem_of(issuer) for issuer in given.chain), tags=given.tags
         )
         if standing is not None:
             row = replace(row, id=standing.id, arn=standing.arn, created_at=standing.created_at, tags=standing.tags)
@@ -127,8 +165,7 @@ class AcmService:
         ten years. Its key is born in the keyring and was never anywhere else."""
         now = self._clock.now()
         key_id = self._keys.create(tx, place.account, AUTHORITY_KEY_KIND, KEY_PURPOSE)
-        public_key = serialization.load_pem_public_key(self._keys.public_key_pem(tx, place.account, key_id))
-        held = HeldKey.behind(public_key, self._keys.signer(tx, place.account, key_id))
+        held = HeldKey.behind(self._keys.public_key(tx, place.account, key_id), self._keys.signer(tx, place.account, key_id))
         leaf = x509.issue_code_signing(
             name,
             held,
@@ -164,7 +201,7 @@ class AcmService:
         users = self.users(tx, place, arn)
         if users:
             raise Conflict(
-                f"Certificate {arn} is in use by {', '.join(users[:5])}. Cancel what uses it first.", subject="in_use"
+                f"Certificate {arn} is in use by {', '.join(users[:5])}. Cancel what uses it first.", subject="in-use"
             )
         self._store.delete_acm(tx, place.account, found.id)
         self._keys.delete(tx, place.account, found.key_id)
@@ -185,38 +222,6 @@ class AcmService:
             key: value for key, value in found.tags.items() if key not in tags or (tags[key] is not None and tags[key] != value)
         }
         self._store.put_acm(tx, replace(found, tags=kept))
-
-    def _check(self, leaf: pyca.Certificate, now: Instant) -> None:
-        if not list(leaf.issuer):
-            raise InvalidRequest("The certificate names no issuer.", subject="certificate")
-        if now < x509.not_before(leaf) or now > x509.not_after(leaf):
-            raise InvalidRequest(
-                "The certificate is not valid now: it holds from "
-                f"{leaf.not_valid_before_utc.isoformat()} to {leaf.not_valid_after_utc.isoformat()}.",
-                subject="certificate",
-            )
-        if facts.signature_family(leaf) != facts.key_family(leaf):
-            raise InvalidRequest(
-                f"The certificate's key is {facts.key_family(leaf) or 'of an unknown kind'}, but its issuer signed with "
-                f"{facts.signature_family(leaf) or 'an unknown algorithm'}. Both must be RSA, or both ECDSA.",
-                subject="certificate",
-            )
-
-    def _checked_chain(self, leaf: pyca.Certificate, chain_pem: bytes) -> Sequence[pyca.Certificate]:
-        if not chain_pem:
-            return ()
-        chain = x509.certificates_from_pem(
-            chain_pem, size_bytes_max=CHAIN_SIZE_BYTES_MAX, count_max=x509.CHAIN_CERTIFICATES_MAX, field="certificate chain"
-        )
-        for below, above in zip([leaf, *chain], chain, strict=False):
-            if not x509.directly_issued(below, above):
-                raise InvalidRequest(
-                    "Could not validate the certificate with the certificate chain: "
-                    f"{below.subject.rfc4514_string()!r} isn't signed by {above.subject.rfc4514_string()!r}. "
-                    "List the issuers from the nearest upwards.",
-                    subject="chain",
-                )
-        return chain
 
     def _row(
         self, place: Place, leaf: pyca.Certificate, key_id: KeyId, *, now: Instant, chain_pem: str, tags: Mapping[str, str]
@@ -262,29 +267,35 @@ def certificate_id_of(place: Place, arn: str) -> str:
     return read.name
 
 
-def check_private_key(leaf: pyca.Certificate, pem: Redacted[bytes]) -> None:
-    """See that a private key is readable, unencrypted and the certificate's own.
+def _read_private_key(leaf: pyca.Certificate, pem: Redacted[bytes]) -> PreparedKey:
+    """A private key that is readable, unencrypted and the certificate's own. Messages never show the key."""
+    size_bytes = len(pem.reveal())
+    if size_bytes > PRIVATE_KEY_SIZE_BYTES_MAX:
+        raise InvalidRequest(
+            f"The private key is {size_bytes} bytes long; at most {PRIVATE_KEY_SIZE_BYTES_MAX} are accepted.",
+            subject="private-key",
+        )
+    key = Keyring.read_pem(pem)
+    if key.public_key_der != x509.public_key_der(leaf):
+        raise InvalidRequest("The private key doesn't match the certificate's public key.", subject="private-key")
+    return key
 
-    Raises:
-        InvalidRequest: it isn't. Subject ``private_key``. The message never shows the key.
-    """
-    text = pem.reveal()
-    if len(text) > PRIVATE_KEY_SIZE_BYTES_MAX:
-        raise InvalidRequest(
-            f"The private key is {len(text)} bytes long; at most {PRIVATE_KEY_SIZE_BYTES_MAX} are accepted.",
-            subject="private_key",
-        )
-    if b"ENCRYPTED" in text:
-        raise InvalidRequest(
-            "The private key is encrypted. Import it without a passphrase; it is wrapped again at rest here.",
-            subject="private_key",
-        )
-    try:
-        key = serialization.load_pem_private_key(text, password=None)
-    except (ValueError, TypeError, facts.UnsupportedAlgorithm):
-        raise InvalidRequest("The private key is not a readable PEM key, or not supported.", subject="private_key") from None
-    if not isinstance(key, facts.SIGNING_KEYS) or not x509.same_key(leaf, key.public_key()):
-        raise InvalidRequest("The private key doesn't match the certificate's public key.", subject="private_key")
+
+def _read_chain(leaf: pyca.Certificate, pem: bytes) -> tuple[pyca.Certificate, ...]:
+    if not pem:
+        return ()
+    chain = x509.certificates_from_pem(
+        pem, size_bytes_max=CHAIN_SIZE_BYTES_MAX, count_max=x509.CHAIN_CERTIFICATES_MAX, field="certificate chain"
+    )
+    for below, above in zip([leaf, *chain], chain, strict=False):
+        if not x509.directly_issued(below, above):
+            raise InvalidRequest(
+                "Could not validate the certificate with the certificate chain: "
+                f"{below.subject.rfc4514_string()!r} isn't signed by {above.subject.rfc4514_string()!r}. "
+                "List the issuers from the nearest upwards.",
+                subject="chain",
+            )
+    return tuple(chain)
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ class AcmOperatorApi:
 
     @operation("acm", "ImportCertificate")
     async def import_certificate(self, caller: Caller, request: Request) -> Members:
-        given = AcmImport(
+        given = await asyncio.to_thread(
+            AcmImport.read,
             certificate_pem=request["Certificate"],
             private_key_pem=Redacted(request["PrivateKey"]),
             chain_pem=request.get("CertificateChain", b""),
@@ -51,8 +53,7 @@ class AcmOperatorApi:
     async def list_certificates(self, caller: Caller, request: Request) -> Members:
         includes: Mapping[str, Any] = request.get("Includes", {})
         if (
-            "AWS_MANAGED" in request.get("CertificateKeyPairOrigins", ())
-            and len(request["CertificateKeyPairOrigins"]) == 1
+            ("AWS_MANAGED" in request.get("CertificateKeyPairOrigins", ()) and len(request["CertificateKeyPairOrigins"]) == 1)
             or includes.get("managedBy")
             or includes.get("exportOption") == "ENABLED"
         ):

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cryptography.hazmat.primitives import serialization
-
 from overair.basics.clock import Clock, Instant
 from overair.basics.ids import AccountId, IdSource, KeyId
 from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
 from overair.server.certificates import x509
-from overair.server.certificates.keys import AUTHORITY_KEY_KIND, HeldKey, Keys
+from overair.server.certificates.keys import AUTHORITY_KEY_KIND, HeldKey
 from overair.server.certificates.model import AuthorityPurpose, OwnCertificate
+from overair.server.keyring.service import Keyring
 
 SERVER_CERTIFICATE_LIFE_MS: Final = 397 * 86_400_000
 """What browsers and phones accept at most; renewed long before."""
@@ -46,7 +45,7 @@ class ServerIdentity:
 class AuthoritiesService:
     """Makes each authority when it is first asked for, and re-issues the server's certificate when its hosts change."""
 
-    def __init__(self, *, store: OwnCertificateStore, keys: Keys, clock: Clock, ids: IdSource) -> None:
+    def __init__(self, *, store: OwnCertificateStore, keys: Keyring, clock: Clock, ids: IdSource) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -150,8 +149,7 @@ class AuthoritiesService:
         return x509.Issuer(certificate.subject, self._held(tx, authority.account, authority.key_id), certificate)
 
     def _held(self, tx: Tx, account: AccountId, key_id: KeyId) -> HeldKey:
-        public_key = serialization.load_pem_public_key(self._keys.public_key_pem(tx, account, key_id))
-        return HeldKey.behind(public_key, self._keys.signer(tx, account, key_id))
+        return HeldKey.behind(self._keys.public_key(tx, account, key_id), self._keys.signer(tx, account, key_id))
 
     def _serial(self) -> bytes:
         return self._ids.secret_bytes(x509.SERIAL_NUMBER_SIZE_BYTES)

@@ -13,8 +13,6 @@ from overair.server.certificates.model import CodeSigningFacts
 from overair.server.certificates.x509 import is_self_signed
 
 __all__ = [
-    "SIGNING_KEYS",
-    "UnsupportedAlgorithm",
     "code_signing_facts",
     "dns_names",
     "first_common_name",
@@ -25,8 +23,6 @@ __all__ = [
     "signature_algorithm",
     "signature_family",
 ]
-
-SIGNING_KEYS: Final = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)
 
 _CURVE_NAMES: Final = {"secp256r1": "EC_prime256v1", "secp384r1": "EC_secp384r1", "secp521r1": "EC_secp521r1"}
 

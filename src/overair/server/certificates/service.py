@@ -98,7 +98,7 @@ class CertificatesService:
     """Registers, describes, changes and removes device certificates.
 
     Raises, everywhere: ``NotFound(subject="certificate")``, ``AlreadyExists(subject="certificate")``,
-    ``Conflict(subject="certificate_state")``, ``Conflict(subject="delete")``, ``InvalidRequest``.
+    ``Conflict(subject="certificate-state")``, ``Conflict(subject="delete")``, ``InvalidRequest``.
     """
 
     def __init__(self, *, store: CertificateStore, clock: Clock, ids: IdSource, authorities: AuthoritiesService) -> None:
@@ -147,14 +147,14 @@ class CertificatesService:
         if status not in OPERATOR_MAY_NAME:
             raise InvalidRequest(
                 f"A certificate can't be registered as {status.value}. Use ACTIVE, INACTIVE or REVOKED.",
-                subject="certificate_status",
+                subject="certificate-status",
             )
         certificates_x509.accepted_public_key(certificate, field="certificate")
         now = self._clock.now()
         if now > certificates_x509.not_after(certificate):
             raise InvalidRequest(
                 f"The certificate expired at {certificate.not_valid_after_utc.isoformat()}; it could never connect.",
-                subject="certificate_validation",
+                subject="certificate-validation",
             )
         return self._register(tx, place, certificate, status=status, mode=CertificateMode.SNI_ONLY, now=now)
 
@@ -182,14 +182,14 @@ class CertificatesService:
         """Change the status as the table of the model allows; live sessions of a certificate no longer ACTIVE are cut."""
         if status not in OPERATOR_MAY_NAME:
             raise InvalidRequest(
-                f"{status.value} can't be set by an operator. Use ACTIVE, INACTIVE or REVOKED.", subject="certificate_status"
+                f"{status.value} can't be set by an operator. Use ACTIVE, INACTIVE or REVOKED.", subject="certificate-status"
             )
         found = self.find(tx, place, certificate)
         if status not in OPERATOR_MAY_SET.get(found.status, frozenset()):
             raise Conflict(
                 f"The certificate {certificate} is {found.status.value} and can't become {status.value}. "
                 "A revocation is final: give the device a new certificate.",
-                subject="certificate_state",
+                subject="certificate-state",
                 details={"resourceId": certificate},
             )
         if status is found.status:
@@ -204,7 +204,7 @@ class CertificatesService:
         if found.status not in MAY_BE_DELETED:
             raise Conflict(
                 f"The certificate {certificate} is {found.status.value}. Set it INACTIVE or REVOKED before deleting it.",
-                subject="certificate_state",
+                subject="certificate-state",
                 details={"resourceId": certificate},
             )
         if any(uses.has_things(tx, place.account, certificate) for uses in self._uses):

@@ -17,7 +17,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from overair.basics.clock import Instant, as_datetime, from_datetime
@@ -145,13 +145,13 @@ def accepted_public_key(certificate: x509.Certificate | x509.CertificateSigningR
     """The public key, if it is of a kind that devices may use: RSA of 2048 bits or more, or ECDSA P-256, P-384, P-521.
 
     Raises:
-        InvalidRequest: another algorithm, curve or size. Subject ``certificate_validation``.
+        InvalidRequest: another algorithm, curve or size. Subject ``certificate-validation``.
     """
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as broken:
         raise InvalidRequest(
-            f"The public key in the {field} can't be used: {_brief(broken)}", subject="certificate_validation"
+            f"The public key in the {field} can't be used: {_brief(broken)}", subject="certificate-validation"
         ) from None
     if isinstance(key, rsa.RSAPublicKey) and RSA_KEY_SIZE_BITS_MIN <= key.key_size <= RSA_KEY_SIZE_BITS_MAX:
         return key
@@ -160,7 +160,7 @@ def accepted_public_key(certificate: x509.Certificate | x509.CertificateSigningR
     raise InvalidRequest(
         f"The public key in the {field} is of a kind that isn't accepted. Use RSA of at least {RSA_KEY_SIZE_BITS_MIN} bits, "
         "or ECDSA on P-256, P-384 or P-521.",
-        subject="certificate_validation",
+        subject="certificate-validation",
     )
 
 
@@ -168,13 +168,13 @@ def signing_request_from_pem(text: str) -> x509.CertificateSigningRequest:
     """A PKCS#10 request whose own signature holds and whose key is of an accepted kind.
 
     Raises:
-        InvalidRequest: anything else. Subject ``certificate_signing_request`` or ``certificate_validation``.
+        InvalidRequest: anything else. Subject ``certificate-signing-request`` or ``certificate-validation``.
     """
     encoded = text.encode("utf-8", "replace")
     if len(encoded) > SIGNING_REQUEST_SIZE_BYTES_MAX:
         raise InvalidRequest(
             f"The certificate signing request is longer than {SIGNING_REQUEST_SIZE_BYTES_MAX} bytes.",
-            subject="certificate_signing_request",
+            subject="certificate-signing-request",
         )
     try:
         request = x509.load_pem_x509_csr(encoded)
@@ -184,11 +184,11 @@ def signing_request_from_pem(text: str) -> x509.CertificateSigningRequest:
     except (ValueError, UnsupportedAlgorithm, InvalidSignature) as broken:
         raise InvalidRequest(
             f"The certificate signing request can't be read: {_brief(broken)}. Send a PKCS#10 request in PEM form.",
-            subject="certificate_signing_request",
+            subject="certificate-signing-request",
         ) from None
     if not proved:
         raise InvalidRequest(
-            "The certificate signing request isn't signed by the key that it names.", subject="certificate_signing_request"
+            "The certificate signing request isn't signed by the key that it names.", subject="certificate-signing-request"
         )
     return request
 
@@ -357,9 +357,15 @@ def is_self_signed(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer and directly_issued(certificate, certificate)
 
 
-def same_key(
-    certificate: x509.Certificate, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-) -> bool:
-    """Whether ``key`` is the certificate's public key."""
-    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return certificate.public_key().public_bytes(encoding, form) == key.public_bytes(encoding, form)
+def public_key_der(certificate: x509.Certificate) -> bytes:
+    """The certificate's public key as SubjectPublicKeyInfo.
+
+    Raises:
+        InvalidRequest: a key of an algorithm that nobody here knows. Subject ``certificate``.
+    """
+    try:
+        return certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    except (ValueError, UnsupportedAlgorithm) as broken:
+        raise InvalidRequest(f"The certificate's public key can't be used: {_brief(broken)}", subject="certificate") from None
