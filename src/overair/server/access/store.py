@@ -1,0 +1,247 @@
+"""The tables of identities: users, roles, keys, sessions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from sqlalchemy import Column, Index, Integer, LargeBinary, String, Table, Text, delete, insert, select, update
+from sqlalchemy.engine import Row
+
+from overair.basics.clock import Instant
+from overair.basics.ids import AccessKeyId, AccountId
+from overair.basics.work import Tx
+from overair.server.access.model import AccessKey, KeyStatus, Role, Session, User
+from overair.server.storage.schema import account_column, instant_column, metadata
+from overair.server.storage.work import sql
+
+users: Final = Table(
+    "access_users",
+    metadata,
+    account_column(),
+    Column("name", String(64), primary_key=True),
+    Column("path", String(512), nullable=False),
+    Column("user_id", String(32), nullable=False),
+    instant_column("created"),
+    Column("boundary_arn", String(2048), nullable=True),
+    Column("tags", Text, nullable=False),
+)
+
+roles: Final = Table(
+    "access_roles",
+    metadata,
+    account_column(),
+    Column("name", String(64), primary_key=True),
+    Column("path", String(512), nullable=False),
+    Column("role_id", String(32), nullable=False),
+    instant_column("created"),
+    Column("trust_document", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("session_s_max", Integer, nullable=False),
+    Column("boundary_arn", String(2048), nullable=True),
+    Column("tags", Text, nullable=False),
+)
+
+access_keys: Final = Table(
+    "access_keys",
+    metadata,
+    account_column(),
+    Column("key_id", String(32), primary_key=True),
+    Column("user_name", String(64), nullable=False),
+    Column("status", String(8), nullable=False),
+    instant_column("created"),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    # A key id is unique on the server, and so names its account.
+    Index("uq_access_keys_key_id", "key_id", unique=True),
+    Index("ix_access_keys_account_user_name", "account", "user_name"),
+)
+
+sessions: Final = Table(
+    "access_sessions",
+    metadata,
+    account_column(),
+    Column("key_id", String(32), primary_key=True),
+    Column("role_name", String(64), nullable=False),
+    Column("session_name", String(64), nullable=False),
+    instant_column("expires"),
+    instant_column("created"),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("token_sha256", String(64), nullable=False),
+    Column("policy_document", Text, nullable=True),
+    Index("uq_access_sessions_key_id", "key_id", unique=True),
+    Index("ix_access_sessions_account_expires", "account", "expires"),
+)
+
+
+class SqlIdentityStore:
+    """Users, roles, keys and sessions in the records."""
+
+    # Users ------------------------------------------------------------------------------------------------------------
+
+    def add_user(self, tx: Tx, user: User) -> None:
+        sql(tx).execute(
+            insert(users).values(
+                account=user.account,
+                name=user.name,
+                path=user.path,
+                user_id=user.user_id,
+                created=user.created,
+                boundary_arn=user.boundary_arn,
+                tags=json.dumps(dict(user.tags)),
+            )
+        )
+
+    def find_user(self, tx: Tx, account: AccountId, name: str) -> User | None:
+        row = sql(tx).execute(select(users).where(users.c.account == account, users.c.name == name)).one_or_none()
+        return None if row is None else _user(row)
+
+    def list_users(self, tx: Tx, account: AccountId, *, path_prefix: str, after: str | None, limit: int) -> list[User]:
+        query = select(users).where(users.c.account == account, users.c.path.startswith(path_prefix, autoescape=True))
+        if after is not None:
+            query = query.where(users.c.name > after)
+        return [_user(row) for row in sql(tx).execute(query.order_by(users.c.name).limit(limit))]
+
+    def delete_user(self, tx: Tx, account: AccountId, name: str) -> None:
+        sql(tx).execute(delete(users).where(users.c.account == account, users.c.name == name))
+
+    # Roles ------------------------------------------------------------------------------------------------------------
+
+    def add_role(self, tx: Tx, role: Role) -> None:
+        sql(tx).execute(
+            insert(roles).values(
+                account=role.account,
+                name=role.name,
+                path=role.path,
+                role_id=role.role_id,
+                created=role.created,
+                trust_document=role.trust_document,
+                description=role.description,
+                session_s_max=role.session_s_max,
+                boundary_arn=role.boundary_arn,
+                tags=json.dumps(dict(role.tags)),
+            )
+        )
+
+    def find_role(self, tx: Tx, account: AccountId, name: str) -> Role | None:
+        row = sql(tx).execute(select(roles).where(roles.c.account == account, roles.c.name == name)).one_or_none()
+        return None if row is None else _role(row)
+
+    def list_roles(self, tx: Tx, account: AccountId, *, path_prefix: str, after: str | None, limit: int) -> list[Role]:
+        query = select(roles).where(roles.c.account == account, roles.c.path.startswith(path_prefix, autoescape=True))
+        if after is not None:
+            query = query.where(roles.c.name > after)
+        return [_role(row) for row in sql(tx).execute(query.order_by(roles.c.name).limit(limit))]
+
+    def set_trust(self, tx: Tx, account: AccountId, name: str, document: str) -> None:
+        change = update(roles).where(roles.c.account == account, roles.c.name == name)
+        sql(tx).execute(change.values(trust_document=document))
+
+    def delete_role(self, tx: Tx, account: AccountId, name: str) -> None:
+        sql(tx).execute(delete(roles).where(roles.c.account == account, roles.c.name == name))
+        sql(tx).execute(delete(sessions).where(sessions.c.account == account, sessions.c.role_name == name))
+
+    # Keys -------------------------------------------------------------------------------------------------------------
+
+    def add_key(self, tx: Tx, key: AccessKey) -> None:
+        sql(tx).execute(
+            insert(access_keys).values(
+                account=key.account,
+                key_id=key.key_id,
+                user_name=key.user_name,
+                status=key.status.value,
+                created=key.created,
+                sealed_secret=key.sealed_secret,
+            )
+        )
+
+    def key_by_id(self, tx: Tx, key_id: AccessKeyId) -> AccessKey | None:
+        """The key of whatever account: this is how a request names its account."""
+        row = sql(tx).execute(select(access_keys).where(access_keys.c.key_id == key_id)).one_or_none()
+        return None if row is None else _key(row)
+
+    def keys_of(self, tx: Tx, account: AccountId, user_name: str) -> list[AccessKey]:
+        query = select(access_keys).where(access_keys.c.account == account, access_keys.c.user_name == user_name)
+        return [_key(row) for row in sql(tx).execute(query.order_by(access_keys.c.created, access_keys.c.key_id))]
+
+    def set_key_status(self, tx: Tx, account: AccountId, key_id: AccessKeyId, status: KeyStatus) -> None:
+        change = update(access_keys).where(access_keys.c.account == account, access_keys.c.key_id == key_id)
+        sql(tx).execute(change.values(status=status.value))
+
+    def delete_key(self, tx: Tx, account: AccountId, key_id: AccessKeyId) -> None:
+        sql(tx).execute(delete(access_keys).where(access_keys.c.account == account, access_keys.c.key_id == key_id))
+
+    # Sessions ---------------------------------------------------------------------------------------------------------
+
+    def add_session(self, tx: Tx, session: Session) -> None:
+        sql(tx).execute(
+            insert(sessions).values(
+                account=session.account,
+                key_id=session.key_id,
+                role_name=session.role_name,
+                session_name=session.session_name,
+                expires=session.expires,
+                created=session.created,
+                sealed_secret=session.sealed_secret,
+                token_sha256=session.token_sha256,
+                policy_document=session.policy_document,
+            )
+        )
+
+    def session_by_id(self, tx: Tx, key_id: AccessKeyId) -> Session | None:
+        row = sql(tx).execute(select(sessions).where(sessions.c.key_id == key_id)).one_or_none()
+        return None if row is None else _session(row)
+
+    def delete_sessions_before(self, tx: Tx, account: AccountId, expired_before: Instant) -> None:
+        sql(tx).execute(delete(sessions).where(sessions.c.account == account, sessions.c.expires < expired_before))
+
+
+def _user(row: Row[Any]) -> User:
+    return User(
+        account=AccountId(row.account),
+        name=row.name,
+        path=row.path,
+        user_id=row.user_id,
+        created=Instant(row.created),
+        boundary_arn=row.boundary_arn,
+        tags=json.loads(row.tags),
+    )
+
+
+def _role(row: Row[Any]) -> Role:
+    return Role(
+        account=AccountId(row.account),
+        name=row.name,
+        path=row.path,
+        role_id=row.role_id,
+        created=Instant(row.created),
+        trust_document=row.trust_document,
+        description=row.description,
+        session_s_max=row.session_s_max,
+        boundary_arn=row.boundary_arn,
+        tags=json.loads(row.tags),
+    )
+
+
+def _key(row: Row[Any]) -> AccessKey:
+    return AccessKey(
+        account=AccountId(row.account),
+        key_id=AccessKeyId(row.key_id),
+        user_name=row.user_name,
+        status=KeyStatus(row.status),
+        created=Instant(row.created),
+        sealed_secret=bytes(row.sealed_secret),
+    )
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(
+        account=AccountId(row.account),
+        key_id=AccessKeyId(row.key_id),
+        role_name=row.role_name,
+        session_name=row.session_name,
+        expires=Instant(row.expires),
+        created=Instant(row.created),
+        sealed_secret=bytes(row.sealed_secret),
+        token_sha256=row.token_sha256,
+        policy_document=row.policy_document,
+    )
