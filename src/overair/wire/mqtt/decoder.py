@@ -288,6 +288,10 @@ class Decoder:
         """How much was fed and isn't taken yet."""
         return self._size - self._position if self._chunks is not None else len(self._data) - self._position
 
+    def limit(self, packet_size_bytes_max: int) -> None:
+        """Bound packets from now on: who the peer is, is known only after its CONNECT."""
+        self._limit = packet_size_bytes_max
+
     def feed(self, data: bytes) -> None:
         """Add bytes. Costs no copy while packets come whole."""
         if self._chunks is not None:

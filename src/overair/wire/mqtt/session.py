@@ -195,11 +195,17 @@ class ServerSession(Generic[Token]):
 
     # -- what the client gets -----------------------------------------------------------------------------------------
 
-    def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Token) -> bytes | None:
+    def deliver(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Token, hold: bool = False
+    ) -> bytes | None:
         """Send a message above QoS 0: its bytes, ``b""`` when it waits for its turn, None when the queue is full and the
-        message is not taken."""
+        message is not taken. ``hold`` makes it wait although there is room: the connection can't take more just now."""
         outgoing = _Outgoing(topic, payload, qos, retain, token)
-        if not self._pending and (self._in_flight is None or len(self._in_flight) < self._limits.in_flight_count_max):
+        if (
+            not hold
+            and not self._pending
+            and (self._in_flight is None or len(self._in_flight) < self._limits.in_flight_count_max)
+        ):
             return self._send(outgoing)
         if self._pending is None:
             self._pending = deque()
@@ -221,7 +227,7 @@ class ServerSession(Generic[Token]):
                 pieces.append(encode(Pubrel(packet_id=packet_id)))
             else:
                 pieces.append(_encode(outgoing, packet_id))
-        pieces.append(self._send_pending())
+        pieces.append(self.send_pending())
         return b"".join(pieces)
 
     def undelivered(self) -> Iterator[Token]:
@@ -244,6 +250,11 @@ class ServerSession(Generic[Token]):
     def in_flight_topics(self) -> list[tuple[int, str, Token]]:
         """(packet identifier, topic, token) of everything sent and not acknowledged."""
         return [(packet_id, each.topic, each.token) for packet_id, each in (self._in_flight or {}).items()]
+
+    def drop_pending(self) -> None:
+        """Forget what was never sent: it lies in a store and will be delivered from there."""
+        self._pending = None
+        self._pending_size_bytes = 0
 
     def filter_pending(self, topics_refused: set[str]) -> list[Token]:
         """Drop what waits on these topics; the tokens of what was dropped."""
@@ -268,9 +279,10 @@ class ServerSession(Generic[Token]):
             return None, b""
         assert self._in_flight is not None
         del self._in_flight[packet_id]
-        return outgoing.token, self._send_pending() if self._pending else b""
+        return outgoing.token, self.send_pending() if self._pending else b""
 
-    def _send_pending(self) -> bytes:
+    def send_pending(self) -> bytes:
+        """What waits and fits into the window now."""
         pieces = []
         while self._pending and (self._in_flight is None or len(self._in_flight) < self._limits.in_flight_count_max):
             outgoing = self._pending.popleft()

@@ -1,0 +1,483 @@
+"""The broker: who gets what was published, now or when they come back.
+
+It lives on the event loop. What a persistent session is owed and what is retained goes to the store first: a QoS 1 publish is
+acknowledged after that commit. ``publish`` and its kin return None when everything is done, or an awaitable that ends with
+the commit, so that the common case costs no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Protocol
+
+import structlog
+
+from overair.basics.clock import Clock, Instant
+from overair.basics.errors import LimitExceeded, OverairError
+from overair.basics.ids import AccountId, ClientId, IdSource
+from overair.basics.work import Notice, Tx, Work
+from overair.server.broker.model import DisconnectReason, Link, Message, QueuedMessage, RetainedMessage, StoredSession
+from overair.server.broker.presence import Presence
+from overair.server.broker.sessions import LimitsFor, SessionRecord
+from overair.wire.topics import SubscriptionTrie
+
+__all__ = ["Broker", "SessionRecord"]
+
+LOAD_COUNT = 200
+"""Messages taken from the store at once for a session that catches up."""
+
+Trie = SubscriptionTrie[SessionRecord, tuple[str, int]]
+
+logger = structlog.get_logger("overair.broker")
+
+
+class Records(Protocol):
+    """What the broker needs of its store; see ``store.BrokerStore``."""
+
+    def sessions(self, tx: Tx) -> Sequence[tuple[AccountId, StoredSession]]: ...
+    def keep_session(self, tx: Tx, account: AccountId, client_id: ClientId, expires: Instant | None) -> None: ...
+    def expire_connected(self, tx: Tx, expires: Instant) -> None: ...
+    def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None: ...
+    def subscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Sequence[tuple[str, int]]) -> None: ...
+    def unsubscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Sequence[str]) -> None: ...
+    def enqueue(self, tx: Tx, account: AccountId, client_id: ClientId, position: int, message: Message) -> None: ...
+    def acknowledge(self, tx: Tx, account: AccountId, client_id: ClientId, position: int) -> None: ...
+    def queued(self, tx: Tx, account: AccountId, client_id: ClientId, *, after: int, limit: int) -> Sequence[QueuedMessage]: ...
+    def retain(self, tx: Tx, account: AccountId, message: Message, now: Instant) -> None: ...
+    def retained(self, tx: Tx, account: AccountId, topic: str) -> RetainedMessage | None: ...
+    def retained_topics(self, tx: Tx) -> Sequence[tuple[AccountId, str]]: ...
+
+
+class Broker:
+    """Sessions, subscriptions and delivery of every account on this server."""
+
+    def __init__(self, *, work: Work, store: Records, clock: Clock, ids: IdSource, limits_for: LimitsFor) -> None:
+        self._work = work
+        self._store = store
+        self._clock = clock
+        self._limits_for = limits_for
+        self._sessions: dict[tuple[AccountId, ClientId], SessionRecord] = {}
+        self._tries: dict[AccountId, Trie] = {}
+        self._retained: dict[AccountId, set[str]] = {}
+        self._settled: list[tuple[AccountId, ClientId, int]] = []
+        self._flushing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._presence = Presence(clock=clock, ids=ids, publish=self.publish_soon, is_heard=self.is_heard)
+        self.dropped_count = 0
+        """Messages that a full queue or a slow reader cost, since the start."""
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what the store remembers. To be awaited before the first connection is accepted."""
+        now = self._clock.now()
+
+        def load(tx: Tx) -> tuple[Sequence[tuple[AccountId, StoredSession]], Sequence[tuple[AccountId, str]]]:
+            return self._store.sessions(tx), self._store.retained_topics(tx)
+
+        stored, topics = await self._work.read(load)
+        for account, each in stored:
+            limits = self._limits_for(account)
+            record = SessionRecord(account=account, client_id=each.client_id, persistent=True, limits=limits)
+            record.expires = each.expires if each.expires is not None else Instant(now + limits.session_expiry_ms)
+            record.queued_count, record.queued_size_bytes = each.queued_count, each.queued_size_bytes
+            record.last_position = each.last_position
+            record.behind = True
+            self._sessions[account, each.client_id] = record
+            for topic_filter, qos in each.subscriptions:
+                record.session.grant(topic_filter, qos)
+                self._trie(account).add(topic_filter, record, (topic_filter, qos))
+            if each.expires is None:
+                await self._work.run(self._keep_session(record))
+        for account, topic in topics:
+            self._retained.setdefault(account, set()).add(topic)
+
+    async def stop(self) -> None:
+        """Let what was begun end."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def expire_sessions(self) -> int:
+        """Forget persistent sessions whose time is over; how many. To be called now and then."""
+        now = self._clock.now()
+        over = [
+            record
+            for record in self._sessions.values()
+            if record.link is None and record.expires is not None and record.expires <= now
+        ]
+        for record in over:
+            self._drop(record)
+            await self._work.run(self._delete_session(record))
+        self._presence.forget_long_gone()
+        return len(over)
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    async def attach(
+        self, account: AccountId, client_id: ClientId, *, clean_session: bool, link: Link
+    ) -> tuple[SessionRecord, bool]:
+        """A client has connected: (its session, whether it existed). A live connection with the same id is closed first.
+
+        Nothing is delivered before ``begin``. If another connection takes the id over meanwhile, ``link.close`` was called.
+        """
+        key = (account, client_id)
+        record = self._sessions.get(key)
+        if record is not None and record.link is not None:
+            record.link.close(DisconnectReason.DUPLICATE_CLIENTID)
+            record = self._sessions.get(key)
+        expired = record is not None and record.expires is not None and record.expires <= self._clock.now()
+        old = record if record is not None and (clean_session or expired) else None
+        if old is not None:
+            self._drop(old)
+            record = None
+        present = record is not None
+        if record is None:
+            limits = self._limits_for(account)
+            record = SessionRecord(account=account, client_id=client_id, persistent=not clean_session, limits=limits)
+            self._sessions[key] = record
+        record.link, record.ready, record.expires = link, False, None
+        self._presence.connected(record, link)
+        if old is not None or record.persistent:
+            await self._work.run(self._take_up(account, client_id, forget=old is not None, keep=record.persistent))
+        return record, present
+
+    def begin(self, record: SessionRecord, link: Link) -> None:
+        """CONNACK is written: send again what is unacknowledged, then what waits in the store."""
+        if record.link is not link:
+            return
+        record.ready = True
+        if not record.persistent:
+            return
+        session = record.session
+        refused = []
+        for packet_id, topic, token in session.in_flight_topics():
+            if not link.accepts(topic, None):
+                refused.append(packet_id)
+                self._settle(record, token)
+        session.forget(refused)
+        record.loaded_to = max((token for token in session.undelivered() if token is not None), default=0)
+        again = session.resume()
+        if again:
+            link.write(again)
+        if record.queued_count > session.undelivered_count:
+            self._start_loading(record)
+        else:
+            record.behind = False
+
+    def detach(self, record: SessionRecord, link: Link, reason: DisconnectReason, will: Message | None) -> None:
+        """A connection has ended. ``will`` is what is to be published for it, already judged by its policy."""
+        if record.link is not link:
+            return
+        record.link, record.ready = None, False
+        if record.persistent:
+            record.session.drop_pending()
+            record.behind = True
+            record.expires = Instant(self._clock.now() + self._limits_for(record.account).session_expiry_ms)
+            self._spawn(self._run(self._keep_session(record)))
+        else:
+            self._drop(record)
+        self._presence.disconnected(record, link, reason)
+        if will is not None:
+            self.publish_soon(record.account, will)
+
+    def narrowed(self, record: SessionRecord, link: Link) -> None:
+        """The connection's policy has changed: what waits for it and may no longer be received is dropped."""
+        topics = {topic for topic in record.session.pending_topics() if not link.accepts(topic, None)}
+        if topics:
+            for token in record.session.filter_pending(topics):
+                self._settle(record, token)
+
+    # -- subscriptions ------------------------------------------------------------------------------------------------
+
+    def subscribe(self, record: SessionRecord, filters: Sequence[tuple[str, int]]) -> Awaitable[None] | None:
+        """Hold subscriptions, each with the QoS it was granted."""
+        trie = self._trie(record.account)
+        for topic_filter, qos in filters:
+            trie.add(topic_filter, record, (topic_filter, qos))
+        self._presence.subscribed(record, [topic_filter for topic_filter, _ in filters])
+        if not record.persistent:
+            return None
+        kept = tuple(filters)
+        return self._work.run(lambda tx: self._store.subscribe(tx, record.account, record.client_id, kept))
+
+    def unsubscribe(self, record: SessionRecord, filters: Sequence[str]) -> Awaitable[None] | None:
+        """Forget subscriptions; those that aren't held have no effect."""
+        trie = self._trie(record.account)
+        for topic_filter in filters:
+            record.session.subscriptions.pop(topic_filter, None)
+            trie.remove(topic_filter, record)
+        self._presence.unsubscribed(record, filters)
+        if not record.persistent:
+            return None
+        gone = tuple(filters)
+        return self._work.run(lambda tx: self._store.unsubscribe(tx, record.account, record.client_id, gone))
+
+    async def retained(self, account: AccountId, topic: str) -> RetainedMessage | None:
+        """What is retained for exactly this topic."""
+        if topic not in self._retained.get(account, ()):
+            return None
+        return await self._work.read(lambda tx: self._store.retained(tx, account, topic))
+
+    def has_retained(self, account: AccountId, topic: str) -> bool:
+        """Whether something is retained for exactly this topic."""
+        return topic in self._retained.get(account, ())
+
+    def send_retained(self, record: SessionRecord, message: RetainedMessage, qos: int) -> None:
+        """Deliver a retained message for a new subscription, if it may still be received."""
+        link = record.link
+        if link is None or not link.accepts(message.topic, message.topic):
+            return
+        if min(qos, message.qos) == 0:
+            link.send(message.topic, message.payload, retain=True)
+            return
+        self._send(record, link, Message(topic=message.topic, payload=message.payload, qos=1), None, retain=True)
+
+    def is_heard(self, account: AccountId, topic: str) -> bool:
+        """Whether anybody has subscribed to this topic."""
+        trie = self._tries.get(account)
+        return trie is not None and next(trie.match(topic), None) is not None
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def publish(self, account: AccountId, message: Message) -> Awaitable[None] | None:
+        """Hand a message to every subscriber. None: done. Otherwise await it: only then is the message safe.
+
+        Raises:
+            LimitExceeded: the account retains as many messages as it may. Also from the awaitable: Unavailable.
+        """
+        if message.retain and message.payload and not self.has_retained(account, message.topic):
+            limit = self._limits_for(account).retained_count_max
+            if len(self._retained.get(account, ())) >= limit:
+                raise LimitExceeded(
+                    f"This account already retains {limit} messages. Delete one by publishing an empty retained message to it.",
+                    subject="retained",
+                )
+        trie = self._tries.get(account)
+        owed = self._hand_out(trie, message) if trie else []
+        if not owed and not message.retain:
+            return None
+        return self._commit(account, message, owed)
+
+    def publish_soon(self, account: AccountId, message: Message) -> None:
+        """Publish what nobody waits for: events and wills."""
+        pending = self.publish(account, message)
+        if pending is not None:
+            self._spawn(_done(pending))
+
+    async def deliver(self, notice: Notice) -> None:
+        """Publish a notice from the outbox: returns once whoever must still get it after a crash has it in the store."""
+        message = Message(topic=notice.topic, payload=notice.payload, qos=min(notice.qos, 1))
+        pending = self.publish(notice.account, message)
+        if pending is not None:
+            await pending
+
+    def acknowledged(self, record: SessionRecord, token: int | None) -> None:
+        """The client has acknowledged a delivery."""
+        self._settle(record, token)
+        if record.behind and record.session.undelivered_count < LOAD_COUNT // 2:
+            self._start_loading(record)
+
+    def _hand_out(self, trie: Trie, message: Message) -> list[SessionRecord]:
+        """Deliver to whoever gets it without a commit; the sessions that are owed it durably."""
+        found: dict[SessionRecord, int] = {}
+        topic = message.topic
+        for record, (topic_filter, granted) in trie.match(topic):
+            if (record.link is None or record.link.accepts(topic, topic_filter)) and found.get(record, -1) < granted:
+                found[record] = granted
+        owed = []
+        for record, granted in found.items():
+            link = record.link
+            if message.qos and granted:
+                if record.persistent:
+                    owed.append(record)
+                elif link is not None:
+                    self._send(record, link, message, None)
+            elif link is not None and record.ready:
+                if link.is_slow:
+                    self.dropped_count += 1
+                else:
+                    link.send(topic, message.payload, retain=False)
+        return owed
+
+    def _send(self, record: SessionRecord, link: Link, message: Message, token: int | None, *, retain: bool = False) -> bool:
+        data = record.session.deliver(message.topic, message.payload, qos=1, retain=retain, token=token, hold=link.is_slow)
+        if data:
+            link.write(data)
+        if data is None and token is None:
+            self.dropped_count += 1
+        return data is not None
+
+    async def _commit(self, account: AccountId, message: Message, owed: Sequence[SessionRecord]) -> None:
+        size = len(message.topic) + len(message.payload)
+        limits = self._limits_for(account)
+        places: list[tuple[SessionRecord, int]] = []
+        for record in owed:
+            if record.has_room(size, limits):
+                # Positions are given in the same step that hands the unit to the writer, so commits follow their order.
+                places.append((record, record.queue(size)))
+            else:
+                self.dropped_count += 1
+        now = self._clock.now()
+
+        def unit(tx: Tx) -> None:
+            for record, position in places:
+                self._store.enqueue(tx, account, record.client_id, position, message)
+            if message.retain:
+                self._store.retain(tx, account, message, now)
+
+        try:
+            await self._work.run(unit)
+        except BaseException:
+            for record, position in places:
+                record.unqueue(position)
+            raise
+        if message.retain:
+            topics = self._retained.setdefault(account, set())
+            (topics.add if message.payload else topics.discard)(message.topic)
+        for record, position in places:
+            self._hand_over(record, position, message)
+
+    def _hand_over(self, record: SessionRecord, position: int, message: Message) -> None:
+        """A stored message may go out now, unless older ones must go first."""
+        link = record.link
+        if link is None or not record.ready or record.behind or record.loading:
+            record.behind = True
+            if link is not None and record.ready and record.session.undelivered_count < LOAD_COUNT // 2:
+                self._start_loading(record)
+        elif not link.accepts(message.topic, None):
+            self._settle(record, position)
+        elif self._send(record, link, message, position):
+            record.loaded_to = position
+        else:
+            record.behind = True
+
+    # -- catching up --------------------------------------------------------------------------------------------------
+
+    def _start_loading(self, record: SessionRecord) -> None:
+        if record.link is not None and record.ready and not record.loading:
+            record.loading = True
+            self._spawn(self._load(record, record.link))
+
+    async def _load(self, record: SessionRecord, link: Link) -> None:
+        try:
+            while record.link is link:
+                record.behind = False
+                rows = await self._next_queued(record)
+                if record.link is not link:
+                    return
+                for row in rows:
+                    if not link.accepts(row.topic, None):
+                        self._settle(record, row.position)
+                    elif not self._send(record, link, Message(topic=row.topic, payload=row.payload, qos=1), row.position):
+                        record.behind = True
+                        return
+                    record.loaded_to = row.position
+                if len(rows) < LOAD_COUNT and not record.behind:
+                    return
+                if record.session.undelivered_count >= LOAD_COUNT:
+                    record.behind = True
+                    return
+        except OverairError as error:
+            record.behind = True
+            logger.warning("a session can't be served its stored messages now", client=record.client_id, error=str(error))
+        finally:
+            record.loading = False
+            if record.link is not None and record.link is not link and record.behind:
+                self._start_loading(record)
+
+    async def _next_queued(self, record: SessionRecord) -> Sequence[QueuedMessage]:
+        settled, self._settled = self._settled, []
+        after = record.loaded_to
+
+        def unit(tx: Tx) -> Sequence[QueuedMessage]:
+            # What was acknowledged must be gone before the look, or it would be sent again.
+            for each in settled:
+                self._store.acknowledge(tx, *each)
+            return self._store.queued(tx, record.account, record.client_id, after=after, limit=LOAD_COUNT)
+
+        try:
+            return await self._work.run(unit)
+        except BaseException:
+            self._settled = settled + self._settled
+            raise
+
+    def _settle(self, record: SessionRecord, token: int | None) -> None:
+        if token is None:
+            return
+        record.unqueue(token)
+        self._settled.append((record.account, record.client_id, token))
+        if not self._flushing:
+            self._flushing = True
+            self._spawn(self._flush())
+
+    async def _flush(self) -> None:
+        """Take acknowledged messages out of the store, all that came during the last commit at once."""
+        try:
+            while self._settled:
+                settled, self._settled = self._settled, []
+
+                def unit(tx: Tx, settled: list[tuple[AccountId, ClientId, int]] = settled) -> None:
+                    for each in settled:
+                        self._store.acknowledge(tx, *each)
+
+                try:
+                    await self._work.run(unit)
+                except OverairError as error:
+                    # They stay on the list: a repeated delivery after a crash is what QoS 1 allows.
+                    self._settled = settled + self._settled
+                    logger.warning("acknowledgements can't be stored now", count=len(settled), error=str(error))
+                    return
+        finally:
+            self._flushing = False
+
+    # -- small parts --------------------------------------------------------------------------------------------------
+
+    def _trie(self, account: AccountId) -> Trie:
+        trie = self._tries.get(account)
+        if trie is None:
+            trie = self._tries[account] = SubscriptionTrie(parent_level=False)
+        return trie
+
+    def _drop(self, record: SessionRecord) -> None:
+        trie = self._trie(record.account)
+        for topic_filter in record.session.subscriptions:
+            trie.remove(topic_filter, record)
+        if self._sessions.get((record.account, record.client_id)) is record:
+            del self._sessions[record.account, record.client_id]
+
+    def _take_up(self, account: AccountId, client_id: ClientId, *, forget: bool, keep: bool) -> Callable[[Tx], None]:
+        def unit(tx: Tx) -> None:
+            if forget:
+                self._store.delete_session(tx, account, client_id)
+            if keep:
+                self._store.keep_session(tx, account, client_id, None)
+
+        return unit
+
+    def _keep_session(self, record: SessionRecord) -> Callable[[Tx], None]:
+        expires = record.expires
+        return lambda tx: self._store.keep_session(tx, record.account, record.client_id, expires)
+
+    def _delete_session(self, record: SessionRecord) -> Callable[[Tx], None]:
+        return lambda tx: self._store.delete_session(tx, record.account, record.client_id)
+
+    async def _run(self, unit: Callable[[Tx], None]) -> None:
+        try:
+            await self._work.run(unit)
+        except OverairError as error:
+            logger.warning("a session's state can't be stored now", error=str(error))
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the broker failed", exc_info=task.exception())
+
+
+async def _done(pending: Awaitable[None]) -> None:
+    await pending

@@ -1,0 +1,88 @@
+"""What the broker holds in memory for one client id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, ClientId
+from overair.server.broker.model import BrokerLimits, Link
+from overair.wire.mqtt.session import Mode, ServerSession, SessionLimits
+
+LimitsFor = Callable[[AccountId], BrokerLimits]
+
+
+class SessionRecord:
+    """One client id's session: live, or persistent and waiting for its client.
+
+    Durable messages of a persistent session are in the store; ``loaded_to`` is the highest position handed to the session
+    object. ``behind`` says that the store may hold more than that, so that live delivery must not overtake it.
+    """
+
+    __slots__ = (
+        "account",
+        "behind",
+        "client_id",
+        "expires",
+        "identifier",
+        "last_position",
+        "link",
+        "loaded_to",
+        "loading",
+        "persistent",
+        "queued_count",
+        "queued_size_bytes",
+        "ready",
+        "session",
+        "sizes",
+        "version",
+    )
+
+    def __init__(self, *, account: AccountId, client_id: ClientId, persistent: bool, limits: BrokerLimits) -> None:
+        self.account = account
+        self.client_id = client_id
+        self.persistent = persistent
+        self.session: ServerSession[int | None] = ServerSession(
+            mode=Mode.AWS,
+            limits=SessionLimits(
+                in_flight_count_max=limits.in_flight_count_max,
+                pending_count_max=limits.pending_count_max,
+                pending_size_bytes_max=limits.pending_size_bytes_max,
+            ),
+        )
+        self.link: Link | None = None
+        self.ready = False
+        """CONNACK is written: messages may follow."""
+        self.expires: Instant | None = None
+        self.identifier = ""
+        self.version = 0
+        self.last_position = 0
+        self.loaded_to = 0
+        self.behind = False
+        self.loading = False
+        self.queued_count = 0
+        self.queued_size_bytes = 0
+        self.sizes: dict[int, int] | None = None
+
+    def has_room(self, size_bytes: int, limits: BrokerLimits) -> bool:
+        """Whether the store may keep one more message for this session."""
+        return (
+            self.queued_count < limits.queued_count_max and self.queued_size_bytes + size_bytes <= limits.queued_size_bytes_max
+        )
+
+    def queue(self, size_bytes: int) -> int:
+        """Count one more stored message; its position."""
+        self.last_position += 1
+        self.queued_count += 1
+        self.queued_size_bytes += size_bytes
+        if self.sizes is None:
+            self.sizes = {}
+        self.sizes[self.last_position] = size_bytes
+        return self.last_position
+
+    def unqueue(self, position: int) -> None:
+        """Count one stored message less. Sizes from before a restart are known only in sum: the mean stands for each."""
+        known = self.sizes.pop(position, None) if self.sizes else None
+        size = known if known is not None else self.queued_size_bytes // max(1, self.queued_count)
+        self.queued_count = max(0, self.queued_count - 1)
+        self.queued_size_bytes = max(0, self.queued_size_bytes - size) if self.queued_count else 0

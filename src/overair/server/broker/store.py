@@ -1,0 +1,204 @@
+"""The broker's tables: what persistent sessions are owed, and retained messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, ClientId
+from overair.basics.work import Tx
+from overair.server.broker.model import Message, QueuedMessage, RetainedMessage, RetainedSummary, StoredSession
+from overair.server.storage.schema import account_column, instant_column, metadata
+from overair.server.storage.work import HotStatement, sql
+
+CLIENT_ID_LENGTH = 128
+
+sessions = Table(
+    "mqtt_sessions",
+    metadata,
+    account_column(),
+    Column("client_id", String(CLIENT_ID_LENGTH), primary_key=True),
+    instant_column("expires", nullable=True),
+)
+
+subscriptions = Table(
+    "mqtt_subscriptions",
+    metadata,
+    account_column(),
+    Column("client_id", String(CLIENT_ID_LENGTH), primary_key=True),
+    Column("topic_filter", Text, primary_key=True),
+    Column("qos", Integer, nullable=False),
+)
+
+queue = Table(
+    "mqtt_queue",
+    metadata,
+    account_column(),
+    Column("client_id", String(CLIENT_ID_LENGTH), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("topic", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+retained = Table(
+    "mqtt_retained",
+    metadata,
+    account_column(),
+    Column("topic", Text, primary_key=True),
+    Column("payload", LargeBinary, nullable=False),
+    Column("qos", Integer, nullable=False),
+    instant_column("last_modified"),
+)
+
+_enqueue = HotStatement(insert(queue))
+_acknowledge = HotStatement(
+    delete(queue).where(
+        queue.c.account == bindparam("b_account"),
+        queue.c.client_id == bindparam("b_client_id"),
+        queue.c.position == bindparam("b_position"),
+    )
+)
+
+
+class BrokerStore:
+    """SQL for sessions, subscriptions, queues and retained messages."""
+
+    def sessions(self, tx: Tx) -> Sequence[tuple[AccountId, StoredSession]]:
+        """Every persistent session of the server, for start-up."""
+        filters: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        for row in sql(tx).execute(select(subscriptions).order_by(subscriptions.c.topic_filter)):
+            filters.setdefault((row.account, row.client_id), []).append((row.topic_filter, row.qos))
+        queued: dict[tuple[str, str], tuple[int, int, int]] = {
+            (row.account, row.client_id): (row.messages, row.size, row.last)
+            for row in sql(tx).execute(
+                select(
+                    queue.c.account,
+                    queue.c.client_id,
+                    func.count().label("messages"),
+                    func.sum(func.length(queue.c.payload)).label("size"),
+                    func.max(queue.c.position).label("last"),
+                ).group_by(queue.c.account, queue.c.client_id)
+            )
+        }
+        found = []
+        for row in sql(tx).execute(select(sessions)):
+            count, size, last = queued.get((row.account, row.client_id), (0, 0, 0))
+            session = StoredSession(
+                client_id=ClientId(row.client_id),
+                expires=None if row.expires is None else Instant(row.expires),
+                subscriptions=tuple(filters.get((row.account, row.client_id), ())),
+                queued_count=int(count),
+                queued_size_bytes=int(size),
+                last_position=int(last),
+            )
+            found.append((AccountId(row.account), session))
+        return found
+
+    def keep_session(self, tx: Tx, account: AccountId, client_id: ClientId, expires: Instant | None) -> None:
+        """Insert a session, or set when it expires."""
+        key = (sessions.c.account == account, sessions.c.client_id == client_id)
+        if sql(tx).execute(update(sessions).where(*key).values(expires=expires)).rowcount == 0:
+            sql(tx).execute(insert(sessions).values(account=account, client_id=client_id, expires=expires))
+
+    def expire_connected(self, tx: Tx, expires: Instant) -> None:
+        """After a restart nobody is connected: every such session's time runs from now."""
+        sql(tx).execute(update(sessions).where(sessions.c.expires.is_(None)).values(expires=expires))
+
+    def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None:
+        """Forget a session with its subscriptions and its queue."""
+        for table in (sessions, subscriptions, queue):
+            sql(tx).execute(delete(table).where(table.c.account == account, table.c.client_id == client_id))
+
+    def subscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Iterable[tuple[str, int]]) -> None:
+        """Hold subscriptions, in place of those with the same filters."""
+        for topic_filter, qos in filters:
+            key = (
+                subscriptions.c.account == account,
+                subscriptions.c.client_id == client_id,
+                subscriptions.c.topic_filter == topic_filter,
+            )
+            if sql(tx).execute(update(subscriptions).where(*key).values(qos=qos)).rowcount == 0:
+                values = {"account": account, "client_id": client_id, "topic_filter": topic_filter, "qos": qos}
+                sql(tx).execute(insert(subscriptions).values(values))
+
+    def unsubscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Iterable[str]) -> None:
+        """Forget subscriptions."""
+        for topic_filter in filters:
+            sql(tx).execute(
+                delete(subscriptions).where(
+                    subscriptions.c.account == account,
+                    subscriptions.c.client_id == client_id,
+                    subscriptions.c.topic_filter == topic_filter,
+                )
+            )
+
+    def enqueue(self, tx: Tx, account: AccountId, client_id: ClientId, position: int, message: Message) -> None:
+        """Keep a message until it is acknowledged."""
+        _enqueue.run(tx, account=account, client_id=client_id, position=position, topic=message.topic, payload=message.payload)
+
+    def acknowledge(self, tx: Tx, account: AccountId, client_id: ClientId, position: int) -> None:
+        """A message was acknowledged, or must not be delivered any more."""
+        _acknowledge.run(tx, b_account=account, b_client_id=client_id, b_position=position)
+
+    def queued(self, tx: Tx, account: AccountId, client_id: ClientId, *, after: int, limit: int) -> Sequence[QueuedMessage]:
+        """Messages behind a position, in order."""
+        rows = sql(tx).execute(
+            select(queue.c.position, queue.c.topic, queue.c.payload)
+            .where(queue.c.account == account, queue.c.client_id == client_id, queue.c.position > after)
+            .order_by(queue.c.position)
+            .limit(limit)
+        )
+        return [QueuedMessage(position=row.position, topic=row.topic, payload=bytes(row.payload)) for row in rows]
+
+    def retain(self, tx: Tx, account: AccountId, message: Message, now: Instant) -> None:
+        """Keep a topic's last message; an empty one forgets it."""
+        key = (retained.c.account == account, retained.c.topic == message.topic)
+        if not message.payload:
+            sql(tx).execute(delete(retained).where(*key))
+            return
+        values = {"payload": message.payload, "qos": message.qos, "last_modified": now}
+        if sql(tx).execute(update(retained).where(*key).values(values)).rowcount == 0:
+            sql(tx).execute(insert(retained).values(account=account, topic=message.topic, **values))
+
+    def retained(self, tx: Tx, account: AccountId, topic: str) -> RetainedMessage | None:
+        """A topic's retained message."""
+        row = sql(tx).execute(select(retained).where(retained.c.account == account, retained.c.topic == topic)).one_or_none()
+        if row is None:
+            return None
+        return RetainedMessage(
+            topic=row.topic, payload=bytes(row.payload), qos=row.qos, last_modified=Instant(row.last_modified)
+        )
+
+    def list_retained(self, tx: Tx, account: AccountId, *, after: str, limit: int) -> Sequence[RetainedSummary]:
+        """Retained messages by topic, behind ``after``."""
+        rows = sql(tx).execute(
+            select(retained.c.topic, func.length(retained.c.payload).label("size"), retained.c.qos, retained.c.last_modified)
+            .where(retained.c.account == account, retained.c.topic > after)
+            .order_by(retained.c.topic)
+            .limit(limit)
+        )
+        return [
+            RetainedSummary(topic=row.topic, payload_size_bytes=row.size, qos=row.qos, last_modified=Instant(row.last_modified))
+            for row in rows
+        ]
+
+    def retained_topics(self, tx: Tx) -> Sequence[tuple[AccountId, str]]:
+        """Every topic with a retained message, for start-up."""
+        rows = sql(tx).execute(select(retained.c.account, retained.c.topic))
+        return [(AccountId(row.account), row.topic) for row in rows]

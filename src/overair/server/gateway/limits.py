@@ -1,0 +1,67 @@
+"""Every bound on what a device may ask of the gateway, in two profiles.
+
+``generous`` (the default) only keeps memory bounded; ``aws`` holds devices to the quotas of AWS IoT (wire reference §11), so
+that a fleet tried here meets nothing new there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from overair.server.broker.model import BrokerLimits
+
+BEFORE_CONNECT_TIMEOUT_S: Final = 10
+"""From the end of the handshake to a whole CONNECT."""
+BEFORE_CONNECT_SIZE_BYTES_MAX: Final = 16 * 1024
+"""Buffered before CONNECT is accepted, beside the CONNECT itself."""
+ROUTES_COUNT_MAX: Final = 256
+"""Topics of one connection whose verdicts are remembered until its policy or its subscriptions change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayLimits:
+    """Bounds on one connection, and what the broker may keep for its account."""
+
+    payload_size_bytes_max: int
+    topic_size_bytes_max: int
+    """Of topics and filters. At most 1,024: they are keys in the store."""
+    topic_slashes_max: int
+    """The first three of a reserved topic that begins with ``$aws/rules/`` aren't counted."""
+    filters_per_subscribe_max: int
+    subscriptions_count_max: int
+    requests_in_flight_max: int
+    """Publishes whose answer still waits for something; reading stops there."""
+    publishes_per_s_max: int | None
+    """Reading pauses for the rest of the second."""
+    broker: BrokerLimits = field(default_factory=BrokerLimits)
+
+    @property
+    def packet_size_bytes_max(self) -> int:
+        """Of a remaining length: a PUBLISH with the longest topic and payload, or a SUBSCRIBE of as many longest filters."""
+        subscribe = min(self.filters_per_subscribe_max, 64) * (self.topic_size_bytes_max + 3)
+        return max(self.payload_size_bytes_max + self.topic_size_bytes_max, subscribe) + 64
+
+
+GENEROUS: Final = GatewayLimits(
+    payload_size_bytes_max=1024 * 1024,
+    topic_size_bytes_max=1024,
+    topic_slashes_max=64,
+    filters_per_subscribe_max=1000,
+    subscriptions_count_max=1000,
+    requests_in_flight_max=32,
+    publishes_per_s_max=None,
+)
+
+AWS: Final = GatewayLimits(
+    payload_size_bytes_max=128 * 1024,
+    topic_size_bytes_max=256,
+    topic_slashes_max=7,
+    filters_per_subscribe_max=8,
+    subscriptions_count_max=50,
+    requests_in_flight_max=32,
+    publishes_per_s_max=100,
+    broker=BrokerLimits(retained_count_max=500_000),
+)
+
+PROFILES: Final = {"generous": GENEROUS, "aws": AWS}

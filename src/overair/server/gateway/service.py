@@ -1,0 +1,175 @@
+"""The device gateway: makes a connection of each transport, keeps time for all of them, and lets verdicts reach them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine
+
+import structlog
+
+from overair.basics.errors import OverairError
+from overair.basics.ids import AccountId, CertificateId
+from overair.server.broker.model import DisconnectReason
+from overair.server.broker.service import Broker
+from overair.server.gateway.authority import DeviceAuthority, DeviceIdentity, Refusal
+from overair.server.gateway.connection import DeviceConnection
+from overair.server.gateway.limits import GatewayLimits
+from overair.server.gateway.reserved_topics import ReservedTopics
+
+RECONSIDERED_AT_ONCE_MAX = 32
+
+logger = structlog.get_logger("overair.gateway")
+
+
+class Gateway:
+    """Every MQTT connection of this process. Implements ``authority.LiveSessions``.
+
+    ``protocol`` is what a listener calls for each accepted transport. Doors are registered with ``topics`` before the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        authority: DeviceAuthority,
+        broker: Broker,
+        topics: ReservedTopics,
+        limits_for: Callable[[AccountId], GatewayLimits],
+    ) -> None:
+        self.authority = authority
+        self.broker = broker
+        self.topics = topics
+        self.limits_for = limits_for
+        self.verdicts_changed = 0
+        """Counts ``reconsider`` calls, so that an admission under way notices that its verdict may be old."""
+        self.ended: Counter[DisconnectReason] = Counter()
+        """How connections ended, by reason, since the start."""
+        self._connections: set[DeviceConnection] = set()
+        self._by_certificate: dict[tuple[AccountId, CertificateId], set[DeviceConnection]] = {}
+        self._wheel: dict[int, set[DeviceConnection]] = {}
+        self._ticker: asyncio.TimerHandle | None = None
+        self._last_tick = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def protocol(self) -> DeviceConnection:
+        """A protocol for one transport, whose ``get_extra_info("peer_der")`` is the client certificate's DER."""
+        return DeviceConnection(self)
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    def start(self) -> None:
+        """Begin to keep time. On the event loop."""
+        loop = asyncio.get_running_loop()
+        self._last_tick = int(loop.time())
+        self._ticker = loop.call_later(1, self._tick, loop)
+
+    async def stop(self) -> None:
+        """Close every connection and let what was begun end."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        for connection in list(self._connections):
+            connection.close(DisconnectReason.SERVER_INITIATED_DISCONNECT)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- verdicts -----------------------------------------------------------------------------------------------------
+
+    def reconsider(self, account: AccountId, certificates: Collection[CertificateId] | None) -> None:
+        """See ``authority.LiveSessions``."""
+        self.verdicts_changed += 1
+        if certificates is None:
+            affected = [each for (owner, _), held in self._by_certificate.items() if owner == account for each in held]
+        else:
+            affected = [each for name in certificates for each in self._by_certificate.get((account, name), ())]
+        if affected:
+            self.spawn(self._judge_again(affected))
+
+    async def _judge_again(self, connections: list[DeviceConnection]) -> None:
+        waiting = iter(connections)
+
+        async def worker() -> None:
+            for connection in waiting:
+                verdict = await self.verdict(connection)
+                if verdict is not None:
+                    connection.judged(verdict)
+
+        await asyncio.gather(*(worker() for _ in range(min(RECONSIDERED_AT_ONCE_MAX, len(connections)))))
+
+    async def verdict(self, connection: DeviceConnection) -> DeviceIdentity | Refusal | None:
+        """What the authority says about a connection now; None once it has ended. An authority that can't answer refuses."""
+        while not connection.is_closed:
+            before = self.verdicts_changed
+            try:
+                verdict = await self.authority.admit(
+                    connection.peer_der, connection.client_id, connection.username, connection.source_ip
+                )
+            except OverairError as error:
+                return Refusal(reason=f"no verdict could be reached: {error}")
+            if before == self.verdicts_changed:
+                return verdict
+        return None
+
+    # -- what connections tell ------------------------------------------------------------------------------------------
+
+    def opened(self, connection: DeviceConnection) -> None:
+        self._connections.add(connection)
+
+    def admitted(self, connection: DeviceConnection, account: AccountId, certificate: CertificateId) -> None:
+        self._by_certificate.setdefault((account, certificate), set()).add(connection)
+
+    def closed(self, connection: DeviceConnection, reason: DisconnectReason) -> None:
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        self.ended[reason] += 1
+        bucket = self._wheel.get(connection.bucket)
+        if bucket is not None:
+            bucket.discard(connection)
+        identity = connection.identity
+        if identity is not None:
+            key = (identity.place.account, identity.certificate_id)
+            held = self._by_certificate.get(key)
+            if held is not None:
+                held.discard(connection)
+                if not held:
+                    del self._by_certificate[key]
+
+    def spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Run a task that the stop waits for; what it lets out is our mistake and is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the gateway failed", exc_info=task.exception())
+
+    # -- time -----------------------------------------------------------------------------------------------------------
+
+    def watch(self, connection: DeviceConnection, deadline_s: float) -> None:
+        """Ask the connection whether it is overdue once its deadline (of the loop's clock) has passed, within a second.
+
+        One wheel for all: an idle connection costs one look each keep-alive, and no timer of its own.
+        """
+        old = self._wheel.get(connection.bucket)
+        if old is not None:
+            old.discard(connection)
+        connection.bucket = max(int(deadline_s), self._last_tick) + 1
+        self._wheel.setdefault(connection.bucket, set()).add(connection)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._ticker = loop.call_later(1, self._tick, loop)
+        now_s = loop.time()
+        for second in range(self._last_tick + 1, int(now_s) + 1):
+            for connection in self._wheel.pop(second, ()):
+                deadline_s = connection.deadline_s()
+                if deadline_s <= now_s:
+                    connection.overdue()
+                elif deadline_s != float("inf"):
+                    self._last_tick = second
+                    self.watch(connection, deadline_s)
+        self._last_tick = int(now_s)
