@@ -1,0 +1,1 @@
+"""Buckets of versioned objects, as S3's clients know them."""

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overair.basics.arn import Place
+from overair.basics.clock import SettableClock
+from overair.basics.ids import SeededIds
+from overair.server.objects.contents import ContentStore
+from overair.server.objects.model import Versioning
+from overair.server.objects.service import ObjectsService
+from overair.server.objects.store import SqlObjectStore
+from overair.server.storage.work import SqlWork
+
+BUCKET = "firmware"
+
+
+@pytest.fixture
+def contents(tmp_path: Path, clock: SettableClock, ids: SeededIds) -> Iterator[ContentStore]:
+    store = ContentStore(tmp_path / "contents", clock=clock, ids=ids)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def objects(clock: SettableClock, ids: SeededIds) -> ObjectsService:
+    return ObjectsService(SqlObjectStore(), clock=clock, ids=ids)
+
+
+@pytest.fixture
+def bucket(work: SqlWork, objects: ObjectsService, place: Place) -> str:
+    """A bucket that keeps versions."""
+    work.run_blocking(lambda tx: objects.create_bucket(tx, place, BUCKET, versioning=Versioning.ENABLED))
+    return BUCKET
