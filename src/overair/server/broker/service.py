@@ -93,8 +93,8 @@ class Broker:
         for account, topic in topics:
             self._retained.setdefault(account, set()).add(topic)
 
-    async def stop(self) -> None:
-        """Let what was begun end."""
+    async def idle(self) -> None:
+        """Everything that was begun has ended: to be awaited at the stop, after the gateway's."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 

@@ -72,8 +72,16 @@ class Gateway:
             self._ticker = None
         for connection in list(self._connections):
             connection.close(DisconnectReason.SERVER_INITIATED_DISCONNECT)
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Every admission, verdict and answer under way has ended."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def connections(self) -> list[DeviceConnection]:
+        """Those that are open now."""
+        return list(self._connections)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
 
