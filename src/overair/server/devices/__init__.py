@@ -1,0 +1,1 @@
+"""Things, their types and groups, what is attached to them, and what a device may therefore do."""

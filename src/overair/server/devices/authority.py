@@ -1,0 +1,268 @@
+"""The gateway's authority on devices: a certificate's registration, its thing and its policies, judged at each connection.
+
+One read of the records for a connection that isn't remembered, none for one that is. What changes is forgotten after the
+commit that changed it, and the gateway is told to judge the live connections again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock, as_datetime
+from overair.basics.errors import InvalidRequest
+from overair.basics.ids import AccountId, CertificateId, ClientId
+from overair.basics.work import Tx, Work
+from overair.server.certificates.model import CertificateStatus
+from overair.server.certificates.x509 import certificate_from_der, fingerprint_of_der
+from overair.server.devices.admission import Admission, Admissions
+from overair.server.gateway.authority import DeviceIdentity, LiveSessions, Refusal
+from overair.server.policy_language.device_variables import Values, certificate_values, connection_values
+from overair.server.policy_language.iot import (
+    CONNECT,
+    PUBLISH,
+    RECEIVE,
+    RETAIN_PUBLISH,
+    SUBSCRIBE,
+    BoundPolicySet,
+    PolicySet,
+)
+
+ADMISSIONS_REMEMBERED_MAX: Final = 10_000
+POLICY_SETS_REMEMBERED_MAX: Final = 1_000
+
+_CLIENT_PURPOSES: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
+
+
+class BoundDevicePolicy:
+    """A policy set bound to one connection, with the resource's ARN put before each name."""
+
+    __slots__ = ("_allows", "_client", "_filter", "_topic")
+
+    def __init__(self, bound: BoundPolicySet, place: Place) -> None:
+        self._allows = bound.allows
+        stem = f"arn:aws:iot:{place.region}:{place.account}:"
+        self._client = f"{stem}client/"
+        self._topic = f"{stem}topic/"
+        self._filter = f"{stem}topicfilter/"
+
+    def allows_connect(self, client_id: str) -> bool:
+        """``iot:Connect`` on ``client/{client_id}``."""
+        return self._allows(CONNECT, self._client + client_id)
+
+    def allows_publish(self, topic: str) -> bool:
+        """``iot:Publish`` on ``topic/{topic}``."""
+        return self._allows(PUBLISH, self._topic + topic)
+
+    def allows_retain(self, topic: str) -> bool:
+        """``iot:RetainPublish`` on ``topic/{topic}``."""
+        return self._allows(RETAIN_PUBLISH, self._topic + topic)
+
+    def allows_subscribe(self, topic_filter: str) -> bool:
+        """``iot:Subscribe`` on ``topicfilter/{topic_filter}``."""
+        return self._allows(SUBSCRIBE, self._filter + topic_filter)
+
+    def allows_receive(self, topic: str) -> bool:
+        """``iot:Receive`` on ``topic/{topic}``."""
+        return self._allows(RECEIVE, self._topic + topic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """An admission with what is costly to make of it."""
+
+    admission: Admission
+    policies: PolicySet
+    certificate_values: Values
+
+
+_Key = tuple[CertificateId, str | None]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A read under way: whatever changes meanwhile may not be in it."""
+
+    stale: bool = False
+
+
+class RegistryAuthority:
+    """``gateway.authority.DeviceAuthority`` over the registry, and ``devices.ports.AccessChanged`` for those who change it.
+
+    Everything but the reads runs on the event loop.
+    """
+
+    def __init__(self, *, work: Work, admissions: Admissions, clock: Clock, region: str) -> None:
+        self._work = work
+        self._admissions = admissions
+        self._clock = clock
+        self._region = region
+        self._sessions: list[LiveSessions] = []
+        self._remembered: OrderedDict[_Key, _Remembered] = OrderedDict()
+        self._clients_of: dict[CertificateId, set[_Key]] = {}
+        self._reading: dict[CertificateId, set[int]] = {}
+        self._reads: dict[int, _Reading] = {}
+        self._read_number = 0
+        self._policy_sets: OrderedDict[tuple[str, ...], PolicySet] = OrderedDict()
+
+    def watched_by(self, sessions: LiveSessions) -> None:
+        """Register, at composition, a gateway whose live connections are judged again after a change."""
+        self._sessions.append(sessions)
+
+    async def admit(
+        self, peer_der: bytes, client_id: ClientId | None, username: str | None, source_ip: str
+    ) -> DeviceIdentity | Refusal:
+        """Judge a certificate for one connection: registered, ACTIVE, within its dates, fit for a client; then its policies.
+
+        The user name is ignored: the SDKs put their own version there (wire reference §8.2).
+        """
+        identity = fingerprint_of_der(peer_der)
+        found = await self._find(identity, client_id, peer_der)
+        if found is None:
+            return Refusal(reason=f"certificate {identity} isn't registered")
+        if isinstance(found, Refusal):
+            return found
+        certificate = found.admission.certificate
+        now = self._clock.now()
+        if certificate.status is not CertificateStatus.ACTIVE:
+            return Refusal(reason=f"certificate {identity} is {certificate.status.value}", certificate_id=identity)
+        if not certificate.not_before <= now <= certificate.not_after:
+            return Refusal(
+                reason=f"certificate {identity} holds from {as_datetime(certificate.not_before).isoformat()} "
+                f"to {as_datetime(certificate.not_after).isoformat()}, not now",
+                certificate_id=identity,
+            )
+        place = Place(self._region, certificate.account)
+        thing = found.admission.thing
+        values: Values = {
+            **found.certificate_values,
+            **connection_values(
+                client_id=client_id or "",
+                source_ip=source_ip,
+                thing_name=None if thing is None else thing.thing,
+                thing_type_name=None if thing is None else thing.type_name,
+                thing_attributes=None if thing is None else thing.attributes,
+            ),
+        }
+        if client_id is None:
+            del values["iot:ClientId"]  # HTTPS has none
+        bound = found.policies.bind(values, now=self._clock.now)
+        return DeviceIdentity(place=place, certificate_id=identity, policy=BoundDevicePolicy(bound, place))
+
+    # What changes ---------------------------------------------------------------------------------------------------------
+
+    def certificates(self, tx: Tx, account: AccountId, certificates: Collection[CertificateId]) -> None:
+        """Forget these certificates after the commit, and have their live connections judged again."""
+        if certificates:
+            named = tuple(certificates)
+            tx.after_commit(lambda: self._changed(account, named))
+
+    def everything(self, tx: Tx, account: AccountId) -> None:
+        """Forget the account after the commit, and have all its live connections judged again."""
+        tx.after_commit(lambda: self._changed(account, None))
+
+    def _changed(self, account: AccountId, certificates: tuple[CertificateId, ...] | None) -> None:
+        if certificates is None:
+            certificates_forgotten: Collection[CertificateId] = [
+                identity
+                for identity, keys in self._clients_of.items()
+                if any(self._remembered[key].admission.certificate.account == account for key in keys)
+            ]
+            for reading in self._reads.values():
+                reading.stale = True
+        else:
+            certificates_forgotten = certificates
+            for identity in certificates:
+                for number in self._reading.get(identity, ()):
+                    self._reads[number].stale = True
+        for identity in certificates_forgotten:
+            for key in self._clients_of.pop(identity, ()):
+                del self._remembered[key]
+        for sessions in self._sessions:
+            sessions.reconsider(account, certificates)
+
+    # What is remembered ---------------------------------------------------------------------------------------------------
+
+    async def _find(self, identity: CertificateId, client_id: str | None, peer_der: bytes) -> _Remembered | Refusal | None:
+        key = (identity, client_id)
+        found = self._remembered.get(key)
+        if found is not None:
+            self._remembered.move_to_end(key)
+            return found
+        while True:
+            self._read_number += 1
+            number, reading = self._read_number, _Reading()
+            self._reads[number] = reading
+            self._reading.setdefault(identity, set()).add(number)
+            try:
+                admission = await self._work.read(lambda tx: self._admissions.find(tx, identity, client_id))
+            finally:
+                del self._reads[number]
+                under_way = self._reading[identity]
+                under_way.discard(number)
+                if not under_way:
+                    del self._reading[identity]
+            # What was read before a change must neither be remembered nor admit anyone after it.
+            if not reading.stale:
+                break
+        if admission is None:
+            return None
+        prepared = self._prepare(admission, peer_der)
+        if isinstance(prepared, _Remembered):
+            self._remember(key, prepared)
+        return prepared
+
+    def _prepare(self, admission: Admission, peer_der: bytes) -> _Remembered | Refusal:
+        identity = admission.certificate.id
+        try:
+            certificate = certificate_from_der(peer_der)
+            purposes = _purposes(certificate)
+            policies = self._policy_set(tuple(policy.document for policy in admission.policies))
+        except InvalidRequest as broken:
+            return Refusal(reason=f"certificate {identity}: {broken.message}", certificate_id=identity)
+        if purposes and _CLIENT_PURPOSES.isdisjoint(purposes):
+            return Refusal(
+                reason=f"certificate {identity} isn't for client authentication (extended key usage)", certificate_id=identity
+            )
+        return _Remembered(admission, policies, certificate_values(certificate, identity))
+
+    def _policy_set(self, documents: tuple[str, ...]) -> PolicySet:
+        found = self._policy_sets.get(documents)
+        if found is None:
+            found = self._policy_sets[documents] = PolicySet.parse(documents)
+            if len(self._policy_sets) > POLICY_SETS_REMEMBERED_MAX:
+                self._policy_sets.popitem(last=False)
+        else:
+            self._policy_sets.move_to_end(documents)
+        return found
+
+    def _remember(self, key: _Key, entry: _Remembered) -> None:
+        self._remembered[key] = entry
+        self._remembered.move_to_end(key)
+        self._clients_of.setdefault(key[0], set()).add(key)
+        if len(self._remembered) > ADMISSIONS_REMEMBERED_MAX:
+            oldest, _ = self._remembered.popitem(last=False)
+            clients = self._clients_of[oldest[0]]
+            clients.discard(oldest)
+            if not clients:
+                del self._clients_of[oldest[0]]
+
+
+def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
+    """The extended key usages; empty where the certificate doesn't limit them.
+
+    Raises:
+        InvalidRequest: the extensions can't be read.
+    """
+    try:
+        return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return frozenset()
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as broken:
+        raise InvalidRequest(f"its extensions can't be read: {str(broken)[:200]}", subject="certificate") from None

@@ -1,0 +1,192 @@
+"""Static groups, who is in them, and which lies in which.
+
+``thing_group_ancestors`` holds, for each group, itself and every group above it: so members with nested groups are one join,
+not a recursion. A group's parent never changes, so the rows are written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, delete, func, insert, literal, select, update
+
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, GroupName, ThingName
+from overair.basics.work import Tx
+from overair.server.devices.model import GroupQuery, ThingGroup
+from overair.server.storage.schema import account_column, instant_column, metadata
+from overair.server.storage.work import sql
+
+thing_groups: Final = Table(
+    "thing_groups",
+    metadata,
+    account_column(),
+    Column("name", String(128), primary_key=True),
+    Column("id", String(36), nullable=False),
+    Column("parent", String(128), nullable=True),
+    Column("description", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    instant_column("created_at"),
+    Index("ix_thing_groups_account_parent_name", "account", "parent", "name"),
+)
+
+thing_group_ancestors: Final = Table(
+    "thing_group_ancestors",
+    metadata,
+    account_column(),
+    Column("ancestor", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("distance", Integer, nullable=False),
+    Index("ix_thing_group_ancestors_account_name", "account", "name"),
+)
+
+thing_group_members: Final = Table(
+    "thing_group_members",
+    metadata,
+    account_column(),
+    Column("group_name", String(128), primary_key=True),
+    Column("thing", String(128), primary_key=True),
+    Index("ix_thing_group_members_account_thing_group_name", "account", "thing", "group_name"),
+)
+
+_BEYOND: Final = "\x7f"
+
+
+class SqlGroupStore:
+    """Groups in SQL."""
+
+    def find(self, tx: Tx, account: AccountId, group: GroupName) -> ThingGroup | None:
+        table = thing_groups
+        row = sql(tx).execute(select(table).where(table.c.account == account, table.c.name == group)).mappings().one_or_none()
+        return None if row is None else _group(row)
+
+    def insert(self, tx: Tx, group: ThingGroup) -> None:
+        sql(tx).execute(
+            insert(thing_groups).values(
+                account=group.account,
+                name=group.name,
+                id=group.id,
+                parent=group.parent,
+                description=group.description,
+                attributes=_json(dict(group.attributes)),
+                version=group.version,
+                created_at=group.created_at,
+            )
+        )
+        line = thing_group_ancestors
+        sql(tx).execute(insert(line).values(account=group.account, name=group.name, ancestor=group.name, distance=0))
+        if group.parent is not None:
+            above = select(line.c.account, line.c.ancestor, literal(group.name, String(128)), line.c.distance + 1).where(
+                line.c.account == group.account, line.c.name == group.parent
+            )
+            sql(tx).execute(insert(line).from_select(["account", "ancestor", "name", "distance"], above))
+
+    def update(self, tx: Tx, group: ThingGroup) -> None:
+        sql(tx).execute(
+            update(thing_groups)
+            .where(thing_groups.c.account == group.account, thing_groups.c.name == group.name)
+            .values(description=group.description, attributes=_json(dict(group.attributes)), version=group.version)
+        )
+
+    def delete(self, tx: Tx, account: AccountId, group: GroupName) -> None:
+        for table, column in (
+            (thing_group_members, thing_group_members.c.group_name),
+            (thing_group_ancestors, thing_group_ancestors.c.name),
+            (thing_groups, thing_groups.c.name),
+        ):
+            sql(tx).execute(delete(table).where(table.c.account == account, column == group))
+
+    def ancestors(self, tx: Tx, account: AccountId, group: GroupName) -> Sequence[GroupName]:
+        line = thing_group_ancestors
+        rows = sql(tx).execute(
+            select(line.c.ancestor)
+            .where(line.c.account == account, line.c.name == group, line.c.distance > 0)
+            .order_by(line.c.distance.desc())
+        )
+        return [GroupName(name) for (name,) in rows]
+
+    def count_children(self, tx: Tx, account: AccountId, group: GroupName) -> int:
+        table = thing_groups
+        return int(
+            sql(tx)
+            .execute(select(func.count()).select_from(table).where(table.c.account == account, table.c.parent == group))
+            .scalar_one()
+        )
+
+    def page(self, tx: Tx, account: AccountId, query: GroupQuery, *, after: str | None, limit: int) -> Sequence[GroupName]:
+        table, line = thing_groups, thing_group_ancestors
+        wanted = select(table.c.name).where(table.c.account == account)
+        if query.parent is not None and query.recursive:
+            below = select(line.c.name).where(line.c.account == account, line.c.ancestor == query.parent, line.c.distance > 0)
+            wanted = wanted.where(table.c.name.in_(below))
+        elif query.parent is not None:
+            wanted = wanted.where(table.c.parent == query.parent)
+        elif query.recursive is False:
+            wanted = wanted.where(table.c.parent.is_(None))
+        if query.name_prefix:
+            wanted = wanted.where(table.c.name >= query.name_prefix, table.c.name < query.name_prefix + _BEYOND)
+        if after is not None:
+            wanted = wanted.where(table.c.name > after)
+        return [GroupName(name) for (name,) in sql(tx).execute(wanted.order_by(table.c.name).limit(limit))]
+
+    def add(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
+        sql(tx).execute(insert(thing_group_members).values(account=account, group_name=group, thing=thing))
+
+    def remove(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> bool:
+        table = thing_group_members
+        gone = sql(tx).execute(
+            delete(table).where(table.c.account == account, table.c.group_name == group, table.c.thing == thing)
+        )
+        return gone.rowcount > 0
+
+    def direct_groups(
+        self, tx: Tx, account: AccountId, thing: ThingName, *, after: str | None = None, limit: int
+    ) -> Sequence[GroupName]:
+        table = thing_group_members
+        wanted = select(table.c.group_name).where(table.c.account == account, table.c.thing == thing)
+        if after is not None:
+            wanted = wanted.where(table.c.group_name > after)
+        return [GroupName(name) for (name,) in sql(tx).execute(wanted.order_by(table.c.group_name).limit(limit))]
+
+    def all_groups(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
+        member, line = thing_group_members, thing_group_ancestors
+        rows = sql(tx).execute(
+            select(line.c.ancestor)
+            .join_from(member, line, (line.c.account == member.c.account) & (line.c.name == member.c.group_name))
+            .where(member.c.account == account, member.c.thing == thing)
+        )
+        return frozenset(GroupName(name) for (name,) in rows)
+
+    def members(
+        self, tx: Tx, account: AccountId, group: GroupName, *, nested: bool, after: str | None, limit: int
+    ) -> Sequence[ThingName]:
+        member, line = thing_group_members, thing_group_ancestors
+        wanted = select(member.c.thing).where(member.c.account == account)
+        if nested:
+            below = select(line.c.name).where(line.c.account == account, line.c.ancestor == group)
+            wanted = wanted.where(member.c.group_name.in_(below)).distinct()
+        else:
+            wanted = wanted.where(member.c.group_name == group)
+        if after is not None:
+            wanted = wanted.where(member.c.thing > after)
+        return [ThingName(name) for (name,) in sql(tx).execute(wanted.order_by(member.c.thing).limit(limit))]
+
+
+def _group(row: Any) -> ThingGroup:
+    return ThingGroup(
+        account=AccountId(row["account"]),
+        name=GroupName(row["name"]),
+        id=row["id"],
+        parent=None if row["parent"] is None else GroupName(row["parent"]),
+        description=row["description"],
+        attributes=msgspec.json.decode(row["attributes"], type=dict[str, str]),
+        version=row["version"],
+        created_at=Instant(row["created_at"]),
+    )
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

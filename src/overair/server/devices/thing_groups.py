@@ -1,0 +1,266 @@
+"""Static thing groups, one inside the other, and who is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock
+from overair.basics.errors import AlreadyExists, InvalidRequest, NotFound, VersionConflict
+from overair.basics.ids import AccountId, GroupName, IdSource, ThingName
+from overair.basics.work import Tx
+from overair.server.devices.model import GENEROUS, GroupQuery, PolicyTarget, RegistryLimits, TargetKind, ThingGroup
+from overair.server.devices.ports import AccessChanged, GroupStore, MembershipChanged, PolicyStore, ThingStore
+from overair.server.devices.tags import TagsService
+
+KIND: Final = "thinggroup"
+MEMBERS_AT_ONCE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """What an operator says about a group; what is None stays as it is."""
+
+    description: str | None = None
+    attributes: Mapping[str, str] | None = None
+    merge: bool = False
+
+
+class ThingGroupsService:
+    """Creates, changes and deletes groups, and puts things into them.
+
+    Raises, everywhere: ``NotFound`` (subjects ``thing-group``, ``thing``), ``AlreadyExists(subject="thing-group")``,
+    ``VersionConflict(subject="thing-group")``, ``InvalidRequest(subject="thing-group")``.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: GroupStore,
+        things: ThingStore,
+        policies: PolicyStore,
+        tags: TagsService,
+        access_changed: AccessChanged,
+        clock: Clock,
+        ids: IdSource,
+        limits: RegistryLimits = GENEROUS,
+    ) -> None:
+        self._store = store
+        self._things = things
+        self._policies = policies
+        self._tags = tags
+        self._access_changed = access_changed
+        self._clock = clock
+        self._ids = ids
+        self._limits = limits
+        self._watchers: list[MembershipChanged] = []
+        tags.accept(KIND, lambda tx, account, name: store.find(tx, account, GroupName(name)) is not None)
+
+    def watched_by(self, watcher: MembershipChanged) -> None:
+        """Register, at composition, a room above that must know who comes and goes."""
+        self._watchers.append(watcher)
+
+    # Groups ---------------------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        tx: Tx,
+        place: Place,
+        name: GroupName,
+        *,
+        parent: GroupName | None = None,
+        settings: GroupSettings | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> ThingGroup:
+        """Create a group; an identical repeat gives the one that is there."""
+        settings = settings or GroupSettings()
+        wanted = ThingGroup(
+            account=place.account,
+            name=name,
+            id=self._ids.uuid(),
+            parent=parent,
+            description=settings.description or "",
+            attributes=self._attributes({}, settings),
+            version=1,
+            created_at=self._clock.now(),
+        )
+        standing = self._store.find(tx, place.account, name)
+        if standing is not None:
+            if standing.same_settings(wanted):
+                return standing
+            raise AlreadyExists(
+                f"Thing group {name} already exists in account with a different parent or different properties.",
+                subject="thing-group",
+                details={"resourceId": name, "resourceArn": place.iot(KIND, name)},
+            )
+        if parent is not None:
+            self._check_parent(tx, place.account, parent)
+        self._store.insert(tx, wanted)
+        self._tags.set_new(tx, place, place.iot(KIND, name), tags)
+        return wanted
+
+    def find(self, tx: Tx, account: AccountId, name: GroupName) -> ThingGroup:
+        """A group by name."""
+        found = self._store.find(tx, account, name)
+        if found is None:
+            raise NotFound(f"Thing group {name} not found.", subject="thing-group")
+        return found
+
+    def ancestors(self, tx: Tx, account: AccountId, name: GroupName) -> Sequence[GroupName]:
+        """The groups above, from the root down to the parent."""
+        return self._store.ancestors(tx, account, name)
+
+    def update(
+        self, tx: Tx, account: AccountId, name: GroupName, settings: GroupSettings, *, expected_version: int | None
+    ) -> ThingGroup:
+        """Change description and attributes; the version rises by 1."""
+        group = self.find(tx, account, name)
+        _expect(group, expected_version)
+        changed = replace(
+            group,
+            description=group.description if settings.description is None else settings.description,
+            attributes=self._attributes(group.attributes, settings),
+            version=group.version + 1,
+        )
+        self._store.update(tx, changed)
+        return changed
+
+    def delete(self, tx: Tx, place: Place, name: GroupName, *, expected_version: int | None = None) -> None:
+        """Delete a group without child groups; its members leave it and its policies go. One that isn't there is fine."""
+        account = place.account
+        group = self._store.find(tx, account, name)
+        if group is None:
+            return
+        _expect(group, expected_version)
+        if self._store.count_children(tx, account, name):
+            raise InvalidRequest(
+                f"Cannot delete thing group {name} when there are still child groups attached to it.", subject="thing-group"
+            )
+        while members := self._store.members(tx, account, name, nested=False, after=None, limit=MEMBERS_AT_ONCE):
+            for thing in members:
+                self._take_out(tx, account, name, thing)
+        target = PolicyTarget(kind=TargetKind.GROUP, name=name)
+        self._policies.detach_all(tx, account, target)
+        self._store.delete(tx, account, name)
+        self._tags.forget(tx, place, place.iot(KIND, name))
+
+    def page(self, tx: Tx, account: AccountId, query: GroupQuery, *, after: str | None, limit: int) -> Sequence[GroupName]:
+        """Groups by name, as the query selects."""
+        if query.parent is not None:
+            self.find(tx, account, query.parent)
+        return self._store.page(tx, account, query, after=after, limit=limit)
+
+    # Members --------------------------------------------------------------------------------------------------------------
+
+    def add(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
+        """Put a thing into a group; again is fine."""
+        self._require_both(tx, account, group, thing)
+        direct = self._store.direct_groups(tx, account, thing, limit=self._limits.groups_of_thing_max + 1)
+        if group in direct:
+            return
+        if len(direct) >= self._limits.groups_of_thing_max:
+            raise InvalidRequest(
+                f"A thing is in at most {self._limits.groups_of_thing_max} groups; {thing} is in {len(direct)}.",
+                subject="thing-group",
+            )
+        self._change_membership(tx, account, thing, lambda: self._store.add(tx, account, group, thing))
+
+    def remove(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
+        """Take a thing out of a group; one that isn't in there is fine."""
+        self._require_both(tx, account, group, thing)
+        self._take_out(tx, account, group, thing)
+
+    def regroup(
+        self, tx: Tx, account: AccountId, thing: ThingName, *, add: Sequence[GroupName], remove: Sequence[GroupName]
+    ) -> None:
+        """Leave and enter several groups at once (UpdateThingGroupsForThing)."""
+        if set(add) & set(remove):
+            raise InvalidRequest("A group can't be both added and removed in one request.", subject="thing-group")
+        for group in remove:
+            self.remove(tx, account, group, thing)
+        for group in add:
+            self.add(tx, account, group, thing)
+
+    def members(
+        self, tx: Tx, account: AccountId, name: GroupName, *, nested: bool, after: str | None, limit: int
+    ) -> Sequence[ThingName]:
+        """Things in a group, by name; ``nested``: and in all below it, each once. None for a group that isn't there."""
+        return self._store.members(tx, account, name, nested=nested, after=after, limit=limit)
+
+    def groups_of(
+        self, tx: Tx, account: AccountId, thing: ThingName, *, after: str | None = None, limit: int
+    ) -> Sequence[GroupName]:
+        """Groups that a thing was put into, by name."""
+        self._require_thing(tx, account, thing)
+        return self._store.direct_groups(tx, account, thing, after=after, limit=limit)
+
+    def all_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
+        """Those, and every group above one of them."""
+        return self._store.all_groups(tx, account, thing)
+
+    def forget_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """The thing is being deleted: take it out of every group and tell whoever watches."""
+        while groups := self._store.direct_groups(tx, account, thing, limit=MEMBERS_AT_ONCE):
+            for group in groups:
+                self._store.remove(tx, account, group, thing)
+        for watcher in self._watchers:
+            watcher.thing_deleted(tx, account, thing)
+
+    def _take_out(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
+        self._change_membership(tx, account, thing, lambda: self._store.remove(tx, account, group, thing))
+
+    def _change_membership(self, tx: Tx, account: AccountId, thing: ThingName, change: Callable[[], object]) -> None:
+        """Do it, and tell what came of it: through a child group one is a member of all above it too."""
+        before = self._store.all_groups(tx, account, thing)
+        change()
+        after = self._store.all_groups(tx, account, thing)
+        for watcher in self._watchers:
+            for group in sorted(before - after):
+                watcher.left(tx, account, thing, group)
+            for group in sorted(after - before):
+                watcher.joined(tx, account, thing, group)
+        touched = [PolicyTarget(kind=TargetKind.GROUP, name=group) for group in before ^ after]
+        if self._policies.attached(tx, account, touched, limit=1):
+            certificates = self._things.principals(tx, account, thing, limit=MEMBERS_AT_ONCE)
+            self._access_changed.certificates(tx, account, [attached.certificate for attached in certificates])
+
+    def _require_both(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
+        self.find(tx, account, group)
+        self._require_thing(tx, account, thing)
+
+    def _require_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        if self._things.find(tx, account, thing) is None:
+            raise NotFound(f"Thing {thing} not found.", subject="thing")
+
+    def _check_parent(self, tx: Tx, account: AccountId, parent: GroupName) -> None:
+        self.find(tx, account, parent)
+        depth = len(self._store.ancestors(tx, account, parent)) + 2
+        if depth > self._limits.group_depth_max:
+            raise InvalidRequest(
+                f"Groups lie at most {self._limits.group_depth_max} deep; below {parent} it would be {depth}.",
+                subject="thing-group",
+            )
+        if self._store.count_children(tx, account, parent) >= self._limits.child_groups_max:
+            raise InvalidRequest(
+                f"A group has at most {self._limits.child_groups_max} direct child groups.", subject="thing-group"
+            )
+
+    def _attributes(self, standing: Mapping[str, str], settings: GroupSettings) -> Mapping[str, str]:
+        if settings.attributes is None:
+            return standing
+        merged = {**(standing if settings.merge else {}), **settings.attributes}
+        kept = {attribute: value for attribute, value in merged.items() if value}
+        if len(kept) > self._limits.group_attributes_max:
+            raise InvalidRequest(f"A group has at most {self._limits.group_attributes_max} attributes.", subject="thing-group")
+        return kept
+
+
+def _expect(group: ThingGroup, expected_version: int | None) -> None:
+    if expected_version is not None and expected_version != group.version:
+        raise VersionConflict(
+            f"The thing group {group.name} has version {group.version}, not the expected {expected_version}. "
+            "Read it and try again.",
+            subject="thing-group",
+        )
