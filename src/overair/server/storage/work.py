@@ -174,7 +174,7 @@ class SqlWork:
                 # A unit that failed for a reason of its own keeps it: that reason is true whatever became of the others.
                 if asked.error is None:
                     asked.error = refusal
-            return _fit_again(connection)
+            return _fit_again(connection, self._engines)
         return connection
 
     def _run_in_savepoint(self, asked: _Asked, connection: Connection, driver: Any) -> None:
@@ -307,13 +307,16 @@ def _breaks_a_constraint(error: BaseException, engines: Engines) -> bool:
     return isinstance(error, (IntegrityError, engines.integrity_error))
 
 
-def _fit_again(connection: Connection | None) -> Connection | None:
+def _fit_again(connection: Connection | None, engines: Engines) -> Connection | None:
     if connection is None:
         return None
     try:
-        driver_of(connection).execute("ROLLBACK")
+        driver = driver_of(connection)
+        # SQLite has ended it by itself where the disk was full.
+        if engines.in_transaction(driver):
+            driver.execute("ROLLBACK")
     except Exception:
-        # Either there is no transaction left (SQLite ended it) or no server: a new connection is right in both cases.
+        logger.warning("the writer's connection was lost", exc_info=True)
         _discard(connection)
         return None
     return connection
