@@ -67,24 +67,16 @@ _THINGS_REGISTRATION: Final = _document(
     )
 )
 
+_SERVICES: Final = ("acm", "iam", "iot", "iotjobsdata", "overair", "s3", "signer")
+_READING: Final = ("Get", "List", "Describe")
+
 _POLICIES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("/", "AdministratorAccess", "Everything.", _document(_allow(["*"], "*"))),
     (
         "/",
         "ReadOnlyAccess",
         "Looking at everything, changing nothing.",
-        _document(
-            _allow(
-                [
-                    f"{service}:{verb}*"
-                    for service in ("acm", "iam", "iot", "overair", "s3", "signer")
-                    for verb in ("Get", "List")
-                ]
-                + [f"{service}:Describe*" for service in ("acm", "iot", "overair", "signer")]
-                + ["overair:Why*", "sts:GetCallerIdentity"],
-                "*",
-            )
-        ),
+        _document(_allow([f"{service}:{verb}*" for service in _SERVICES for verb in _READING], "*")),
     ),
     ("/", "AWSIoTFullAccess", "All of IoT.", _document(_allow(["iot:*", "iotjobsdata:*"], "*"))),
     ("/", "AmazonS3FullAccess", "All buckets and objects.", _document(_allow(["s3:*"], "*"))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.redacted import Redacted
@@ -69,6 +70,6 @@ class PolicyStore(Protocol):
 class ResourcePolicies(Protocol):
     """Policies on resources themselves; *objects* has them for its buckets. Read inside the unit."""
 
-    def bucket_policy_of(self, tx: Tx, account: AccountId, bucket: str) -> str | None:
+    def bucket_policy(self, tx: Tx, place: Place, bucket: str) -> str | None:
         """The bucket's policy document, or None where it has none or there is no such bucket."""
         ...

@@ -1,0 +1,111 @@
+"""What operations of IoT, its data and jobs planes, and our own service need."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from overair.server.access.actions import OPEN, anything, both, by_resource, each_of, iot, member_arn, need
+
+_THING: Final = iot("thing/{thingName}")
+_TYPE: Final = iot("thingtype/{thingTypeName}")
+_GROUP: Final = iot("thinggroup/{thingGroupName}")
+_CERTIFICATE: Final = iot("cert/{certificateId}")
+_POLICY: Final = iot("policy/{policyName}")
+_STREAM: Final = iot("stream/{streamId}")
+_UPDATE: Final = iot("otaupdate/{otaUpdateId}")
+_JOB: Final = iot("job/{jobId}")
+
+TABLE: Final = {
+    **by_resource(
+        "iot",
+        anything,
+        "ListThings",
+        "ListThingTypes",
+        "ListThingGroups",
+        "ListCertificates",
+        "ListPolicies",
+        "ListStreams",
+        "ListOTAUpdates",
+        "ListJobs",
+        "CreateKeysAndCertificate",
+        "CreateCertificateFromCsr",
+        "RegisterCertificate",
+        "RegisterCertificateWithoutCA",
+        "DescribeEndpoint",
+    ),
+    **by_resource("iot", _THING, "CreateThing", "DescribeThing", "UpdateThing", "DeleteThing"),
+    **by_resource("iot", _THING, "AttachThingPrincipal", "DetachThingPrincipal", "ListThingPrincipals"),
+    **by_resource("iot", _THING, "ListThingGroupsForThing", "ListJobExecutionsForThing"),
+    ("iot", "ListThingPrincipalsV2"): (need("iot:ListThingPrincipals", "iot:ListThingPrincipalsV2", on=_THING),),
+    **by_resource("iot", member_arn("principal"), "ListPrincipalThings"),
+    ("iot", "ListPrincipalThingsV2"): (
+        need("iot:ListPrincipalThings", "iot:ListPrincipalThingsV2", on=member_arn("principal")),
+    ),
+    **by_resource("iot", _TYPE, "CreateThingType", "DescribeThingType", "UpdateThingType", "DeleteThingType"),
+    **by_resource("iot", _TYPE, "DeprecateThingType"),
+    ("iot", "CreateThingGroup"): (
+        need("iot:CreateThingGroup", on=_GROUP),
+        need(
+            "iot:CreateThingGroup",
+            on=iot("thinggroup/{parentGroupName}"),
+            when=lambda request: bool(request.get("parentGroupName")),
+        ),
+    ),
+    **by_resource("iot", _GROUP, "DescribeThingGroup", "UpdateThingGroup", "DeleteThingGroup", "ListThingsInThingGroup"),
+    ("iot", "AddThingToThingGroup"): (need("iot:AddThingToThingGroup", on=both(_THING, _GROUP)),),
+    ("iot", "RemoveThingFromThingGroup"): (need("iot:RemoveThingFromThingGroup", on=both(_THING, _GROUP)),),
+    ("iot", "UpdateThingGroupsForThing"): (need("iot:UpdateThingGroupsForThing", on=_THING),),
+    **by_resource("iot", _CERTIFICATE, "DescribeCertificate", "UpdateCertificate", "DeleteCertificate"),
+    **by_resource(
+        "iot",
+        _POLICY,
+        "CreatePolicy",
+        "GetPolicy",
+        "DeletePolicy",
+        "CreatePolicyVersion",
+        "GetPolicyVersion",
+        "ListPolicyVersions",
+        "DeletePolicyVersion",
+        "SetDefaultPolicyVersion",
+        "ListTargetsForPolicy",
+        "ListPolicyPrincipals",
+    ),
+    **by_resource("iot", member_arn("target"), "AttachPolicy", "DetachPolicy", "ListAttachedPolicies"),
+    **by_resource("iot", member_arn("principal"), "AttachPrincipalPolicy", "DetachPrincipalPolicy", "ListPrincipalPolicies"),
+    **by_resource("iot", member_arn("principal"), "GetEffectivePolicies", "TestAuthorization"),
+    **by_resource("iot", member_arn("resourceArn"), "TagResource", "UntagResource", "ListTagsForResource"),
+    **by_resource("iot", _STREAM, "CreateStream", "DescribeStream", "UpdateStream", "DeleteStream"),
+    # The 2018 guide's name of the permission still opens the operation.
+    ("iot", "CreateOTAUpdate"): (need("iot:CreateOTAUpdate", "iot:CreateDeployment", on=_UPDATE),),
+    **by_resource("iot", _UPDATE, "GetOTAUpdate", "DeleteOTAUpdate"),
+    ("iot", "CreateJob"): (need("iot:CreateJob", on=both(_JOB, each_of("targets"))),),
+    ("iot", "AssociateTargetsWithJob"): (need("iot:AssociateTargetsWithJob", on=both(_JOB, each_of("targets"))),),
+    **by_resource(
+        "iot", _JOB, "DescribeJob", "UpdateJob", "CancelJob", "DeleteJob", "GetJobDocument", "ListJobExecutionsForJob"
+    ),
+    **by_resource("iot", both(_JOB, _THING), "DescribeJobExecution", "CancelJobExecution", "DeleteJobExecution"),
+    # The jobs data plane has a prefix of its own; the device guides write iot:.
+    **{
+        ("iot-jobs-data", name): (need(f"iotjobsdata:{name}", f"iot:{name}", on=_THING),)
+        for name in (
+            "DescribeJobExecution",
+            "GetPendingJobExecutions",
+            "StartNextPendingJobExecution",
+            "UpdateJobExecution",
+            "StartCommandExecution",
+        )
+    },
+    ("iot-data", "Publish"): (
+        need("iot:Publish", on=iot("topic/{topic}")),
+        need("iot:RetainPublish", on=iot("topic/{topic}"), when=lambda request: bool(request.get("retain"))),
+    ),
+    ("iot-data", "GetRetainedMessage"): (need("iot:GetRetainedMessage", on=iot("topic/{topic}")),),
+    ("iot-data", "ListRetainedMessages"): (need("iot:ListRetainedMessages"),),
+    ("overair", "Why"): (need("overair:Why", on=_THING),),
+    ("overair", "WhyThing"): (need("overair:Why", on=_THING),),
+    ("overair", "ExplainThing"): (need("overair:ExplainThing", "overair:Why", on=_THING),),
+    ("overair", "GetStatus"): (need("overair:GetStatus"),),
+    ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),
+}
+
+__all__ = ["OPEN", "TABLE"]

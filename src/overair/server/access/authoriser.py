@@ -1,0 +1,117 @@
+"""May this proved caller do this operation? One decision for every request, before its handler runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from overair.basics.errors import AccessDenied
+from overair.basics.work import Tx, Work
+from overair.server.access.actions import Need, operation_table, tag_context
+from overair.server.access.actions_iam import Named
+from overair.server.access.actions_objects import copy_source, object_context
+from overair.server.access.grants import Grants, GrantsDirectory, principal_of
+from overair.server.access.model import OwnerKind
+from overair.server.access.service import judge
+from overair.server.access.stores import IdentityStore, ResourcePolicies
+from overair.server.aws_protocol.operations import Caller, Request
+
+# Whoever has locked himself out of a bucket with its policy must be able to mend that: the root always may.
+_BUCKET_POLICY_ACTIONS = frozenset({"s3:PutBucketPolicy", "s3:GetBucketPolicy", "s3:DeleteBucketPolicy"})
+
+
+class PolicyAuthoriser:
+    """The operator door's ``Authoriser``: ``actions`` over the caller's policies, and over a bucket's own."""
+
+    def __init__(
+        self,
+        work: Work,
+        grants: GrantsDirectory,
+        identities: IdentityStore,
+        resource_policies: ResourcePolicies,
+    ) -> None:
+        self._work = work
+        self._grants = grants
+        self._identities = identities
+        self._resource_policies = resource_policies
+        self._table = operation_table()
+
+    def knows(self, service: str, operation: str) -> bool:
+        """Whether the table has a row; the composition root holds every registered operation against this."""
+        return (service, operation) in self._table
+
+    async def authorise(self, caller: Caller, service: str, operation: str, request: Request) -> str:
+        """See ``aws_protocol.authentication.Authoriser``."""
+        needs = self._table.get((service, operation))
+        if needs is None:
+            raise AccessDenied(
+                f"User: {caller.principal_arn} is not authorized to perform: {service}:{operation}: no rule is known for it.",
+                subject="action",
+                details={"action": f"{service}:{operation}", "resource": "*"},
+            )
+        if caller.is_root and service != "s3":
+            return _first_resource(caller, needs, request)
+        key = principal_of(caller)
+        grants = None if key is None else await self._grants.fetch(self._work, key)
+        if service == "s3":
+            return await self._object(caller, grants, operation, needs, request)
+        context = tag_context(request)
+        first = "*"
+        for wanted in needs:
+            if not wanted.applies(request):
+                continue
+            resources = await self._resources(caller, wanted, request)
+            first = first if first != "*" or not resources else resources[0]
+            for resource in resources:
+                judge(caller, grants, wanted.actions, resource, context=context)
+        return first
+
+    async def _object(
+        self, caller: Caller, grants: Grants | None, operation: str, needs: Sequence[Need], request: Request
+    ) -> str:
+        bucket = str(request.get("Bucket", ""))
+        buckets = {bucket, copy_source(request)[0]} if "CopySource" in request else {bucket}
+        policies = await self._work.read(lambda tx: self._policies(tx, caller, buckets - {""}))
+        context = {**tag_context(request), **object_context(operation, request)}
+        first = "*"
+        for wanted in needs:
+            if not wanted.applies(request):
+                continue
+            for resource in wanted.resources(caller.place, request):
+                first = resource if first == "*" else first
+                policy = policies.get(resource.removeprefix("arn:aws:s3:::").partition("/")[0])
+                if caller.is_root and wanted.actions[0] in _BUCKET_POLICY_ACTIONS:
+                    policy = None
+                judge(caller, grants, wanted.actions, resource, context=context, resource_policy=policy)
+        return first
+
+    def _policies(self, tx: Tx, caller: Caller, buckets: set[str]) -> Mapping[str, str]:
+        found = {bucket: self._resource_policies.bucket_policy(tx, caller.place, bucket) for bucket in buckets}
+        return {bucket: policy for bucket, policy in found.items() if policy is not None}
+
+    async def _resources(self, caller: Caller, wanted: Need, request: Request) -> Sequence[str]:
+        named = wanted.resources
+        if not isinstance(named, Named) or named.new:
+            return wanted.resources(caller.place, request)
+        name = request.get(named.member)
+        if not isinstance(name, str):
+            # GetUser and the key operations without a name are about the caller.
+            return (caller.principal_arn,)
+        user_kind = named.kind is OwnerKind.USER
+
+        def arn(tx: Tx) -> str | None:
+            found = (
+                self._identities.find_user(tx, caller.account, name)
+                if user_kind
+                else self._identities.find_role(tx, caller.account, name)
+            )
+            return None if found is None else found.arn
+
+        return (await self._work.read(arn) or named(caller.place, request)[0],)
+
+
+def _first_resource(caller: Caller, needs: Sequence[Need], request: Request) -> str:
+    for wanted in needs:
+        if wanted.applies(request):
+            for resource in wanted.resources(caller.place, request):
+                return resource
+    return "*"
