@@ -14,6 +14,7 @@ from typing import IO, Final
 
 from overair.wire import strict_json
 
+MAIN_FILE: Final = "__main__.py"
 MANIFEST_NAME: Final = "image.json"
 MANIFEST_SIZE_BYTES_MAX: Final = 16 * 1024
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,4})")
@@ -72,7 +73,7 @@ class ImageManifest:
     """The hardware that it was built for; a device of another refuses it."""
     allow_downgrade: bool = False
     """The signer allows this image to replace the same or a newer version."""
-    entry: str = "__main__.py"
+    entry: str = MAIN_FILE
     """The file inside the zip that is run."""
 
 
@@ -97,7 +98,7 @@ def parse_manifest(data: bytes) -> ImageManifest:
         version=ImageVersion.parse(_text(members, "version", _VERSION)),
         hardware_id=_text(members, "hardware_id", _NAME),
         allow_downgrade=allow_downgrade,
-        entry=_text({"entry": "__main__.py"} | members, "entry", _ENTRY),
+        entry=_text({"entry": MAIN_FILE} | members, "entry", _ENTRY),
     )
 
 

@@ -1,0 +1,222 @@
+"""What a device of the posix platform keeps on its disk, and where.
+
+::
+
+    DIR/
+      device.json               who this device is and whom it asks (below); mode 0600
+      identity/                 0700
+        certificate.pem         the device certificate, with its chain if it has one
+        private.key             PEM, unencrypted; 0600
+        ca.pem                  who the server's certificate must come from
+      trust/
+        NAME.pem                a signer's certificate; a job's ``certfile`` selects one by its last path segment
+      slots/                    0700; the platform's own
+        state.json              which slot is active, what each holds, whether an image is on trial
+        a.zip, b.zip            the two images
+        receiving.*             a download under way: bytes, bitmap of blocks on the disk, what it is
+        report.json             a final status that the server hasn't acknowledged yet
+      files/                    what was shipped with ``--as PATH``; nothing is stored outside
+      run/                      not needed after a restart
+        progress.json           what the agent is doing, replaced at each step
+        boot.lock               held by the boot loader
+        boot.json               {"pid", "image_pid", "slot"} while the boot loader runs
+
+``device.json`` is one JSON object::
+
+    {"format": 1, "thing_name": "dev-1", "hardware_id": "posix-1",
+     "mqtt_host": "127.0.0.1", "mqtt_port": 8883, "ca_file": "identity/ca.pem",
+     "block_size_bytes": 4096, "slot_size_bytes_max": 67108864, "self_test_timeout_s": 30}
+
+``ca_file`` is relative to DIR or absolute. The last three may be left out; nothing else may be added.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from overair.agent.durable import Disk
+from overair.wire import strict_json
+from overair.wire.blocks import BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN
+
+FORMAT: Final = 1
+DEVICE_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
+BLOCK_SIZE_BYTES: Final = 4096
+SLOT_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
+SELF_TEST_TIMEOUT_S: Final = 30
+_THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
+_HARDWARE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+_ANCHOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class BadDeviceDirectory(Exception):
+    """The directory isn't a device's, or what it holds can't be used; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """``device.json``: who this device is and whom it asks."""
+
+    thing_name: str
+    hardware_id: str
+    mqtt_host: str
+    mqtt_port: int
+    ca_file: str = "identity/ca.pem"
+    block_size_bytes: int = BLOCK_SIZE_BYTES
+    """Of the blocks it asks for; larger ones are used for files that need them."""
+    slot_size_bytes_max: int = SLOT_SIZE_BYTES_MAX
+    self_test_timeout_s: int = SELF_TEST_TIMEOUT_S
+    """An image on trial that hasn't accepted itself by then is ended, and the previous one runs again."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDirectory:
+    """The paths of one device."""
+
+    root: Path
+
+    @property
+    def device_file(self) -> Path:
+        return self.root / "device.json"
+
+    @property
+    def certificate_file(self) -> Path:
+        return self.root / "identity" / "certificate.pem"
+
+    @property
+    def private_key_file(self) -> Path:
+        return self.root / "identity" / "private.key"
+
+    @property
+    def trust(self) -> Path:
+        return self.root / "trust"
+
+    @property
+    def slots(self) -> Path:
+        return self.root / "slots"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    def slot_file(self, slot: str) -> Path:
+        """The image in slot ``a`` or ``b``."""
+        return self.slots / f"{slot}.zip"
+
+    def ca_file(self, settings: DeviceSettings) -> Path:
+        """Who the server's certificate must come from."""
+        return self.root / settings.ca_file
+
+    def anchor_file(self, certificate_path: str) -> Path:
+        """The trust anchor that a job's ``certfile`` names by its last segment.
+
+        Raises:
+            BadDeviceDirectory: the last segment is no plain file name.
+        """
+        name = certificate_path.replace("\\", "/").rsplit("/", 1)[-1]
+        if not name.endswith(".pem"):
+            name += ".pem"
+        if not _ANCHOR_NAME.fullmatch(name) or ".." in name:
+            raise BadDeviceDirectory(f"{certificate_path[:200]!r} names no trust anchor: its last segment must be a file name.")
+        return self.trust / name
+
+
+def create_device_directory(
+    root: Path,
+    settings: DeviceSettings,
+    *,
+    certificate_pem: bytes,
+    private_key_pem: bytes,
+    ca_pem: bytes,
+    anchors: dict[str, bytes],
+) -> DeviceDirectory:
+    """Lay out a new device. ``anchors`` maps names under ``trust/`` (with or without ``.pem``) to PEM certificates.
+
+    Raises:
+        BadDeviceDirectory: ``root`` already holds a device, or a name or setting breaks its rule.
+    """
+    directory = DeviceDirectory(root)
+    if directory.device_file.exists():
+        raise BadDeviceDirectory(f"{root} already holds a device. Choose another directory, or remove this one first.")
+    _parse_settings(_members(settings))
+    disk = Disk()
+    for folder in (root, root / "identity", directory.slots, directory.run, directory.files, directory.trust):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    disk.write_whole(directory.certificate_file, certificate_pem, mode=0o644)
+    disk.write_whole(directory.private_key_file, private_key_pem, mode=0o600)
+    disk.write_whole(directory.ca_file(settings), ca_pem, mode=0o644)
+    for name, pem in anchors.items():
+        disk.write_whole(directory.anchor_file(name), pem, mode=0o644)
+    # Last: a directory with a device.json is complete.
+    write_settings(directory, settings)
+    return directory
+
+
+def write_settings(directory: DeviceDirectory, settings: DeviceSettings) -> None:
+    """Replace ``device.json`` durably."""
+    text = json.dumps(_members(settings), indent=2) + "\n"
+    Disk().write_whole(directory.device_file, text.encode(), mode=0o600)
+
+
+def read_settings(directory: DeviceDirectory) -> DeviceSettings:
+    """Read ``device.json``.
+
+    Raises:
+        BadDeviceDirectory: there is none, or it breaks a rule.
+    """
+    try:
+        with directory.device_file.open("rb") as file:
+            data = file.read(DEVICE_FILE_SIZE_BYTES_MAX + 1)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise BadDeviceDirectory(
+            f"{directory.device_file} can't be read ({reason}). Make a device with: overair device enroll NAME --out DIR"
+        ) from None
+    try:
+        return _parse_settings(strict_json.decode_object(data, size_bytes_max=DEVICE_FILE_SIZE_BYTES_MAX, depth_max=2))
+    except strict_json.MalformedJson as error:
+        raise BadDeviceDirectory(f"{directory.device_file}: {error}") from None
+
+
+def _members(settings: DeviceSettings) -> dict[str, object]:
+    return {"format": FORMAT} | {name: getattr(settings, name) for name in DeviceSettings.__slots__}
+
+
+def _parse_settings(members: dict[str, object]) -> DeviceSettings:
+    if members.get("format") != FORMAT:
+        raise BadDeviceDirectory(f"device.json has format {members.get('format')!r}; this program reads format {FORMAT}.")
+    unknown = sorted(members.keys() - {"format", *DeviceSettings.__slots__})
+    if unknown:
+        raise BadDeviceDirectory(f"device.json has the unknown member {unknown[0][:60]!r}.")
+    return DeviceSettings(
+        thing_name=_text(members, "thing_name", _THING_NAME),
+        hardware_id=_text(members, "hardware_id", _HARDWARE_ID),
+        mqtt_host=_text(members, "mqtt_host", re.compile(r"[^\s/]{1,253}")),
+        mqtt_port=_number(members, "mqtt_port", 1, 65_535),
+        ca_file=_text({"ca_file": "identity/ca.pem"} | members, "ca_file", re.compile(r"[^\x00]{1,4096}")),
+        block_size_bytes=_number(members, "block_size_bytes", BLOCK_SIZE_BYTES_MIN, BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES),
+        slot_size_bytes_max=_number(members, "slot_size_bytes_max", 1, 2**32 - 4096, SLOT_SIZE_BYTES_MAX),
+        self_test_timeout_s=_number(members, "self_test_timeout_s", 1, 3600, SELF_TEST_TIMEOUT_S),
+    )
+
+
+def _text(members: dict[str, object], name: str, pattern: re.Pattern[str]) -> str:
+    value = members.get(name)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise BadDeviceDirectory(f"device.json: {name} must be text that matches {pattern.pattern}.")
+    return value
+
+
+def _number(members: dict[str, object], name: str, minimum: int, maximum: int, default: int | None = None) -> int:
+    value = members.get(name, default)
+    if type(value) is not int or not minimum <= value <= maximum:
+        raise BadDeviceDirectory(f"device.json: {name} must be a whole number from {minimum} to {maximum}.")
+    return value

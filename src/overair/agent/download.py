@@ -1,0 +1,108 @@
+"""One file on its way: stream messages on one side, the platform's file on the other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from overair.agent.platform import FileContext, Platform
+from overair.wire.blocks import (
+    ANSWER_SIZE_BYTES_MAX,
+    BLOCK_SIZE_BYTES_MAX,
+    BlockDownload,
+    MakeDurable,
+    WriteBlock,
+    file_size_bytes_max,
+)
+from overair.wire.job_document import DocumentFile
+from overair.wire.stream_client import decode_block, encode_get_stream
+from overair.wire.stream_messages import Dialect, Echo, GetStreamRequest
+
+CLIENT_TOKEN: Final = "rdy"  # noqa: S105  no secret: an echo
+"""Constant, as the C agent's."""
+
+
+def stream_topic(thing: str, stream: str, operation: str) -> str:
+    """``$aws/things/{thing}/streams/{stream}/{operation}/cbor``; operation is get, data or rejected."""
+    return f"$aws/things/{thing}/streams/{stream}/{operation}/cbor"
+
+
+def block_size_for(file_size_bytes: int, preferred_bytes: int) -> int | None:
+    """The preferred block size, doubled until the whole file can be asked for; None for a file beyond every size."""
+    size = preferred_bytes
+    while file_size_bytes > file_size_bytes_max(size):
+        size *= 2
+        if size > BLOCK_SIZE_BYTES_MAX:
+            return None
+    return size
+
+
+class FileDownload:
+    """Receives one file into the platform, a window of blocks at a time."""
+
+    def __init__(self, platform: Platform, file: DocumentFile, *, block_size_bytes: int) -> None:
+        """Open the file, resuming where an interrupted download of the same one stood.
+
+        Raises:
+            PlatformError: the platform can't take it.
+        """
+        self.context = FileContext(file=file, block_size_bytes=block_size_bytes)
+        self._platform = platform
+        bitmap = platform.create_file(self.context)
+        self._blocks = BlockDownload(
+            file_size_bytes=file.size_bytes,
+            block_size_bytes=block_size_bytes,
+            window_blocks=ANSWER_SIZE_BYTES_MAX // block_size_bytes,
+            durable_bitmap=bitmap,
+        )
+        self.resumed_blocks = self._blocks.received
+
+    @property
+    def received(self) -> int:
+        """Blocks that are here."""
+        return self._blocks.received
+
+    @property
+    def total(self) -> int:
+        """Blocks of the file."""
+        return self._blocks.total
+
+    @property
+    def complete(self) -> bool:
+        """Every block is on the disk."""
+        return self._blocks.complete
+
+    def request(self) -> bytes:
+        """A GetStream request for what is missing in the window."""
+        wanted = self._blocks.request()
+        return encode_get_stream(
+            GetStreamRequest(
+                file_id=self.context.file.file_id,
+                block_size_bytes=self.context.block_size_bytes,
+                block_offset=wanted.offset,
+                bitmap=wanted.bitmap,
+                block_count=wanted.count,
+                echo=Echo(client_token=CLIENT_TOKEN),
+            ),
+            Dialect.CBOR,
+        )
+
+    def take(self, payload: bytes) -> tuple[bool, bool]:
+        """Take one data message; (it brought something new, its window is finished and durable).
+
+        Raises:
+            MalformedStreamMessage: it is no block.
+            UnexpectedBlock: it can't be one of this file's.
+            PlatformError: it couldn't be written.
+        """
+        block = decode_block(payload, Dialect.CBOR)
+        if block.file_id != self.context.file.file_id:
+            return False, False
+        effects = self._blocks.receive(block.number, block.data)
+        for effect in effects:
+            match effect:
+                case WriteBlock(offset_bytes=offset, data=data):
+                    self._platform.write_block(self.context, offset, data)
+                case MakeDurable():
+                    self._platform.make_durable(self.context, self._blocks.durable_bitmap())
+                    self._blocks.made_durable()
+        return bool(effects), any(isinstance(effect, MakeDurable) for effect in effects)

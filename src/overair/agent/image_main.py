@@ -1,0 +1,65 @@
+"""What an image's own ``__main__`` calls: the agent, put together for the posix platform."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from overair.agent.agent import Agent, AgentSettings
+from overair.agent.device_directory import DeviceDirectory, read_settings
+from overair.agent.mqtt_transport import MqttTransport
+from overair.agent.platforms.posix import PosixPlatform
+from overair.agent.progress import ProgressFile
+from overair.agent.states import Event
+from overair.wire.image import read_manifest
+
+
+class _Image:
+    def __init__(self, self_test: Callable[[], bool]) -> None:
+        self._self_test = self_test
+
+    def self_test(self) -> bool:
+        return self._self_test()
+
+
+def main(self_test: Callable[[], bool], arguments: list[str] | None = None) -> int:
+    """Run the agent inside an image; returns the exit status that the boot loader expects.
+
+    ``self_test`` is called once after an update: True keeps the new image, False or an exception brings the old one back.
+    """
+    parser = argparse.ArgumentParser(prog="image", description="An Overair image: run it with overair-device boot.")
+    parser.add_argument("--device", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--supervised", action="store_true", help="end when standard input ends: the boot loader is gone")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    directory = DeviceDirectory(options.device)
+    settings = read_settings(directory)
+    with Path(sys.argv[0]).open("rb") as own_image:
+        manifest = read_manifest(own_image)
+    agent = Agent(
+        platform=PosixPlatform(directory, settings, running_image=manifest),
+        transport=MqttTransport(directory, settings, version=str(manifest.version)),
+        application=_Image(self_test),
+        settings=AgentSettings(thing_name=settings.thing_name, block_size_bytes=settings.block_size_bytes),
+        monotonic=time.monotonic,
+        progress=ProgressFile(directory.run / "progress.json"),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: agent.signal(Event.SHUTDOWN))
+    signal.signal(signal.SIGINT, lambda *_: agent.signal(Event.SHUTDOWN))
+    if options.supervised:
+        threading.Thread(target=_end_with_boot_loader, daemon=True).start()
+    return agent.run()
+
+
+def _end_with_boot_loader() -> None:
+    """An image must not outlive its boot loader: the next one would run a second copy beside it."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(1)

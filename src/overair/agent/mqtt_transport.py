@@ -1,0 +1,104 @@
+"""MQTT 3.1.1 under mutual TLS, with paho."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections import deque
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+
+from overair.agent.device_directory import DeviceDirectory, DeviceSettings
+from overair.agent.transport import TransportListener
+
+LOG = logging.getLogger("overair.agent.mqtt")
+
+KEEP_ALIVE_S = 60
+RECONNECT_DELAY_S_MIN = 1
+RECONNECT_DELAY_S_MAX = 30
+
+
+def tls_context(directory: DeviceDirectory, settings: DeviceSettings) -> ssl.SSLContext:
+    """The device's certificate, and only the named CA on the other side, whose certificate must carry the host's name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(directory.ca_file(settings))
+    context.load_cert_chain(directory.certificate_file, directory.private_key_file)
+    return context
+
+
+class MqttTransport:
+    """Implements ``agent.transport.Transport``. Clean sessions: whatever was missed is asked for again on ``connected``."""
+
+    def __init__(self, directory: DeviceDirectory, settings: DeviceSettings, *, version: str) -> None:
+        self._settings = settings
+        self._listener: TransportListener | None = None
+        self._acknowledged: deque[int] = deque(maxlen=256)
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=settings.thing_name, protocol=paho.MQTTv311, clean_session=True
+        )
+        # As the C SDKs introduce themselves; there is no password.
+        self._client.username_pw_set(f"?SDK=Overair&Version={version}")
+        self._client.tls_set_context(tls_context(directory, settings))
+        self._client.reconnect_delay_set(RECONNECT_DELAY_S_MIN, RECONNECT_DELAY_S_MAX)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
+
+    def start(self, listener: TransportListener) -> None:
+        self._listener = listener
+        self._client.connect_async(self._settings.mqtt_host, self._settings.mqtt_port, keepalive=KEEP_ALIVE_S)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        with self._changed:
+            if self._stopped:
+                return
+            self._stopped = True
+            self._changed.notify_all()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def subscribe(self, topic_filter: str, *, qos: int) -> None:
+        self._client.subscribe(topic_filter, qos)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, timeout_s: float = 0) -> bool:
+        if qos == 0 and not self._client.is_connected():
+            return False
+        sent = self._client.publish(topic, payload, qos)
+        if sent.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            LOG.warning("a message to %s can't be sent: %s", topic, paho.error_string(sent.rc))
+            return False
+        if qos == 0 or timeout_s <= 0:
+            return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        # Without a connection it stays queued and goes out again on the next one.
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or sent.mid in self._acknowledged, timeout_s)
+            return sent.mid in self._acknowledged
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            LOG.warning("the server refused the connection: %s", reason)
+            return
+        LOG.info("connected to %s:%s", self._settings.mqtt_host, self._settings.mqtt_port)
+        assert self._listener is not None
+        self._listener.connected()
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            LOG.warning("the connection was lost: %s", reason)
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        assert self._listener is not None
+        self._listener.received(message.topic, message.payload)
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        with self._changed:
+            self._acknowledged.append(mid)
+            self._changed.notify_all()

@@ -1,0 +1,67 @@
+"""What the agent is doing, for whoever wants to watch: a file that is replaced at each step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One moment of the agent's work."""
+
+    state: str
+    """A state of ``agent.states`` in lower case."""
+    version: str
+    """Of the running image."""
+    job: str | None = None
+    path: str | None = None
+    """The file that is being received."""
+    received_blocks: int = 0
+    total_blocks: int = 0
+    resumed_blocks: int = 0
+    """Blocks that an earlier run of the agent had brought to the disk."""
+    status: str | None = None
+    """The last status reported for the job."""
+    reason: str | None = None
+
+
+class ProgressSink(Protocol):
+    """Who hears of progress."""
+
+    def show(self, progress: Progress) -> None:
+        """Called at each step on the agent's thread; must be quick."""
+        ...
+
+
+class NoProgress:
+    """Nobody watches."""
+
+    def show(self, progress: Progress) -> None:
+        return
+
+
+class ProgressFile:
+    """Writes ``run/progress.json`` by rename: a reader sees a whole moment. Not durable, and needn't be."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        if progress == self._last:
+            return
+        self._last = progress
+        temporary = self._path.with_name(self._path.name + ".new")
+        temporary.write_text(json.dumps(asdict(progress)) + "\n")
+        temporary.replace(self._path)
+
+
+def read_progress(path: Path) -> Progress | None:
+    """The last moment that was written; None where there is none yet, or it is damaged."""
+    try:
+        return Progress(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None

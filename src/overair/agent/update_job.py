@@ -1,0 +1,84 @@
+"""What an execution asks of this device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from overair.agent.reports import ParserSubCode
+from overair.agent.self_test import parse_version_word
+from overair.wire.job_document import DocumentFile, MalformedDocument, TransferProtocol, parse
+from overair.wire.job_message_parsing import parse_execution_reply
+
+
+class JobRefused(Exception):
+    """A job that this device can't do at all; reported as a parser error with this sub code."""
+
+    def __init__(self, job_id: str, sub_code: ParserSubCode, message: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.sub_code = sub_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateJob:
+    """One execution of an OTA update. Files come in the order of work: firmware, at most one, is the last."""
+
+    job_id: str
+    execution_number: int
+    files: tuple[DocumentFile, ...]
+    over_mqtt: bool
+    stream_name: str | None
+    self_test: bool
+    """The server holds a ``self_test`` detail, whatever its value."""
+    updated_by: int | None
+    """Version word of the image that installed the one on trial."""
+
+    @property
+    def file(self) -> DocumentFile:
+        """The file to work on."""
+        return self.files[0]
+
+    @property
+    def installs_firmware(self) -> bool:
+        """Its last file is a new image."""
+        return not self.files[-1].file_type
+
+    def without_first_file(self) -> UpdateJob | None:
+        """What remains to do once the first file is in its place."""
+        return replace(self, files=self.files[1:]) if len(self.files) > 1 else None
+
+    def same_work(self, other: UpdateJob) -> bool:
+        """The same execution of the same job: progress made for one holds for the other."""
+        return (self.job_id, self.execution_number) == (other.job_id, other.execution_number)
+
+
+def read_job(payload: bytes) -> UpdateJob | None:
+    """Read a reply to ``$next/get`` or a ``notify-next``; None where nothing is pending.
+
+    Raises:
+        MalformedMessage: the message itself can't be read.
+        JobRefused: the job isn't an OTA update, or one that can't be followed.
+    """
+    execution = parse_execution_reply(payload).execution
+    if execution is None or execution.job_document is None:
+        return None
+    try:
+        document = parse(execution.job_document)
+    except MalformedDocument as error:
+        raise JobRefused(execution.job_id, ParserSubCode.NON_CONFORMING_DOCUMENT, str(error)) from None
+    firmware = [file for file in document.files if not file.file_type]
+    if len(firmware) > 1:
+        raise JobRefused(execution.job_id, ParserSubCode.BAD_MODEL, "Two images can't both be installed.")
+    over_mqtt = TransferProtocol.MQTT in document.protocols
+    if over_mqtt and not document.stream_name:
+        raise JobRefused(execution.job_id, ParserSubCode.BAD_MODEL, "The job names no stream.")
+    details = execution.status_details or {}
+    return UpdateJob(
+        job_id=execution.job_id,
+        execution_number=execution.execution_number,
+        files=(*(file for file in document.files if file.file_type), *firmware),
+        over_mqtt=over_mqtt,
+        stream_name=document.stream_name,
+        self_test="self_test" in details,
+        updated_by=parse_version_word(details.get("updatedBy")),
+    )
