@@ -87,7 +87,7 @@ def check_code_signing_certificate(certificate_pem: bytes, chain_pem: bytes, *, 
         try:
             certificate.verify_directly_issued_by(chain[0])
         except (ValueError, TypeError, InvalidSignature) as error:
-            raise refuse("the first certificate of its chain didn't issue it. Give the chain from its issuer upwards.") from error
+            raise refuse("the first certificate of its chain didn't issue it. Give the chain from the issuer up.") from error
 
     return CodeSigner(
         encryption=encryption,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -195,6 +196,11 @@ class SignedObject:
     """Base64 of the DER (ECDSA) or PKCS#1 (RSA) signature over the image's bytes."""
     algorithm: Algorithm
 
+    @property
+    def signature_bytes(self) -> bytes:
+        """The signature itself."""
+        return base64.b64decode(self.signature)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningJob:
@@ -247,3 +253,13 @@ def expiry(now: Instant, validity: Validity | None) -> Instant:
     """When a signature made now stops counting."""
     days = validity.days if validity is not None else VALIDITY_DEFAULT_DAYS
     return Instant(now + days * DAY_MS)
+
+
+def signature_text(signature: bytes) -> str:
+    """Base64 with the standard alphabet, as the signed object and the job document carry it."""
+    return base64.b64encode(signature).decode()
+
+
+def is_embedded(image_format: ImageFormat) -> bool:
+    """Whether the signed object holds the image itself; plain ``JSON`` does."""
+    return image_format is not ImageFormat.JSON_DETACHED

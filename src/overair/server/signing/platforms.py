@@ -74,7 +74,9 @@ def platform_of(platform_id: str, *, asked_by_name: bool = False) -> Platform:
     if platform is not None:
         return platform
     message = f"There is no signing platform {platform_id[:80]!r}. Known: {', '.join(PLATFORMS)}."
-    raise NotFound(message, subject="signing platform") if asked_by_name else InvalidRequest(message, subject="signing platform")
+    raise (
+        NotFound(message, subject="signing platform") if asked_by_name else InvalidRequest(message, subject="signing platform")
+    )
 
 
 def choose_algorithm(platform: Platform, key: Encryption, *, encryption: Encryption | None, hash: Hash | None) -> Algorithm:

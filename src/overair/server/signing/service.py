@@ -1,0 +1,395 @@
+"""Signing profiles and jobs: the verbs. The signing itself is a durable step of ``worker.py``."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from overair.basics.arn import Place, parse_arn
+from overair.basics.clock import Clock, Instant
+from overair.basics.errors import Conflict, InvalidRequest, NotFound
+from overair.basics.ids import AccountId, IdSource, KeyId, SigningJobId, SigningProfileName
+from overair.basics.work import Tx
+from overair.server.keyring.service import Keyring
+from overair.server.objects.service import ObjectsService
+from overair.server.signing.code_signing_certificate import CodeSigner, check_code_signing_certificate
+from overair.server.signing.limits import check_plan, check_tags
+from overair.server.signing.model import (
+    PAYLOAD_SIZE_BYTES_MAX,
+    PREFIX_LENGTH_MAX,
+    PROFILE_VERSION_LENGTH,
+    Algorithm,
+    JobStatus,
+    Profile,
+    ProfilePlan,
+    ProfileStatus,
+    SigningJob,
+    SigningPlan,
+    expiry,
+)
+from overair.server.signing.platforms import Platform, choose_algorithm, platform_of
+from overair.server.signing.ports import Certificates, JobQuery, SigningStore
+
+__all__ = ["Certificates", "Fitness", "JobQuery", "SignedPayload", "SigningService", "SigningStore"]
+
+CLIENT_REQUEST_TOKEN_LENGTH_MAX: Final = 512
+REASON_LENGTH_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitness:
+    """A profile's certificate, checked for use now."""
+
+    signer: CodeSigner
+    platform: Platform
+    algorithm: Algorithm
+    key_id: KeyId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedPayload:
+    job: SigningJob
+    signature: bytes
+
+
+class SigningService:
+    """Profiles, jobs and payload signatures of one server.
+
+    ``wake`` is called after the commit of anything that gives a worker something to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SigningStore,
+        clock: Clock,
+        ids: IdSource,
+        certificates: Certificates,
+        keyring: Keyring,
+        objects: ObjectsService,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._certificates = certificates
+        self._keyring = keyring
+        self._objects = objects
+        self._wake = wake
+
+    # Profiles
+
+    def put_profile(
+        self, tx: Tx, place: Place, name: SigningProfileName, plan: ProfilePlan, *, tags: Mapping[str, str]
+    ) -> Profile:
+        """Make a profile, or a new version of one. The same plan again is the same version.
+
+        Raises:
+            NotFound: there is no such certificate.
+            InvalidRequest: the certificate isn't fit to sign code, platform and key don't go together, or a limit is broken.
+            Conflict: the profile was cancelled or revoked; its name stays taken.
+        """
+        check_plan(plan)
+        check_tags(tags)
+        present = self._store.profile(tx, place.account, name)
+        if present is not None and present.status is not ProfileStatus.ACTIVE:
+            raise Conflict(
+                f"Signing profile {name} is {present.status} and its name stays taken. Make one with another name.",
+                subject="signing profile",
+            )
+        fitness = self.fitness(tx, place, plan)
+        if present is not None and present.plan == plan:
+            return present
+        profile = Profile(
+            name=name,
+            version=self._ids.token(PROFILE_VERSION_LENGTH),
+            plan=plan,
+            status=ProfileStatus.ACTIVE,
+            status_reason=None,
+            created_at=self._clock.now(),
+            testing_only=fitness.signer.self_signed,
+            tags=tags or (present.tags if present is not None else {}),
+        )
+        self._store.add_profile(tx, place.account, profile)
+        return profile
+
+    def profile(self, tx: Tx, account: AccountId, name: SigningProfileName) -> Profile:
+        """The current version of a profile, cancelled ones included.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        profile = self._store.profile(tx, account, name)
+        if profile is None:
+            raise NotFound(f"There is no signing profile {name}. Make one with PutSigningProfile.", subject="signing profile")
+        return profile
+
+    def profiles(
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        statuses: Sequence[ProfileStatus] = (ProfileStatus.ACTIVE,),
+        platform_id: str | None = None,
+        after: SigningProfileName | None = None,
+        limit: int,
+    ) -> Sequence[Profile]:
+        """Current versions by name."""
+        return self._store.profiles(tx, account, statuses=statuses, platform_id=platform_id, after=after, limit=limit)
+
+    def cancel_profile(self, tx: Tx, account: AccountId, name: SigningProfileName) -> Profile:
+        """No new job may use it; what was signed stays valid. Cancelling again changes nothing.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        profile = self.profile(tx, account, name)
+        if profile.status is ProfileStatus.CANCELED:
+            return profile
+        canceled = profile.become(ProfileStatus.CANCELED, reason="Canceled by request.")
+        self._store.change_profile(tx, account, canceled)
+        return canceled
+
+    def revoke_profile(
+        self,
+        tx: Tx,
+        account: AccountId,
+        name: SigningProfileName,
+        *,
+        version: str,
+        reason: str,
+        effective_from: Instant,
+        revoked_by: str,
+    ) -> Profile:
+        """Take back one version: whatever it signed since ``effective_from`` no longer counts.
+
+        Raises:
+            NotFound: no profile of that name, or no such version.
+            InvalidRequest: ``effective_from`` lies in the future.
+        """
+        profile = self._store.profile(tx, account, name, version)
+        if profile is None:
+            raise NotFound(f"There is no version {version} of signing profile {name}.", subject="signing profile")
+        now = self._clock.now()
+        if effective_from > now:
+            raise InvalidRequest("A revocation takes effect now or in the past.", subject="effectiveTime")
+        revoked = replace(
+            profile.become(ProfileStatus.REVOKED, reason=reason),
+            revoked_at=now,
+            revoked_by=revoked_by,
+            revocation_effective_from=effective_from,
+        )
+        self._store.change_profile(tx, account, revoked)
+        return revoked
+
+    def tag_profile(
+        self, tx: Tx, account: AccountId, name: SigningProfileName, *, add: Mapping[str, str], remove: Sequence[str] = ()
+    ) -> Profile:
+        """Raises:
+        NotFound: no such profile.
+        InvalidRequest: more than 50 tags.
+        """
+        profile = self.profile(tx, account, name)
+        tags = {key: value for key, value in {**profile.tags, **add}.items() if key not in remove}
+        check_tags(tags)
+        tagged = replace(profile, tags=tags)
+        self._store.change_profile(tx, account, tagged)
+        return tagged
+
+    def users_of_certificate(self, tx: Tx, place: Place, certificate_arn: str) -> Sequence[str]:
+        """ARNs of the active profiles that would stop working without this certificate: ACM doesn't delete it meanwhile."""
+        names = self._store.profiles_using(tx, place.account, certificate_arn)
+        return [place.signer(f"/signing-profiles/{name}") for name in names]
+
+    def testing_only_profiles(self, tx: Tx, account: AccountId) -> Sequence[SigningProfileName]:
+        """The active profiles whose certificate is self-signed, for status."""
+        return self._store.testing_only(tx, account)
+
+    def fitness(self, tx: Tx, place: Place, plan: ProfilePlan) -> Fitness:
+        """Check a plan's certificate, key and platform for use at this moment.
+
+        Raises:
+            NotFound: no such certificate.
+            InvalidRequest: what ``check_code_signing_certificate`` and ``choose_algorithm`` refuse; a key that isn't the
+                certificate's.
+        """
+        platform = platform_of(plan.platform_id)
+        if parse_arn(plan.certificate_arn).service != "acm":
+            raise InvalidRequest(
+                f"{plan.certificate_arn} is no ACM certificate. Import the code-signing certificate with ImportCertificate.",
+                subject="certificate",
+            )
+        held = self._certificates.describe(tx, place, plan.certificate_arn)
+        signer = check_code_signing_certificate(
+            held.pem.encode(), held.chain_pem.encode(), name=plan.certificate_arn, now=self._clock.now()
+        )
+        held_key = self._keyring.describe(tx, place.account, held.key_id)
+        if not hmac.compare_digest(signer.public_key_der, held_key.public_key_der):
+            raise InvalidRequest(
+                f"Certificate {plan.certificate_arn} can't sign code: the key kept with it belongs to another certificate. "
+                "Import it again together with its own key.",
+                subject="certificate",
+            )
+        algorithm = choose_algorithm(platform, signer.encryption, encryption=plan.encryption, hash=plan.hash)
+        return Fitness(signer=signer, platform=platform, algorithm=algorithm, key_id=held.key_id)
+
+    # Jobs
+
+    def start(self, tx: Tx, place: Place, plan: SigningPlan, *, requested_by: str) -> SigningJob:
+        """Accept a signing job; a worker does it. The same token with the same plan is the same job.
+
+        Raises:
+            NotFound: no such profile, certificate, source object version or destination bucket.
+            InvalidRequest: the profile isn't active, its certificate no longer fit, the object too large, the token used
+                for something else, or a limit broken.
+        """
+        if not 1 <= len(plan.client_request_token) <= CLIENT_REQUEST_TOKEN_LENGTH_MAX:
+            raise InvalidRequest(
+                f"clientRequestToken has 1 to {CLIENT_REQUEST_TOKEN_LENGTH_MAX} characters.", subject="clientRequestToken"
+            )
+        if len(plan.destination_prefix.encode()) > PREFIX_LENGTH_MAX:
+            raise InvalidRequest(f"The destination prefix has at most {PREFIX_LENGTH_MAX} bytes.", subject="prefix")
+        present = self._store.job_of_token(tx, place.account, plan.client_request_token)
+        if present is not None:
+            if present.plan != plan:
+                raise InvalidRequest(
+                    f"clientRequestToken {plan.client_request_token!r} already started another job, {present.id}. "
+                    "Use a new token for a new request.",
+                    subject="clientRequestToken",
+                )
+            return present
+        profile, fitness = self._usable(tx, place, plan.profile)
+        source = self._objects.find(tx, place, plan.source.bucket, plan.source.key, plan.source.version)
+        if source.size_bytes > fitness.platform.image_size_bytes_max:
+            raise InvalidRequest(
+                f"The image has {source.size_bytes} bytes; {profile.plan.platform_id} signs at most "
+                f"{fitness.platform.image_size_bytes_max}.",
+                subject="source",
+            )
+        self._objects.require_bucket(tx, place, plan.destination_bucket)
+        job = self._new_job(place, plan.profile, profile, fitness, plan=plan, requested_by=requested_by)
+        self._store.add_job(tx, job)
+        tx.after_commit(self._wake)
+        return job
+
+    def sign_payload(
+        self, tx: Tx, place: Place, name: SigningProfileName, payload: bytes, *, requested_by: str
+    ) -> SignedPayload:
+        """Sign a few bytes at once.
+
+        Raises:
+            NotFound: no such profile.
+            InvalidRequest: the profile can't be used now, or the payload isn't 1 to 4096 bytes.
+        """
+        if not 1 <= len(payload) <= PAYLOAD_SIZE_BYTES_MAX:
+            raise InvalidRequest(f"A payload has 1 to {PAYLOAD_SIZE_BYTES_MAX} bytes.", subject="payload")
+        profile, fitness = self._usable(tx, place, name)
+        signature = self._keyring.sign(tx, place.account, fitness.key_id, payload, algorithm=fitness.algorithm.keyring_name)
+        started = self._new_job(place, name, profile, fitness, plan=None, requested_by=requested_by)
+        job = started.succeeded(None, now=started.created_at)
+        self._store.add_job(tx, job)
+        return SignedPayload(job=job, signature=signature)
+
+    def job(self, tx: Tx, account: AccountId, job_id: SigningJobId) -> SigningJob:
+        """Raises:
+        NotFound: there is none of that id.
+        """
+        job = self._store.job(tx, account, job_id)
+        if job is None:
+            raise NotFound(f"There is no signing job {job_id}.", subject="signing job")
+        return job
+
+    def jobs(self, tx: Tx, account: AccountId, query: JobQuery) -> Sequence[SigningJob]:
+        """Newest first."""
+        return self._store.jobs(tx, account, query)
+
+    def revoke_signature(self, tx: Tx, account: AccountId, job_id: SigningJobId, *, reason: str, revoked_by: str) -> SigningJob:
+        """Mark a signature as taken back. A second time changes nothing.
+
+        Raises:
+            NotFound: no such job.
+            InvalidRequest: the job hasn't succeeded, so there is no signature; or the reason is too long.
+        """
+        if not 1 <= len(reason) <= REASON_LENGTH_MAX:
+            raise InvalidRequest(f"A reason has 1 to {REASON_LENGTH_MAX} characters.", subject="reason")
+        job = self.job(tx, account, job_id)
+        if job.status is not JobStatus.SUCCEEDED:
+            raise InvalidRequest(f"Signing job {job_id} is {job.status}: it has no signature to revoke.", subject="signing job")
+        if job.revoked_at is not None:
+            return job
+        revoked = replace(job, revoked_at=self._clock.now(), revoked_by=revoked_by, revocation_reason=reason)
+        self._store.change_job(tx, revoked)
+        return revoked
+
+    # For the worker
+
+    def unfinished(self, tx: Tx, *, limit: int) -> Sequence[SigningJob]:
+        """The oldest jobs of all accounts that still wait for their signature."""
+        return self._store.unfinished(tx, limit=limit)
+
+    def key_for(self, tx: Tx, job: SigningJob) -> KeyId:
+        """The key that makes this job's signature, if its certificate is still fit.
+
+        Raises:
+            NotFound: the certificate was deleted meanwhile.
+            InvalidRequest: it expired, or its key now is of another family than the job was accepted with.
+        """
+        profile = self._store.profile(tx, job.account, job.profile, job.profile_version)
+        if profile is None:
+            raise NotFound(f"Signing profile {job.profile} version {job.profile_version} is gone.", subject="signing profile")
+        fitness = self.fitness(tx, job.place, profile.plan)
+        if fitness.algorithm != job.algorithm:
+            raise InvalidRequest(
+                f"Certificate {job.certificate_arn} was replaced by one for {fitness.algorithm.signer_name} while the job "
+                f"was accepted for {job.algorithm.signer_name}. Start the job again.",
+                subject="certificate",
+            )
+        return fitness.key_id
+
+    def finish(self, tx: Tx, job: SigningJob) -> bool:
+        """Record a job's end. False when it had ended already: another worker was faster, and nothing may be kept of ours."""
+        finished = self._store.finish_job(tx, job)
+        if finished:
+            tx.after_commit(self._wake)
+        return finished
+
+    def _usable(self, tx: Tx, place: Place, name: SigningProfileName) -> tuple[Profile, Fitness]:
+        profile = self.profile(tx, place.account, name)
+        if profile.status is not ProfileStatus.ACTIVE:
+            raise InvalidRequest(
+                f"Signing profile {name} is {profile.status} and signs nothing any more. Use or make another one.",
+                subject="signing profile",
+            )
+        return profile, self.fitness(tx, place, profile.plan)
+
+    def _new_job(
+        self,
+        place: Place,
+        name: SigningProfileName,
+        profile: Profile,
+        fitness: Fitness,
+        *,
+        plan: SigningPlan | None,
+        requested_by: str,
+    ) -> SigningJob:
+        now = self._clock.now()
+        return SigningJob(
+            account=place.account,
+            region=place.region,
+            id=SigningJobId(self._ids.uuid()),
+            plan=plan,
+            profile=name,
+            profile_version=profile.version,
+            platform_id=profile.plan.platform_id,
+            certificate_arn=profile.plan.certificate_arn,
+            parameters=profile.plan.parameters,
+            algorithm=fitness.algorithm,
+            image_format=profile.plan.image_format or fitness.platform.image_formats[0],
+            requested_by=requested_by,
+            status=JobStatus.IN_PROGRESS,
+            status_reason=None,
+            created_at=now,
+            expires_at=expiry(now, profile.plan.validity),
+        )

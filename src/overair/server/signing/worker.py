@@ -1,0 +1,137 @@
+"""The durable step: read an image, sign it, write the signed object.
+
+Reading and writing happen outside any unit of work; the object's record and the job's end are one unit. Cut anywhere before
+that unit, the step is done again from the start and its leftover content is collected; cut after it, there is nothing to do.
+So a job leaves exactly one signed object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import structlog
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+from overair.basics.clock import Clock
+from overair.basics.errors import NotFound, OverairError
+from overair.basics.work import Tx, Work
+from overair.server.keyring.service import Keyring, Signer
+from overair.server.objects.contents import ContentStore
+from overair.server.objects.model import ObjectVersion, StoredContent
+from overair.server.objects.service import ObjectsService
+from overair.server.signing.model import (
+    Algorithm,
+    Hash,
+    ObjectLocation,
+    SignedObject,
+    SigningJob,
+    is_embedded,
+    signature_text,
+)
+from overair.server.signing.service import SigningService
+from overair.server.signing.signed_object import detached, embedded
+
+logger = structlog.get_logger("overair.signing")
+
+JOBS_PER_ROUND: Final = 16
+SIGNED_OBJECT_CONTENT_TYPE: Final = "application/json"
+SIGNED: Final = "signing.signed"
+"""The step's name for whoever cuts the process after it."""
+
+
+class SigningWorker:
+    """Signs what waits, oldest first. A ``workers.Worker``."""
+
+    name = "signing"
+
+    def __init__(
+        self,
+        *,
+        work: Work,
+        signing: SigningService,
+        keyring: Keyring,
+        objects: ObjectsService,
+        contents: ContentStore,
+        clock: Clock,
+        after_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self._work = work
+        self._signing = signing
+        self._keyring = keyring
+        self._objects = objects
+        self._contents = contents
+        self._clock = clock
+        self._after_step = after_step
+
+    async def run_once(self) -> bool:
+        """Do up to ``JOBS_PER_ROUND`` waiting jobs. One that can't be signed ends as Failed with the reason; what is our own
+        fault (a disk that doesn't answer) is raised, and the job waits."""
+        waiting = await self._work.read(lambda tx: self._signing.unfinished(tx, limit=JOBS_PER_ROUND))
+        for job in waiting:
+            await self._do(job)
+        return bool(waiting)
+
+    async def _do(self, job: SigningJob) -> None:
+        try:
+            source, signer = await self._work.read(lambda tx: self._begin(tx, job))
+        except OverairError as error:
+            failed = job.failed(error.message, now=self._clock.now())
+            logger.warning("signing failed", job=job.id, reason=error.message)
+            await self._work.run(lambda tx: self._signing.finish(tx, failed))
+            return
+        digest = await self._digest(job, source)
+        signature = signature_text(await asyncio.to_thread(sign_digest, signer, digest, job.algorithm))
+        content = await self._contents.store(self._signed_object(job, source, signature))
+        try:
+            await self._work.run(lambda tx: self._end(tx, job, content, signature))
+        except NotFound as error:
+            # The destination bucket was deleted meanwhile.
+            failed = job.failed(error.message, now=self._clock.now())
+            await self._work.run(lambda tx: self._signing.finish(tx, failed))
+            return
+        self._after_step(SIGNED)
+
+    def _begin(self, tx: Tx, job: SigningJob) -> tuple[ObjectVersion, Signer]:
+        assert job.plan is not None, "SignPayload leaves no job unfinished"
+        at = job.plan.source
+        source = self._objects.find(tx, job.place, at.bucket, at.key, at.version)
+        return source, self._keyring.signer(tx, job.account, self._signing.key_for(tx, job))
+
+    def _end(self, tx: Tx, job: SigningJob, content: StoredContent, signature: str) -> None:
+        assert job.plan is not None
+        if self._signing.job(tx, job.account, job.id).status is not job.status:
+            return
+        bucket, key = job.plan.destination_bucket, job.key
+        written = self._objects.put(tx, job.place, bucket, key, content, content_type=SIGNED_OBJECT_CONTENT_TYPE)
+        location = ObjectLocation(bucket=bucket, key=key, version=written.version_id)
+        signed = SignedObject(location=location, signature=signature, algorithm=job.algorithm)
+        finished = self._signing.finish(tx, job.succeeded(signed, now=self._clock.now()))
+        assert finished, "the same unit has just seen it unfinished"
+
+    async def _digest(self, job: SigningJob, source: ObjectVersion) -> bytes:
+        digest = hashlib.sha256() if job.algorithm.hash is Hash.SHA256 else hashlib.sha1(usedforsecurity=False)
+        async for piece in self._contents.stream(source.content_id, 0, source.size_bytes):
+            await asyncio.to_thread(digest.update, piece)
+        return digest.digest()
+
+    def _signed_object(self, job: SigningJob, source: ObjectVersion, signature: str) -> AsyncIterator[bytes]:
+        assert job.plan is not None
+        size_bytes = source.size_bytes
+        if is_embedded(job.image_format):
+            image = self._contents.stream(source.content_id, 0, size_bytes)
+            return embedded(image, size_bytes=size_bytes, signature=signature, algorithm=job.algorithm)
+        return detached(source=job.plan.source, size_bytes=size_bytes, signature=signature, algorithm=job.algorithm)
+
+
+def sign_digest(signer: Signer, digest: bytes, algorithm: Algorithm) -> bytes:
+    """Sign an image by its digest, so that the image needn't be in memory: DER for ECDSA, PKCS#1 v1.5 for RSA."""
+    prehashed = Prehashed(hashes.SHA256() if algorithm.hash is Hash.SHA256 else hashes.SHA1())  # noqa: S303 (CC3220SF)
+    key = signer.certificate_key()
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(digest, ec.ECDSA(prehashed))
+    return key.sign(digest, padding.PKCS1v15(), prehashed)
