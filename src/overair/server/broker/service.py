@@ -223,15 +223,20 @@ class Broker:
         """Whether something is retained for exactly this topic."""
         return topic in self._retained.get(account, ())
 
-    def send_retained(self, record: SessionRecord, message: RetainedMessage, qos: int) -> None:
-        """Deliver a retained message for a new subscription, if it may still be received."""
-        link = record.link
-        if link is None or not link.accepts(message.topic, message.topic):
-            return
-        if min(qos, message.qos) == 0:
-            link.send(message.topic, message.payload, retain=True)
-            return
-        self._send(record, link, Message(topic=message.topic, payload=message.payload, qos=1), None, retain=True)
+    async def send_retained(self, record: SessionRecord, link: Link, filters: Sequence[tuple[str, int]]) -> None:
+        """Deliver what is retained on new subscriptions that name one topic exactly (wire reference §8.3)."""
+        for topic, qos in filters:
+            try:
+                message = await self.retained(record.account, topic)
+            except OverairError as error:
+                logger.warning("a retained message can't be read now", topic=topic, error=str(error))
+                return
+            if message is None or record.link is not link or not link.accepts(topic, topic):
+                continue
+            if min(qos, message.qos) == 0:
+                link.send(topic, message.payload, retain=True)
+            else:
+                self._send(record, link, Message(topic=topic, payload=message.payload, qos=1), None, retain=True)
 
     def is_heard(self, account: AccountId, topic: str) -> bool:
         """Whether anybody has subscribed to this topic."""

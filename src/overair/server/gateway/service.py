@@ -53,7 +53,7 @@ class Gateway:
 
     def protocol(self) -> DeviceConnection:
         """A protocol for one transport, whose ``get_extra_info("peer_der")`` is the client certificate's DER."""
-        return DeviceConnection(self)
+        return DeviceConnection(self, asyncio.get_running_loop())
 
     @property
     def connection_count(self) -> int:
@@ -125,8 +125,9 @@ class Gateway:
     def opened(self, connection: DeviceConnection) -> None:
         self._connections.add(connection)
 
-    def admitted(self, connection: DeviceConnection, account: AccountId, certificate: CertificateId) -> None:
-        self._by_certificate.setdefault((account, certificate), set()).add(connection)
+    def admitted(self, connection: DeviceConnection) -> None:
+        key = (connection.account, connection.certificate_id)
+        self._by_certificate.setdefault(key, set()).add(connection)
 
     def closed(self, connection: DeviceConnection, reason: DisconnectReason) -> None:
         if connection not in self._connections:
@@ -136,9 +137,8 @@ class Gateway:
         bucket = self._wheel.get(connection.bucket)
         if bucket is not None:
             bucket.discard(connection)
-        identity = connection.identity
-        if identity is not None:
-            key = (identity.place.account, identity.certificate_id)
+        if connection.certificate_id:
+            key = (connection.account, connection.certificate_id)
             held = self._by_certificate.get(key)
             if held is not None:
                 held.discard(connection)

@@ -1,0 +1,192 @@
+"""What one connection may do, with every verdict remembered until its policy or its subscriptions change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from overair.server.broker.model import DisconnectReason
+from overair.server.gateway.authority import DevicePolicy
+from overair.server.gateway.handlers import TopicHandler
+from overair.server.gateway.limits import ROUTES_COUNT_MAX, GatewayLimits
+from overair.server.gateway.reserved_topics import ReservedTopics
+from overair.wire.mqtt.packets import SUBSCRIPTION_REFUSED, Publish, Will, encode_text
+from overair.wire.mqtt.session import ServerSession
+from overair.wire.topics import matches
+
+SHARED_PREFIX: Final = "$share/"
+
+
+class Refused(Exception):
+    """The connection must be closed; nothing of the packet was done."""
+
+    def __init__(self, why: str, reason: DisconnectReason) -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
+class Route:
+    """What a publish to one topic means; made only where policy allows the publish."""
+
+    __slots__ = ("handler", "parameters", "retain_allowed")
+
+    def __init__(self, handler: TopicHandler | None, parameters: Mapping[str, str], retain_allowed: bool) -> None:
+        self.handler = handler
+        """None: an ordinary topic."""
+        self.parameters = parameters
+        self.retain_allowed = retain_allowed
+
+
+def will_refusal(will: Will, policy: DevicePolicy) -> str | None:
+    """Why policy forbids a will, or None."""
+    if not policy.allows_publish(will.topic):
+        return f"no policy allows iot:Publish on the will's topic/{will.topic}"
+    if will.retain and not policy.allows_retain(will.topic):
+        return f"no policy allows iot:RetainPublish on the will's topic/{will.topic}"
+    return None
+
+
+def check_name(name: str, limits: GatewayLimits) -> None:
+    """Hold a topic or a filter to its limits.
+
+    Raises:
+        Refused: it is too long or too deep.
+    """
+    slashes = name.count("/") - (3 if name.startswith("$aws/rules/") else 0)
+    if len(name.encode()) > limits.topic_size_bytes_max or slashes > limits.topic_slashes_max:
+        bounds = f"{limits.topic_size_bytes_max} bytes or {limits.topic_slashes_max} slashes"
+        raise Refused(f"a topic is over {bounds}", DisconnectReason.CLIENT_ERROR)
+
+
+class Rights:
+    """A policy applied to one session."""
+
+    __slots__ = ("_limits", "_policy", "_receivable", "_replies", "_routes", "_session", "_suspended", "_topics")
+
+    def __init__(
+        self, *, policy: DevicePolicy, limits: GatewayLimits, topics: ReservedTopics, session: ServerSession[int | None]
+    ) -> None:
+        self._limits = limits
+        self._topics = topics
+        self._session = session
+        self.renew(policy)
+
+    def renew(self, policy: DevicePolicy) -> None:
+        """Go on under another policy. What it suspends gives nothing while it lasts, and isn't forgotten."""
+        self._policy = policy
+        # Made when first used: most of many connections are idle.
+        self._routes: dict[str, Route] | None = None
+        self._replies: dict[str, tuple[bytes, int]] | None = None
+        self._receivable: dict[str, bool] | None = None
+        self._suspended = frozenset(name for name in self._session.subscriptions if not policy.allows_subscribe(name))
+
+    # -- publishing -----------------------------------------------------------------------------------------------------
+
+    def judge_publish(self, packet: Publish) -> Route:
+        """What a PUBLISH means.
+
+        Raises:
+            Refused: policy or a limit forbids it, or it goes to a reserved topic that nobody answers.
+        """
+        route = self._routes.get(packet.topic) if self._routes is not None else None
+        if route is None:
+            route = self._find_route(packet.topic)
+        if len(packet.payload) > self._limits.payload_size_bytes_max:
+            sizes = f"{len(packet.payload)} bytes; {self._limits.payload_size_bytes_max} are allowed"
+            raise Refused(f"a payload of {sizes}", DisconnectReason.CLIENT_ERROR)
+        if packet.qos == 2:
+            raise Refused("QoS 2 is not served here; publish with QoS 0 or 1", DisconnectReason.CLIENT_ERROR)
+        if packet.retain and not route.retain_allowed:
+            raise Refused(f"no policy allows iot:RetainPublish on topic/{packet.topic}", DisconnectReason.AUTH_ERROR)
+        return route
+
+    def _find_route(self, topic: str) -> Route:
+        check_name(topic, self._limits)
+        if not self._policy.allows_publish(topic):
+            raise Refused(f"no policy allows iot:Publish on topic/{topic}", DisconnectReason.AUTH_ERROR)
+        if topic.startswith("$"):
+            found = self._topics.find(topic)
+            if found is None:
+                raise Refused(f"{topic} is not a topic to publish to", DisconnectReason.FORBIDDEN_ACCESS)
+            route = Route(found[0], found[1], False)
+        else:
+            route = Route(None, {}, self._policy.allows_retain(topic))
+        if self._routes is None or len(self._routes) >= ROUTES_COUNT_MAX:
+            self._routes = {}
+        self._routes[topic] = route
+        return route
+
+    # -- subscribing ----------------------------------------------------------------------------------------------------
+
+    def judge_filters(self, filters: Sequence[tuple[str, int]]) -> tuple[int, ...]:
+        """Grant what a SUBSCRIBE asks for: its return codes.
+
+        Raises:
+            Refused: a filter isn't allowed, or the packet breaks a limit: then nothing is granted (checklist 39).
+        """
+        limits = self._limits
+        if len(filters) > limits.filters_per_subscribe_max:
+            counts = f"{len(filters)} filters; {limits.filters_per_subscribe_max} are allowed"
+            raise Refused(f"a SUBSCRIBE of {counts}", DisconnectReason.CLIENT_ERROR)
+        for name, _ in filters:
+            check_name(name, limits)
+            if not self._policy.allows_subscribe(name):
+                raise Refused(f"no policy allows iot:Subscribe on topicfilter/{name}", DisconnectReason.AUTH_ERROR)
+        codes = []
+        held = self._session.subscriptions
+        for name, qos in filters:
+            full = name not in held and len(held) >= limits.subscriptions_count_max
+            # Shared subscriptions aren't served: saying so is better than a literal filter that never matches.
+            refused = full or name.startswith(SHARED_PREFIX)
+            codes.append(SUBSCRIPTION_REFUSED if refused else self._session.grant(name, qos))
+        self.subscriptions_changed(name for name, _ in filters)
+        return tuple(codes)
+
+    def subscriptions_changed(self, names: Iterable[str]) -> None:
+        """These filters were granted or given up under the present policy."""
+        self._replies = None
+        if self._suspended:
+            self._suspended = self._suspended.difference(names)
+
+    # -- receiving ------------------------------------------------------------------------------------------------------
+
+    def may_receive(self, topic: str) -> bool:
+        """Whether policy allows ``iot:Receive`` on a topic."""
+        known = self._receivable
+        if known is None or len(known) >= ROUTES_COUNT_MAX:
+            known = self._receivable = {}
+        allowed = known.get(topic)
+        if allowed is None:
+            allowed = known[topic] = self._policy.allows_receive(topic)
+        return allowed
+
+    def accepts(self, topic: str, topic_filter: str | None) -> bool:
+        """See ``broker.model.Link.accepts``."""
+        if self._suspended:
+            if topic_filter is None:
+                found = [name for name in self._session.subscriptions if matches(name, topic, parent_level=False)]
+                if found and self._suspended.issuperset(found):
+                    return False
+            elif topic_filter in self._suspended:
+                return False
+        return self.may_receive(topic)
+
+    def reply_route(self, topic: str) -> tuple[bytes, int]:
+        """(encoded topic, QoS of the best subscription that matches it or -1); no topic where Receive isn't allowed."""
+        known = self._replies
+        if known is None:
+            known = self._replies = {}
+        route = known.get(topic)
+        if route is not None:
+            return route
+        if len(known) >= ROUTES_COUNT_MAX:
+            known.clear()
+        route = (b"", -1)
+        if self.may_receive(topic):
+            granted = -1
+            for name, qos in self._session.subscriptions.items():
+                if qos > granted and name not in self._suspended and matches(name, topic, parent_level=False):
+                    granted = qos
+            route = (encode_text(topic), granted)
+        known[topic] = route
+        return route
