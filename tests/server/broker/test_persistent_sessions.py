@@ -1,0 +1,221 @@
+"""What persistent sessions are promised, through the gateway, on both databases."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+
+import pytest
+
+from overair.basics.clock import SettableClock
+from overair.basics.ids import SeededIds
+from overair.basics.work import Notice
+from overair.server.broker.model import BrokerLimits
+from overair.server.gateway.limits import GENEROUS
+from overair.server.storage.work import SqlWork
+from overair.wire.mqtt.packets import Connack, Puback, Publish
+from tests.support.gateway_world import ACCOUNT, Client, World
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+async def world(work: SqlWork, clock: SettableClock, ids: SeededIds) -> AsyncIterator[World]:
+    world = World(work, clock, ids)
+    await world.start()
+    yield world
+    await world.stop()
+
+
+async def leave(world: World, client: Client, client_id: str) -> None:
+    client.abort()
+    await world.gone(client_id)
+
+
+async def payloads(client: Client, count: int) -> list[bytes]:
+    found = []
+    for _ in range(count):
+        packet = await client.next()
+        assert isinstance(packet, Publish), packet
+        client.acknowledge(packet)
+        found.append(packet.payload)
+    return found
+
+
+async def publish(client: Client, topic: str, *messages: bytes) -> None:
+    for payload in messages:
+        client.publish(topic, payload, qos=1)
+    for _ in messages:
+        assert isinstance(await client.next(), Puback)
+
+
+async def test_what_was_published_while_a_client_was_away_awaits_it_in_order(world: World) -> None:
+    device = await world.client("dev", clean_session=False)
+    assert await device.subscribe(("news/#", 1), ("chatter", 0)) == (1, 0)
+    await leave(world, device, "dev")
+    speaker = await world.client("speaker")
+    await publish(speaker, "news/1", *(b"%d" % number for number in range(500)))
+    speaker.publish("chatter", b"lost, as QoS 0 is")
+    assert await speaker.before_ping_answer() == []
+    device = await world.open()
+    assert await device.connect("dev", clean_session=False) == Connack(session_present=True)
+    assert await payloads(device, 500) == [b"%d" % number for number in range(500)]
+    assert await device.before_ping_answer() == []
+
+
+async def test_nothing_acknowledged_is_lost_in_a_restart_and_nothing_is_heard_twice(
+    work: SqlWork, clock: SettableClock, ids: SeededIds
+) -> None:
+    first = World(work, clock, ids)
+    await first.start()
+    device = await first.client("dev", clean_session=False)
+    await device.subscribe(("a", 1))
+    speaker = await first.client("speaker")
+    await publish(speaker, "a", b"1", b"2")
+    assert await payloads(device, 2) == [b"1", b"2"]
+    assert await device.before_ping_answer() == []
+    await leave(first, device, "dev")
+    await publish(speaker, "a", b"3")
+    await first.stop()
+
+    second = World(work, clock, ids)
+    await second.start()
+    try:
+        await publish(await second.client("speaker"), "a", b"4")
+        device = await second.open()
+        assert await device.connect("dev", clean_session=False) == Connack(session_present=True)
+        assert await payloads(device, 2) == [b"3", b"4"]
+        assert await device.before_ping_answer() == []
+        await leave(second, device, "dev")
+        device = await second.client("dev", clean_session=False)
+        assert await device.before_ping_answer() == []
+    finally:
+        await second.stop()
+
+
+async def test_what_was_sent_and_not_acknowledged_comes_again_with_its_identifier_and_dup(world: World) -> None:
+    device = await world.client("dev", clean_session=False)
+    await device.subscribe(("a", 1))
+    await publish(await world.client("speaker"), "a", b"1")
+    message = await device.next()
+    assert message == Publish(topic="a", payload=b"1", qos=1, packet_id=1)
+    await leave(world, device, "dev")
+    device = await world.client("dev", clean_session=False)
+    assert await device.next() == Publish(topic="a", payload=b"1", qos=1, packet_id=1, duplicate=True)
+
+
+async def test_a_clean_session_forgets_subscriptions_and_queue(world: World) -> None:
+    device = await world.client("dev", clean_session=False)
+    await device.subscribe(("a", 1))
+    await leave(world, device, "dev")
+    speaker = await world.client("speaker")
+    await publish(speaker, "a", b"1")
+    device = await world.open()
+    assert await device.connect("dev", clean_session=True) == Connack(session_present=False)
+    await leave(world, device, "dev")
+    await publish(speaker, "a", b"2")
+    device = await world.open()
+    assert await device.connect("dev", clean_session=False) == Connack(session_present=False)
+    await publish(speaker, "a", b"3")
+    assert await device.before_ping_answer() == []
+
+
+async def test_an_unsubscribed_filter_is_forgotten_across_connections(world: World) -> None:
+    device = await world.client("dev", clean_session=False)
+    await device.subscribe(("a", 1), ("b", 1))
+    device.send(device.wire.unsubscribe("a"))
+    await device.next()
+    await leave(world, device, "dev")
+    await publish(await world.client("speaker"), "a", b"1")
+    await publish(await world.client("speaker"), "b", b"2")
+    device = await world.client("dev", clean_session=False)
+    assert await payloads(device, 1) == [b"2"]
+    assert await device.before_ping_answer() == []
+
+
+async def test_a_session_expires_an_hour_after_its_connection(world: World, clock: SettableClock) -> None:
+    device = await world.client("dev", clean_session=False)
+    await device.subscribe(("a", 1))
+    clock.advance(milliseconds=2 * HOUR_MS)
+    assert await world.broker.expire_sessions() == 0
+    await leave(world, device, "dev")
+    clock.advance(milliseconds=HOUR_MS - 1)
+    assert await world.broker.expire_sessions() == 0
+    clock.advance(milliseconds=1)
+    assert await world.broker.expire_sessions() == 1
+    device = await world.open()
+    assert await device.connect("dev", clean_session=False) == Connack(session_present=False)
+
+
+async def test_an_expired_session_is_not_resumed_even_before_the_sweep(world: World, clock: SettableClock) -> None:
+    await leave(world, await world.client("dev", clean_session=False), "dev")
+    clock.advance(milliseconds=HOUR_MS)
+    device = await world.open()
+    assert await device.connect("dev", clean_session=False) == Connack(session_present=False)
+
+
+async def test_a_queue_that_is_full_drops_what_comes_later(work: SqlWork, clock: SettableClock, ids: SeededIds) -> None:
+    limits = dataclasses.replace(GENEROUS, broker=BrokerLimits(queued_count_max=3, queued_size_bytes_max=100))
+    world = World(work, clock, ids, limits=limits)
+    await world.start()
+    try:
+        device = await world.client("dev", clean_session=False)
+        await device.subscribe(("a", 1))
+        await leave(world, device, "dev")
+        speaker = await world.client("speaker")
+        await publish(speaker, "a", b"1", bytes(200), b"2", b"3", b"4")
+        assert world.broker.dropped_count == 2
+        device = await world.client("dev", clean_session=False)
+        assert await payloads(device, 3) == [b"1", b"2", b"3"]
+        assert await device.before_ping_answer() == []
+        await publish(speaker, "a", b"5")
+        assert await payloads(device, 1) == [b"5"]
+    finally:
+        await world.stop()
+
+
+async def test_a_slow_acknowledger_gets_everything_in_its_window(work: SqlWork, clock: SettableClock, ids: SeededIds) -> None:
+    limits = dataclasses.replace(GENEROUS, broker=BrokerLimits(in_flight_count_max=2, pending_count_max=3))
+    world = World(work, clock, ids, limits=limits)
+    await world.start()
+    try:
+        device = await world.client("dev", clean_session=False)
+        await device.subscribe(("a", 1))
+        speaker = await world.client("speaker")
+        await publish(speaker, "a", *(b"%d" % number for number in range(50)))
+        assert len(await device.before_ping_answer()) == 2
+        device.send(b"\x40\x02\x00\x01", b"\x40\x02\x00\x02")
+        assert await payloads(device, 48) == [b"%d" % number for number in range(2, 50)]
+        assert await device.before_ping_answer() == []
+    finally:
+        await world.stop()
+
+
+async def test_a_notice_from_the_outbox_is_heard_by_subscribers_and_kept_for_who_is_away(world: World) -> None:
+    topic = "$aws/things/dev/jobs/notify-next"
+    device = await world.client("dev", clean_session=False)
+    await device.subscribe((topic, 1))
+    here = await world.client("here")
+    await here.subscribe(("$aws/things/+/jobs/notify-next", 0))
+    await leave(world, device, "dev")
+    await world.broker.deliver(Notice(account=ACCOUNT, topic=topic, payload=b"{}"))
+    assert await here.next() == Publish(topic=topic, payload=b"{}")
+    device = await world.client("dev", clean_session=False)
+    assert await payloads(device, 1) == [b"{}"]
+
+
+async def test_a_retained_message_survives_a_restart(work: SqlWork, clock: SettableClock, ids: SeededIds) -> None:
+    first = World(work, clock, ids)
+    await first.start()
+    speaker = await first.client("speaker")
+    speaker.publish("kept", b"1", qos=1, retain=True)
+    assert await speaker.next() == Puback(packet_id=1)
+    await first.stop()
+    second = World(work, clock, ids)
+    await second.start()
+    try:
+        listener = await second.client("listener")
+        await listener.subscribe(("kept", 1))
+        assert await listener.next() == Publish(topic="kept", payload=b"1", qos=1, retain=True, packet_id=1)
+    finally:
+        await second.stop()
