@@ -12,6 +12,7 @@ from overair.server.objects.contents import ContentStore
 from overair.server.objects.model import Versioning
 from overair.server.objects.service import ObjectsService
 from overair.server.objects.store import SqlObjectStore
+from overair.server.objects.upload_store import SqlUploadStore
 from overair.server.storage.work import SqlWork
 
 BUCKET = "firmware"
@@ -26,7 +27,7 @@ def contents(tmp_path: Path, clock: SettableClock, ids: SeededIds) -> Iterator[C
 
 @pytest.fixture
 def objects(clock: SettableClock, ids: SeededIds) -> ObjectsService:
-    return ObjectsService(SqlObjectStore(), clock=clock, ids=ids)
+    return ObjectsService(SqlObjectStore(), SqlUploadStore(), clock=clock, ids=ids)
 
 
 @pytest.fixture

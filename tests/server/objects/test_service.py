@@ -11,6 +11,8 @@ from overair.basics.ids import AccountId
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.model import Conditions, DeleteMarker, Properties, Versioning
 from overair.server.objects.service import ObjectsService
+from overair.server.objects.store import SqlObjectStore
+from overair.server.objects.upload_store import SqlUploadStore
 from overair.server.storage.work import SqlWork
 
 
@@ -158,7 +160,6 @@ def test_another_account_sees_no_bucket(work, objects, bucket, put) -> None:
 
 
 def test_who_holds_copies_hears_of_a_version_that_goes(work, place, clock, ids, contents: ContentStore) -> None:
-    from overair.server.objects.store import SqlObjectStore
 
     gone = []
 
@@ -166,7 +167,7 @@ def test_who_holds_copies_hears_of_a_version_that_goes(work, place, clock, ids, 
         def object_gone(self, tx, version) -> None:
             gone.append(version.version_id)
 
-    objects = ObjectsService(SqlObjectStore(), clock=clock, ids=ids, when_gone=(Listener(),))
+    objects = ObjectsService(SqlObjectStore(), SqlUploadStore(), clock=clock, ids=ids, when_gone=(Listener(),))
     work.run_blocking(lambda tx: objects.create_bucket(tx, place, "abc", versioning=Versioning.ENABLED))
     stored = contents.store_blocking([b"1"])
     version = work.run_blocking(lambda tx: objects.put(tx, place, "abc", "a", stored))

@@ -87,8 +87,7 @@ class Properties:
     content_disposition: str | None = None
     content_encoding: str | None = None
     content_language: str | None = None
-    expires: str | None = None
-    """As the writer spelt it: an HTTP date, usually."""
+    expires: Instant | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The ``x-amz-meta-`` headers by lower-case name."""
     tags: Mapping[str, str] = field(default_factory=dict)

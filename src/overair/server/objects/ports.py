@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from overair.basics.ids import AccountId, BucketName, ObjectKey, VersionId
 from overair.basics.work import Tx
 from overair.server.objects.model import AnyVersion, Bucket, ContentId, Properties, UploadId, Versioning
 from overair.server.objects.upload_model import Part, Upload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a list goes on: keys from ``at_least`` on; above ``after``, or of ``after`` itself what comes behind ``tie``."""
+
+    at_least: str = ""
+    after: str | None = None
+    tie: int | str | None = None
+    """A version's sequence (the next are lower) or an upload's id (the next are higher)."""
 
 
 class ObjectStore(Protocol):
@@ -40,27 +51,19 @@ class ObjectStore(Protocol):
     def delete(self, tx: Tx, version: AnyVersion) -> None: ...
 
     def current_objects(
-        self, tx: Tx, account: AccountId, bucket: BucketName, *, at_least: str, below: str | None, limit: int
+        self, tx: Tx, account: AccountId, bucket: BucketName, *, at: Position, below: str | None, limit: int
     ) -> Sequence[AnyVersion]:
-        """Latest versions that aren't markers, by key; ``at_least`` ≤ key < ``below``."""
+        """Latest versions that aren't markers, by key, from a position on and below a key."""
         ...
 
     def all_versions(
-        self,
-        tx: Tx,
-        account: AccountId,
-        bucket: BucketName,
-        *,
-        at_least: str,
-        sequence_below: int | None,
-        below: str | None,
-        limit: int,
+        self, tx: Tx, account: AccountId, bucket: BucketName, *, at: Position, below: str | None, limit: int
     ) -> Sequence[AnyVersion]:
-        """By key, each key's newest first; of the key ``at_least`` itself only sequences below ``sequence_below``."""
+        """By key, each key's newest first."""
         ...
 
     def named_contents(self, tx: Tx, contents: Sequence[ContentId]) -> set[ContentId]:
-        """Those among ``contents`` that a version or a part of an upload names, in whatever account."""
+        """Those among ``contents`` that a version names, in whatever account."""
         ...
 
 
@@ -70,17 +73,9 @@ class UploadStore(Protocol):
     def add_upload(self, tx: Tx, upload: Upload) -> None: ...
     def upload(self, tx: Tx, account: AccountId, upload_id: UploadId) -> Upload | None: ...
     def uploads(
-        self,
-        tx: Tx,
-        account: AccountId,
-        bucket: BucketName,
-        *,
-        at_least: str,
-        upload_after: str | None,
-        below: str | None,
-        limit: int,
+        self, tx: Tx, account: AccountId, bucket: BucketName, *, at: Position, below: str | None, limit: int
     ) -> Sequence[Upload]:
-        """By key and upload id; of the key ``at_least`` itself only ids above ``upload_after``."""
+        """By key and upload id."""
         ...
 
     def delete_upload(self, tx: Tx, account: AccountId, upload_id: UploadId) -> None:
@@ -92,3 +87,11 @@ class UploadStore(Protocol):
         ...
 
     def parts(self, tx: Tx, account: AccountId, upload_id: UploadId, *, after: int, limit: int) -> Sequence[Part]: ...
+
+    def delete_uploads(self, tx: Tx, account: AccountId, bucket: BucketName) -> None:
+        """All of a bucket, with their parts."""
+        ...
+
+    def named_contents(self, tx: Tx, contents: Sequence[ContentId]) -> set[ContentId]:
+        """Those among ``contents`` that a part names, in whatever account."""
+        ...

@@ -29,7 +29,7 @@ from overair.server.objects.model import (
     check_metadata,
     check_tags,
 )
-from overair.server.objects.ports import ObjectStore
+from overair.server.objects.ports import ObjectStore, UploadStore
 
 __all__ = ["ObjectGone", "ObjectsService"]
 
@@ -46,8 +46,17 @@ class ObjectGone(Protocol):
 class ObjectsService:
     """One account's buckets at a time; a bucket's name means nothing in another account."""
 
-    def __init__(self, store: ObjectStore, *, clock: Clock, ids: IdSource, when_gone: tuple[ObjectGone, ...] = ()) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        uploads: UploadStore,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        when_gone: tuple[ObjectGone, ...] = (),
+    ) -> None:
         self._store = store
+        self._uploads = uploads
         self._clock = clock
         self._ids = ids
         self._when_gone = when_gone
@@ -110,6 +119,7 @@ class ObjectsService:
                 subject="bucket-not-empty",
                 details={"BucketName": name},
             )
+        self._uploads.delete_uploads(tx, place.account, bucket.name)
         self._store.delete_bucket(tx, place.account, bucket.name)
 
     def set_versioning(self, tx: Tx, place: Place, name: str, versioning: Versioning) -> None:

@@ -1,4 +1,4 @@
-"""Buckets, versions, uploads and parts in the records."""
+"""Buckets and versions in the records."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sqlalchemy import (
     BindParameter,
     Boolean,
     Column,
+    ColumnElement,
     Index,
-    Integer,
     String,
     Table,
     Text,
@@ -37,14 +37,13 @@ from overair.server.objects.model import (
     DeleteMarker,
     ObjectVersion,
     Properties,
-    UploadId,
     Versioning,
 )
-from overair.server.objects.upload_model import Part, Upload
+from overair.server.objects.ports import Position
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
 
-_CONTENT_ID_LENGTH: Final = 66
+CONTENT_ID_LENGTH: Final = 66
 
 buckets = Table(
     "objects_buckets",
@@ -68,40 +67,12 @@ versions = Table(
     Column("is_latest", Boolean, nullable=False),
     instant_column("modified"),
     # A delete marker has none of what follows.
-    Column("content_id", String(_CONTENT_ID_LENGTH)),
+    Column("content_id", String(CONTENT_ID_LENGTH)),
     Column("size_bytes", BigInteger),
     Column("etag", String(40)),
     Column("properties", Text),
     UniqueConstraint("account", "bucket", "key", "sequence"),
     Index(None, "account", "bucket", "is_latest", "key"),
-    Index(None, "content_id"),
-)
-
-uploads = Table(
-    "objects_uploads",
-    metadata,
-    account_column(),
-    Column("upload_id", String(64), primary_key=True),
-    Column("bucket", String(63), nullable=False),
-    Column("key", String(1024), nullable=False),
-    instant_column("initiated"),
-    Column("properties", Text, nullable=False),
-    Column("checksum_algorithm", String(16)),
-    Column("checksum_type", String(16)),
-    Index(None, "account", "bucket", "key", "upload_id"),
-)
-
-parts = Table(
-    "objects_parts",
-    metadata,
-    account_column(),
-    Column("upload_id", String(64), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("content_id", String(_CONTENT_ID_LENGTH), nullable=False),
-    Column("size_bytes", BigInteger, nullable=False),
-    Column("md5_hex", String(32), nullable=False),
-    instant_column("modified"),
-    Column("checksums", Text, nullable=False),
     Index(None, "content_id"),
 )
 
@@ -129,7 +100,7 @@ _set_latest = HotStatement(
 
 
 class SqlObjectStore:
-    """``ports.ObjectStore`` and ``ports.UploadStore`` over SQL."""
+    """``ports.ObjectStore`` over SQL."""
 
     # Buckets ----------------------------------------------------------------------------------------------------------
 
@@ -167,9 +138,6 @@ class SqlObjectStore:
         sql(tx).execute(update(buckets).where(buckets.c.account == account, buckets.c.name == name).values(policy=policy))
 
     def delete_bucket(self, tx: Tx, account: AccountId, name: BucketName) -> None:
-        of_bucket = select(uploads.c.upload_id).where(uploads.c.account == account, uploads.c.bucket == name)
-        sql(tx).execute(delete(parts).where(parts.c.account == account, parts.c.upload_id.in_(of_bucket)))
-        sql(tx).execute(delete(uploads).where(uploads.c.account == account, uploads.c.bucket == name))
         sql(tx).execute(delete(buckets).where(buckets.c.account == account, buckets.c.name == name))
 
     def is_empty(self, tx: Tx, account: AccountId, name: BucketName) -> bool:
@@ -201,7 +169,7 @@ class SqlObjectStore:
                 "content_id": version.content_id,
                 "size_bytes": version.size_bytes,
                 "etag": version.etag,
-                "properties": _properties_text(version.properties),
+                "properties": properties_text(version.properties),
             }
         _add_version.run(
             tx,
@@ -226,136 +194,40 @@ class SqlObjectStore:
         )
 
     def set_properties(self, tx: Tx, version: AnyVersion, properties: Properties) -> None:
-        sql(tx).execute(update(versions).where(_is(version)).values(properties=_properties_text(properties)))
+        sql(tx).execute(update(versions).where(_is(version)).values(properties=properties_text(properties)))
 
     def delete(self, tx: Tx, version: AnyVersion) -> None:
         sql(tx).execute(delete(versions).where(_is(version)))
 
     def current_objects(
-        self, tx: Tx, account: AccountId, bucket: BucketName, *, at_least: str, below: str | None, limit: int
+        self, tx: Tx, account: AccountId, bucket: BucketName, *, at: Position, below: str | None, limit: int
     ) -> Sequence[AnyVersion]:
-        statement = select(*versions.c).where(
-            versions.c.account == account,
-            versions.c.bucket == bucket,
-            versions.c.is_latest.is_(True),
-            versions.c.content_id.is_not(None),
-            versions.c.key >= at_least,
+        statement = (
+            select(*versions.c)
+            .where(versions.c.account == account, versions.c.bucket == bucket)
+            .where(versions.c.is_latest.is_(True), versions.c.content_id.is_not(None))
+            .where(*within(versions.c.key, at, below))
+            .order_by(versions.c.key)
+            .limit(limit)
         )
-        if below is not None:
-            statement = statement.where(versions.c.key < below)
-        return [_any_version(row) for row in sql(tx).execute(statement.order_by(versions.c.key).limit(limit))]
+        return [_any_version(row) for row in sql(tx).execute(statement)]
 
     def all_versions(
-        self,
-        tx: Tx,
-        account: AccountId,
-        bucket: BucketName,
-        *,
-        at_least: str,
-        sequence_below: int | None,
-        below: str | None,
-        limit: int,
+        self, tx: Tx, account: AccountId, bucket: BucketName, *, at: Position, below: str | None, limit: int
     ) -> Sequence[AnyVersion]:
-        statement = select(*versions.c).where(versions.c.account == account, versions.c.bucket == bucket)
-        statement = statement.where(versions.c.key >= at_least)
-        if sequence_below is not None:
-            statement = statement.where(or_(versions.c.key > at_least, versions.c.sequence < sequence_below))
-        if below is not None:
-            statement = statement.where(versions.c.key < below)
-        statement = statement.order_by(versions.c.key, versions.c.sequence.desc()).limit(limit)
+        behind = None if at.tie is None else versions.c.sequence < at.tie
+        statement = (
+            select(*versions.c)
+            .where(versions.c.account == account, versions.c.bucket == bucket)
+            .where(*within(versions.c.key, at, below, behind))
+            .order_by(versions.c.key, versions.c.sequence.desc())
+            .limit(limit)
+        )
         return [_any_version(row) for row in sql(tx).execute(statement)]
 
     def named_contents(self, tx: Tx, contents: Sequence[ContentId]) -> set[ContentId]:
-        named: set[ContentId] = set()
-        for table in (versions, parts):
-            rows = sql(tx).execute(select(table.c.content_id).where(table.c.content_id.in_(contents)).distinct())
-            named.update(ContentId(row.content_id) for row in rows)
-        return named
-
-    # Uploads ----------------------------------------------------------------------------------------------------------
-
-    def add_upload(self, tx: Tx, upload: Upload) -> None:
-        sql(tx).execute(
-            insert(uploads).values(
-                account=upload.account,
-                upload_id=upload.upload_id,
-                bucket=upload.bucket,
-                key=upload.key,
-                initiated=upload.initiated,
-                properties=_properties_text(upload.properties),
-                checksum_algorithm=upload.checksum_algorithm,
-                checksum_type=upload.checksum_type.value if upload.checksum_type else None,
-            )
-        )
-
-    def upload(self, tx: Tx, account: AccountId, upload_id: UploadId) -> Upload | None:
-        row = (
-            sql(tx)
-            .execute(select(*uploads.c).where(uploads.c.account == account, uploads.c.upload_id == upload_id))
-            .one_or_none()
-        )
-        return None if row is None else _upload(row)
-
-    def uploads(
-        self,
-        tx: Tx,
-        account: AccountId,
-        bucket: BucketName,
-        *,
-        at_least: str,
-        upload_after: str | None,
-        below: str | None,
-        limit: int,
-    ) -> Sequence[Upload]:
-        statement = select(*uploads.c).where(
-            uploads.c.account == account, uploads.c.bucket == bucket, uploads.c.key >= at_least
-        )
-        if upload_after is not None:
-            statement = statement.where(or_(uploads.c.key > at_least, uploads.c.upload_id > upload_after))
-        if below is not None:
-            statement = statement.where(uploads.c.key < below)
-        statement = statement.order_by(uploads.c.key, uploads.c.upload_id).limit(limit)
-        return [_upload(row) for row in sql(tx).execute(statement)]
-
-    def delete_upload(self, tx: Tx, account: AccountId, upload_id: UploadId) -> None:
-        sql(tx).execute(delete(parts).where(parts.c.account == account, parts.c.upload_id == upload_id))
-        sql(tx).execute(delete(uploads).where(uploads.c.account == account, uploads.c.upload_id == upload_id))
-
-    def put_part(self, tx: Tx, account: AccountId, upload_id: UploadId, part: Part) -> None:
-        sql(tx).execute(
-            delete(parts).where(parts.c.account == account, parts.c.upload_id == upload_id, parts.c.number == part.number)
-        )
-        sql(tx).execute(
-            insert(parts).values(
-                account=account,
-                upload_id=upload_id,
-                number=part.number,
-                content_id=part.content_id,
-                size_bytes=part.size_bytes,
-                md5_hex=part.md5_hex,
-                modified=part.modified,
-                checksums=msgspec.json.encode(part.checksums).decode(),
-            )
-        )
-
-    def parts(self, tx: Tx, account: AccountId, upload_id: UploadId, *, after: int, limit: int) -> Sequence[Part]:
-        rows = sql(tx).execute(
-            select(*parts.c)
-            .where(parts.c.account == account, parts.c.upload_id == upload_id, parts.c.number > after)
-            .order_by(parts.c.number)
-            .limit(limit)
-        )
-        return [
-            Part(
-                number=row.number,
-                content_id=ContentId(row.content_id),
-                size_bytes=row.size_bytes,
-                md5_hex=row.md5_hex,
-                modified=Instant(row.modified),
-                checksums=msgspec.json.decode(row.checksums, type=dict[str, str]),
-            )
-            for row in rows
-        ]
+        rows = sql(tx).execute(select(versions.c.content_id).where(versions.c.content_id.in_(contents)).distinct())
+        return {ContentId(row.content_id) for row in rows}
 
 
 def _is(version: AnyVersion) -> Any:
@@ -393,20 +265,7 @@ def _any_version(row: Any) -> AnyVersion:
     if content_id is None:
         return DeleteMarker(**shared)
     return ObjectVersion(
-        **shared, content_id=ContentId(content_id), size_bytes=size_bytes, etag=etag, properties=_properties(properties)
-    )
-
-
-def _upload(row: Any) -> Upload:
-    return Upload(
-        account=AccountId(row.account),
-        bucket=BucketName(row.bucket),
-        key=ObjectKey(row.key),
-        upload_id=UploadId(row.upload_id),
-        initiated=Instant(row.initiated),
-        properties=_properties(row.properties),
-        checksum_algorithm=row.checksum_algorithm,
-        checksum_type=ChecksumType(row.checksum_type) if row.checksum_type else None,
+        **shared, content_id=ContentId(content_id), size_bytes=size_bytes, etag=etag, properties=read_properties(properties)
     )
 
 
@@ -414,7 +273,7 @@ _DEFAULT_PROPERTIES: Final = Properties()
 _encoder: Final = msgspec.json.Encoder()
 
 
-def _properties_text(properties: Properties) -> str:
+def properties_text(properties: Properties) -> str:
     """Only what differs from the default, so that most rows stay short."""
     content = {
         name: getattr(properties, name)
@@ -424,8 +283,18 @@ def _properties_text(properties: Properties) -> str:
     return _encoder.encode(content).decode()
 
 
-def _properties(text: str) -> Properties:
+def read_properties(text: str) -> Properties:
     content = msgspec.json.decode(text)
     if "checksum_type" in content:
         content["checksum_type"] = ChecksumType(content["checksum_type"])
     return Properties(**content)
+
+
+def within(key: Column[str], at: Position, below: str | None, behind: ColumnElement[bool] | None = None) -> list[Any]:
+    """The conditions of a list's page."""
+    conditions: list[Any] = [key >= at.at_least]
+    if at.after is not None:
+        conditions.append(key > at.after if behind is None else or_(key > at.after, and_(key == at.after, behind)))
+    if below is not None:
+        conditions.append(key < below)
+    return conditions
