@@ -10,8 +10,8 @@ import pytest
 from overair.basics.clock import SettableClock
 from overair.basics.ids import SeededIds
 from overair.basics.work import Notice
-from overair.server.broker.model import BrokerLimits
 from overair.server.gateway.limits import GENEROUS
+from overair.server.gateway.model import BrokerLimits
 from overair.server.storage.work import SqlWork
 from overair.wire.mqtt.packets import Connack, Puback, Publish
 from tests.support.gateway_world import ACCOUNT, Client, World

@@ -9,8 +9,8 @@ import msgspec
 
 from overair.basics.clock import Clock, Instant
 from overair.basics.ids import AccountId, ClientId, IdSource
-from overair.server.broker.model import DisconnectReason, Link, Message
 from overair.server.broker.sessions import SessionRecord
+from overair.server.gateway.model import DisconnectReason, Link, Message
 
 VERSION_KEPT_MS: Final = 3_600_000
 """A client that was away for longer begins again at version 0."""

@@ -17,9 +17,10 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.errors import LimitExceeded, OverairError
 from overair.basics.ids import AccountId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
-from overair.server.broker.model import DisconnectReason, Link, Message, QueuedMessage, RetainedMessage, StoredSession
+from overair.server.broker.model import QueuedMessage, RetainedMessage, StoredSession
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionRecord
+from overair.server.gateway.model import DisconnectReason, Link, Message
 from overair.wire.topics import SubscriptionTrie
 
 __all__ = ["Broker", "SessionRecord"]
@@ -114,14 +115,12 @@ class Broker:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
-    async def attach(
-        self, account: AccountId, client_id: ClientId, *, clean_session: bool, link: Link
-    ) -> tuple[SessionRecord, bool]:
+    async def attach(self, link: Link, *, clean_session: bool) -> tuple[SessionRecord, bool]:
         """A client has connected: (its session, whether it existed). A live connection with the same id is closed first.
 
         Nothing is delivered before ``begin``. If another connection takes the id over meanwhile, ``link.close`` was called.
         """
-        key = (account, client_id)
+        account, client_id = key = (link.account, link.client_id)
         record = self._sessions.get(key)
         if record is not None and record.link is not None:
             record.link.close(DisconnectReason.DUPLICATE_CLIENTID)
@@ -142,9 +141,10 @@ class Broker:
             await self._work.run(self._take_up(account, client_id, forget=old is not None, keep=record.persistent))
         return record, present
 
-    def begin(self, record: SessionRecord, link: Link) -> None:
+    def begin(self, link: Link) -> None:
         """CONNACK is written: send again what is unacknowledged, then what waits in the store."""
-        if record.link is not link:
+        record = self._held_by(link)
+        if record is None:
             return
         record.ready = True
         if not record.persistent:
@@ -165,9 +165,10 @@ class Broker:
         else:
             record.behind = False
 
-    def detach(self, record: SessionRecord, link: Link, reason: DisconnectReason, will: Message | None) -> None:
+    def detach(self, link: Link, reason: DisconnectReason, will: Message | None) -> None:
         """A connection has ended. ``will`` is what is to be published for it, already judged by its policy."""
-        if record.link is not link:
+        record = self._held_by(link)
+        if record is None:
             return
         record.link, record.ready = None, False
         if record.persistent:
@@ -181,8 +182,11 @@ class Broker:
         if will is not None:
             self.publish_soon(record.account, will)
 
-    def narrowed(self, record: SessionRecord, link: Link) -> None:
+    def narrowed(self, link: Link) -> None:
         """The connection's policy has changed: what waits for it and may no longer be received is dropped."""
+        record = self._held_by(link)
+        if record is None:
+            return
         topics = {topic for topic in record.session.pending_topics() if not link.accepts(topic, None)}
         if topics:
             for token in record.session.filter_pending(topics):
@@ -190,8 +194,11 @@ class Broker:
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    def subscribe(self, record: SessionRecord, filters: Sequence[tuple[str, int]]) -> Awaitable[None] | None:
+    def subscribe(self, link: Link, filters: Sequence[tuple[str, int]]) -> Awaitable[None] | None:
         """Hold subscriptions, each with the QoS it was granted."""
+        record = self._held_by(link)
+        if record is None:
+            return None
         trie = self._trie(record.account)
         for topic_filter, qos in filters:
             trie.add(topic_filter, record, (topic_filter, qos))
@@ -201,8 +208,11 @@ class Broker:
         kept = tuple(filters)
         return self._work.run(lambda tx: self._store.subscribe(tx, record.account, record.client_id, kept))
 
-    def unsubscribe(self, record: SessionRecord, filters: Sequence[str]) -> Awaitable[None] | None:
+    def unsubscribe(self, link: Link, filters: Sequence[str]) -> Awaitable[None] | None:
         """Forget subscriptions; those that aren't held have no effect."""
+        record = self._held_by(link)
+        if record is None:
+            return None
         trie = self._trie(record.account)
         for topic_filter in filters:
             record.session.subscriptions.pop(topic_filter, None)
@@ -223,15 +233,16 @@ class Broker:
         """Whether something is retained for exactly this topic."""
         return topic in self._retained.get(account, ())
 
-    async def send_retained(self, record: SessionRecord, link: Link, filters: Sequence[tuple[str, int]]) -> None:
+    async def send_retained(self, link: Link, filters: Sequence[tuple[str, int]]) -> None:
         """Deliver what is retained on new subscriptions that name one topic exactly (wire reference §8.3)."""
         for topic, qos in filters:
             try:
-                message = await self.retained(record.account, topic)
+                message = await self.retained(link.account, topic)
             except OverairError as error:
                 logger.warning("a retained message can't be read now", topic=topic, error=str(error))
                 return
-            if message is None or record.link is not link or not link.accepts(topic, topic):
+            record = self._held_by(link)
+            if message is None or record is None or not link.accepts(topic, topic):
                 continue
             if min(qos, message.qos) == 0:
                 link.send(topic, message.payload, retain=True)
@@ -277,8 +288,11 @@ class Broker:
         if pending is not None:
             await pending
 
-    def acknowledged(self, record: SessionRecord, token: int | None) -> None:
+    def acknowledged(self, link: Link, token: int | None) -> None:
         """The client has acknowledged a delivery."""
+        record = self._held_by(link)
+        if record is None:
+            return
         self._settle(record, token)
         if record.behind and record.session.undelivered_count < LOAD_COUNT // 2:
             self._start_loading(record)
@@ -435,6 +449,11 @@ class Broker:
                     return
         finally:
             self._flushing = False
+
+    def _held_by(self, link: Link) -> SessionRecord | None:
+        """The session of a connection; None once another connection has taken it."""
+        record = self._sessions.get((link.account, link.client_id))
+        return record if record is not None and record.link is link else None
 
     # -- small parts --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, ClientId
-from overair.server.broker.model import BrokerLimits, Link
+from overair.server.gateway.model import BrokerLimits, Link
 from overair.wire.mqtt.session import Mode, ServerSession, SessionLimits
 
 LimitsFor = Callable[[AccountId], BrokerLimits]

@@ -12,12 +12,11 @@ import structlog
 from overair.basics.arn import Place
 from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId, CertificateId, ClientId
-from overair.server.broker.model import DisconnectReason, Message
-from overair.server.broker.service import SessionRecord
 from overair.server.gateway.answers import AnswerQueue, Slot
 from overair.server.gateway.authority import DeviceIdentity, Refusal
 from overair.server.gateway.handlers import Replies, Reply
 from overair.server.gateway.limits import BEFORE_CONNECT_SIZE_BYTES_MAX, BEFORE_CONNECT_TIMEOUT_S, GatewayLimits
+from overair.server.gateway.model import DisconnectReason, HeldSession, Message
 from overair.server.gateway.output import Output
 from overair.server.gateway.rights import Refused, Rights, will_refusal
 from overair.wire.mqtt.decoder import Decoder, DecoderLimits, Receiver
@@ -72,7 +71,7 @@ class _Live:
 
     __slots__ = ("limits", "record", "rights")
 
-    def __init__(self, record: SessionRecord, rights: Rights, limits: GatewayLimits) -> None:
+    def __init__(self, record: HeldSession, rights: Rights, limits: GatewayLimits) -> None:
         self.record = record
         self.rights = rights
         self.limits = limits
@@ -277,16 +276,14 @@ class DeviceConnection(asyncio.Protocol):
         self._gateway.admitted(self)
         changed = self._gateway.verdicts_changed
         try:
-            record, present = await self._gateway.broker.attach(
-                self.account, self.client_id, clean_session=packet.clean_session, link=self
-            )
+            record, present = await self._gateway.broker.attach(self, clean_session=packet.clean_session)
         except OverairError as error:
             self.write(encode_connack(SERVER_UNAVAILABLE))
             self._refuse(f"the session can't be taken up: {error}", DisconnectReason.SERVER_ERROR)
             return
         if self.is_closed:
             # Closed while the session was taken up; unless another connection has it by now, nobody has it.
-            self._gateway.broker.detach(record, self, DisconnectReason.CONNECTION_LOST, None)
+            self._gateway.broker.detach(self, DisconnectReason.CONNECTION_LOST, None)
             return
         rights = Rights(policy=verdict.policy, limits=limits, topics=self._gateway.topics, session=record.session)
         self._live = _Live(record, rights, limits)
@@ -303,7 +300,7 @@ class DeviceConnection(asyncio.Protocol):
         self._heard_s = self._loop.time()
         self._gateway.watch(self, self.deadline_s())
         self.write(encode_connack(ACCEPTED, session_present=present))
-        self._gateway.broker.begin(self._live.record, self)
+        self._gateway.broker.begin(self)
         self._go_on()
 
     def _grounds_to_refuse(self, verdict: DeviceIdentity) -> str | None:
@@ -413,25 +410,23 @@ class DeviceConnection(asyncio.Protocol):
         assert live is not None
         codes = live.rights.judge_filters(packet.filters)
         granted = [(name, code) for (name, _), code in zip(packet.filters, codes, strict=True) if code < 0x80]
-        pending = broker.subscribe(live.record, granted) if granted else None
+        pending = broker.subscribe(self, granted) if granted else None
         retained = [(name, qos) for name, qos in granted if broker.has_retained(self.account, name)]
         slot = self._answers.reserve(encode_suback(packet.packet_id, codes), 0)
         if pending is None and not retained:
             self._fill(slot, ())
         else:
-            self._gateway.spawn(self._subscribed(slot, pending, retained, live.record))
+            self._gateway.spawn(self._subscribed(slot, pending, retained))
 
-    async def _subscribed(
-        self, slot: Slot, pending: Awaitable[None] | None, retained: Sequence[tuple[str, int]], record: SessionRecord
-    ) -> None:
+    async def _subscribed(self, slot: Slot, pending: Awaitable[None] | None, retained: Sequence[tuple[str, int]]) -> None:
         await self._answer(slot, _no_replies(pending), "SUBSCRIBE")
         if not self.is_closed:
-            await self._gateway.broker.send_retained(record, self, retained)
+            await self._gateway.broker.send_retained(self, retained)
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         live = self._live
         assert live is not None
-        pending = self._gateway.broker.unsubscribe(live.record, packet.filters)
+        pending = self._gateway.broker.unsubscribe(self, packet.filters)
         live.rights.subscriptions_changed(packet.filters)
         slot = self._answers.reserve(encode(Unsuback(packet_id=packet.packet_id)), 0)
         if pending is None:
@@ -446,7 +441,7 @@ class DeviceConnection(asyncio.Protocol):
         if more:
             self.write(more)
         if token is not None or record.behind:
-            self._gateway.broker.acknowledged(record, token)
+            self._gateway.broker.acknowledged(self, token)
 
     def _ping(self, _: Pingreq) -> None:
         self.write(PINGRESP_BYTES)
@@ -466,7 +461,7 @@ class DeviceConnection(asyncio.Protocol):
         self._live.rights.renew(verdict.policy)
         if self._will is not None and will_refusal(self._will, verdict.policy) is not None:
             self._will = None
-        self._gateway.broker.narrowed(self._live.record, self)
+        self._gateway.broker.narrowed(self)
 
     # -- what the broker asks (broker.model.Link) -------------------------------------------------------------------------
 
@@ -507,7 +502,7 @@ class DeviceConnection(asyncio.Protocol):
             message = None
             if will is not None and reason is not DisconnectReason.CLIENT_INITIATED_DISCONNECT:
                 message = Message(topic=will.topic, payload=will.payload, qos=min(will.qos, 1), retain=will.retain)
-            self._gateway.broker.detach(live.record, self, reason, message)
+            self._gateway.broker.detach(self, reason, message)
         if self._transport is not None and self._out is not None:
             self._out.flush()
             # A peer that doesn't read would keep us waiting for ever.

@@ -9,14 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from overair.server.broker.model import BrokerLimits
-
 BEFORE_CONNECT_TIMEOUT_S: Final = 10
 """From the end of the handshake to a whole CONNECT."""
 BEFORE_CONNECT_SIZE_BYTES_MAX: Final = 16 * 1024
 """Buffered before CONNECT is accepted, beside the CONNECT itself."""
 ROUTES_COUNT_MAX: Final = 256
 """Topics of one connection whose verdicts are remembered until its policy or its subscriptions change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLimits:
+    """Bounds on what the broker keeps for one account."""
+
+    session_expiry_ms: int = 3_600_000
+    """How long a persistent session outlives its connection."""
+    in_flight_count_max: int = 100
+    pending_count_max: int = 1000
+    pending_size_bytes_max: int = 8 * 1024 * 1024
+    queued_count_max: int = 10_000
+    """Of QoS 1 messages stored for one persistent session; later ones are dropped and counted."""
+    queued_size_bytes_max: int = 64 * 1024 * 1024
+    retained_count_max: int = 500_000
+    """Of an account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

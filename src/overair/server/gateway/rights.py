@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from overair.server.broker.model import DisconnectReason
 from overair.server.gateway.authority import DevicePolicy
 from overair.server.gateway.handlers import TopicHandler
 from overair.server.gateway.limits import ROUTES_COUNT_MAX, GatewayLimits
+from overair.server.gateway.model import DisconnectReason
 from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.wire.mqtt.packets import SUBSCRIPTION_REFUSED, Publish, Will, encode_text
 from overair.wire.mqtt.session import ServerSession

@@ -10,11 +10,10 @@ import structlog
 
 from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId, CertificateId
-from overair.server.broker.model import DisconnectReason
-from overair.server.broker.service import Broker
 from overair.server.gateway.authority import DeviceAuthority, DeviceIdentity, Refusal
 from overair.server.gateway.connection import DeviceConnection
 from overair.server.gateway.limits import GatewayLimits
+from overair.server.gateway.model import DisconnectReason, SessionKeeper
 from overair.server.gateway.reserved_topics import ReservedTopics
 
 RECONSIDERED_AT_ONCE_MAX = 32
@@ -32,7 +31,7 @@ class Gateway:
         self,
         *,
         authority: DeviceAuthority,
-        broker: Broker,
+        broker: SessionKeeper,
         topics: ReservedTopics,
         limits_for: Callable[[AccountId], GatewayLimits],
     ) -> None:
