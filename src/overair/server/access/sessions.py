@@ -65,7 +65,7 @@ class Sessions:
         """Take on a role of the caller's account.
 
         The role's trust policy must name the caller, or the account together with a policy of the caller's that allows
-        ``sts:AssumeRole``; the account's root can't take on roles.
+        ``sts:AssumeRole``. The account's root counts as allowed by itself, so that the first operator can take on what he made.
 
         Raises:
             InvalidRequest: session name, duration (subject ``sts-input``) or policy (``policy``).
@@ -116,12 +116,12 @@ class Sessions:
         is_ours = arn.service == "iam" and arn.account == caller.account and arn.kind == "role"
         role = self._store.find_role(tx, caller.account, arn.name.rpartition("/")[2]) if is_ours else None
         refusal = denied(caller.principal_arn, "sts:AssumeRole", role_arn, Decision.IMPLICIT_DENY)
-        key = principal_of(caller)
-        if role is None or role.arn != role_arn or key is None:
+        if role is None or role.arn != role_arn:
             raise refusal
+        key = principal_of(caller)
         extra = {} if external_id is None else {"sts:ExternalId": external_id}
         question = Question(action="sts:AssumeRole", resource=role.arn, context=context_of({**caller.context, **extra}))
-        own = self._grants.of(tx, key).decide(question)
+        own = Decision.ALLOW if key is None else self._grants.of(tx, key).decide(question)
         trust = [compiled(role.trust_document, Kind.TRUST)]
         principal = as_principal(caller)
         direct = evaluate_for(trust, question, principal)

@@ -1,0 +1,1 @@
+"""What operators did: one row for each change, written with the change itself."""

@@ -1,0 +1,87 @@
+"""Writing each change down with the change itself, and reading it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+from overair.basics.clock import Clock, Instant
+from overair.basics.ids import AccountId, IdSource
+from overair.basics.work import Tx, Work
+from overair.server.audit.model import AuditRecord
+from overair.server.aws_protocol.authentication import current_operation
+
+T = TypeVar("T")
+
+PAGE_MAX: Final = 1000
+RESOURCE_LENGTH_MAX: Final = 2048
+
+
+class AuditStore(Protocol):
+    """Where audit records rest. They are added and read, never changed."""
+
+    def add(self, tx: Tx, record: AuditRecord) -> None: ...
+    def newest(
+        self, tx: Tx, account: AccountId, *, before: tuple[Instant, str] | None, since: Instant | None, limit: int
+    ) -> Sequence[AuditRecord]: ...
+
+
+class AuditedWork:
+    """The ``Work`` that operator doors are given: each unit that a request runs as a writer leaves one audit record in its own
+    transaction, so there is never a change without its record, nor a record without its change. Outside a request (workers,
+    start-up) it adds nothing."""
+
+    def __init__(self, work: Work, store: AuditStore, *, clock: Clock, ids: IdSource) -> None:
+        self._work = work
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+
+    async def run(self, unit: Callable[[Tx], T]) -> T:
+        """See ``basics.work.Work``."""
+        operation = current_operation.get()
+        if operation is None:
+            return await self._work.run(unit)
+        caller = operation.caller
+        record = AuditRecord(
+            account=caller.account,
+            at=self._clock.now(),
+            record_id=self._ids.uuid(),
+            principal_arn=caller.principal_arn,
+            access_key_id=caller.access_key_id,
+            service=operation.service,
+            operation=operation.operation,
+            resource=operation.resource.replace("\0", "")[:RESOURCE_LENGTH_MAX],
+            request_id=caller.request_id,
+            source_ip=caller.source_ip,
+        )
+
+        def audited(tx: Tx) -> T:
+            result = unit(tx)
+            self._store.add(tx, record)
+            return result
+
+        return await self._work.run(audited)
+
+    async def read(self, query: Callable[[Tx], T]) -> T:
+        """Reading leaves no record."""
+        return await self._work.read(query)
+
+
+class AuditService:
+    """Reading what was done."""
+
+    def __init__(self, store: AuditStore) -> None:
+        self._store = store
+
+    def newest(
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        before: tuple[Instant, str] | None = None,
+        since: Instant | None = None,
+        limit: int = 100,
+    ) -> Sequence[AuditRecord]:
+        """Newest first; ``before`` is (at, record id) of the last one already seen."""
+        return self._store.newest(tx, account, before=before, since=since, limit=min(limit, PAGE_MAX))
