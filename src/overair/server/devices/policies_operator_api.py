@@ -209,5 +209,5 @@ def _name_and_arn(caller: Caller, name: PolicyName) -> dict[str, str]:
 
 def _version(request: Request) -> int:
     digits: str = request["policyVersionId"]
-    # The model's pattern lets any run of digits through; a number that no policy can have is simply not there.
-    return int(digits[:VERSION_DIGITS_MAX]) if len(digits) <= VERSION_DIGITS_MAX else -1
+    # The model lets any run of digits through; a number that no policy can have is simply not there.
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= VERSION_DIGITS_MAX else -1

@@ -124,9 +124,9 @@ class DevicesService:
             raise NotFound(f"Thing {name} not found.", subject="thing")
         return found
 
-    def exists(self, tx: Tx, account: AccountId, name: ThingName) -> bool:
+    def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
         """Whether there is such a thing."""
-        return self._store.find(tx, account, name) is not None
+        return self._store.find(tx, account, thing) is not None
 
     def update(self, tx: Tx, account: AccountId, name: ThingName, change: ThingUpdate) -> Thing:
         """Change type and attributes; the version rises by 1."""
@@ -186,18 +186,25 @@ class DevicesService:
     ) -> Sequence[ThingName]:
         """The things that a target means, by name, from just after ``after``, at most ``limit``.
 
-        A thing's ARN means that thing, a group's the things in it and in the groups below it, each once. A target that is gone
-        means none.
+        A thing's ARN means that thing; a group's the things in it and in the groups below it, each once.
+
+        Raises:
+            InvalidRequest: the ARN names neither. Subject ``target``.
+            NotFound: there is no such thing or group.
         """
-        target = parse_arn(target_arn)
-        if target.kind == "thinggroup":
-            return self._groups.members(tx, account, GroupName(target.name), nested=True, after=after, limit=limit)
-        if target.kind != "thing":
-            raise InvalidRequest(f"{target_arn[:200]!r} names neither a thing nor a group.", subject="target")
-        name = ThingName(target.name)
-        if limit < 1 or (after is not None and name <= after) or not self.exists(tx, account, name):
-            return []
-        return [name]
+        kind, name = _target(target_arn)
+        if kind == "thinggroup":
+            self._groups.find(tx, account, GroupName(name))
+            return self._groups.members(tx, account, GroupName(name), nested=True, after=after, limit=limit)
+        self.find(tx, account, ThingName(name))
+        return [ThingName(name)] if limit > 0 and (after is None or name > after) else []
+
+    def is_member(self, tx: Tx, account: AccountId, target_arn: str, thing: ThingName) -> bool:
+        """Whether a target means this thing; false for a target that is gone."""
+        kind, name = _target(target_arn)
+        if kind == "thinggroup":
+            return GroupName(name) in self._groups.all_groups_of(tx, account, thing)
+        return name == thing and self.has_thing(tx, account, thing)
 
     # Certificates of things -----------------------------------------------------------------------------------------------
 
@@ -287,6 +294,13 @@ def tell_certificates_of_thing(
         access_changed.everything(tx, account)
     else:
         access_changed.certificates(tx, account, [CertificateId(principal.certificate) for principal in attached])
+
+
+def _target(arn: str) -> tuple[str, str]:
+    read = parse_arn(arn)
+    if read.service != "iot" or read.kind not in ("thing", "thinggroup") or not read.name:
+        raise InvalidRequest(f"{arn[:200]!r} names neither a thing nor a group.", subject="target")
+    return read.kind, read.name
 
 
 def _expect(thing: Thing, expected_version: int | None) -> None:
