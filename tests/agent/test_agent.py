@@ -1,98 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from overair.agent.agent import Agent, AgentSettings
-from overair.agent.boot import Step, fallen_back, next_step
-from overair.agent.durable import Disk
-from overair.agent.flash import flash
+from overair.agent.agent import EXIT_STATUS_RESET
 from overair.agent.platform import ResetRequested
-from overair.agent.platforms.posix import PosixPlatform
-from overair.agent.slots import SlotStore, verify_slot
 from overair.agent.states import Event, State
-from overair.wire.image import read_manifest
-from tests.support.device import Signer, cached_image, make_device
-from tests.support.fake_cloud import THING, FakeCloud
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class Machine:
-    """A device without processes: ``boot`` does the boot loader's part, ``run`` the image's, each on the same directory."""
-
-    def __init__(self, root: Path, signer: Signer, **changes: Any) -> None:
-        self.signer = signer
-        self.directory, self.settings = make_device(root, signer, **changes)
-        self.cloud = FakeCloud()
-        self.clock = Clock()
-        self.self_test: Callable[[], bool] = lambda: True
-        self.disk = Disk()
-        self.boots: list[str] = []
-        image = root / "first.zip"
-        image.write_bytes(cached_image("1.0.0"))
-        flash(self.directory, image, signature=None)
-
-    @property
-    def slots(self) -> SlotStore:
-        return SlotStore(self.directory, self.disk)
-
-    @property
-    def version(self) -> str | None:
-        state = self.slots.read()
-        record = state.record(state.active) if state.active else None
-        return record.version if record else None
-
-    def boot(self) -> Agent:
-        """What the boot loader does, then an agent of the image in the active slot."""
-        state = self.slots.read()
-        if next_step(state) is Step.FALL_BACK:
-            state = fallen_back(state)
-            self.slots.write(state)
-        assert state.active is not None
-        record = state.record(state.active)
-        assert record is not None
-        path = verify_slot(self.directory, state.active, record)
-        from dataclasses import replace
-
-        self.slots.write(replace(state, boots=state.boots + 1))
-        with path.open("rb") as file:
-            manifest = read_manifest(file)
-        self.boots.append(str(manifest.version))
-        platform = PosixPlatform(self.directory, self.settings, running_image=manifest, disk=self.disk)
-        settings = AgentSettings(thing_name=THING, block_size_bytes=self.settings.block_size_bytes)
-        return Agent(platform=platform, transport=self.cloud, application=self, settings=settings, monotonic=self.clock)  # type: ignore[arg-type]
-
-    def run(self) -> Agent:
-        """Boot until an agent has nothing more to do."""
-        for _ in range(10):
-            agent = self.boot()
-            agent.signal(Event.START)
-            try:
-                self.settle(agent)
-            except ResetRequested:
-                continue
-            return agent
-        raise AssertionError("the device restarts for ever")
-
-    def settle(self, agent: Agent) -> None:
-        """Step until only timers remain; those of waiting for blocks are let run out."""
-        for _ in range(100_000):
-            if agent.step():
-                continue
-            if agent.state is not State.WAITING_FOR_FILE_BLOCK:
-                return
-            self.clock.now_s += 10
-        raise AssertionError("the agent doesn't come to rest")
+from overair.wire.job_document import TransferProtocol
+from overair.wire.job_messages import ExecutionStatus
+from tests.support.device import Signer, cached_image
+from tests.support.machine import Machine
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +48,313 @@ def test_an_image_is_received_verified_installed_tested_and_reported_as_the_c_ag
     state = machine.slots.read()
     assert state.active == "b"
     assert machine.directory.slot_file("b").read_bytes() == image
+
+
+def test_a_file_that_is_not_firmware_is_stored_and_nothing_restarts(machine: Machine) -> None:
+    data = b"hello\n" * 2000
+    execution = machine.cloud.ship("job", (machine.signer.file(data, path="etc/motd", file_type=7, file_id=3), data))
+    machine.run()
+    assert machine.boots == ["1.0.0"]
+    assert (machine.directory.files / "etc/motd").read_bytes() == data
+    assert reasons(execution)[-1] == ("SUCCEEDED", {"reason": "accepted  v0.0.7", "updatedBy": "  v0.0.0"})
+
+
+def test_of_several_files_the_firmware_comes_last(machine: Machine) -> None:
+    image, data = cached_image("2.0.0"), b"settings" * 500
+    execution = machine.cloud.ship(
+        "job",
+        (machine.signer.file(image), image),
+        (machine.signer.file(data, path="settings", file_type=1, file_id=1), data),
+    )
+    machine.run()
+    assert (machine.version, (machine.directory.files / "settings").read_bytes()) == ("2.0.0", data)
+    assert execution.status is ExecutionStatus.SUCCEEDED
+    assert [status for status, _ in reasons(execution)].count("SUCCEEDED") == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "allow_downgrade", "reason"),
+    [("1.0.0", False, "rejected: 0x00000010"), ("0.9.0", False, "rejected: 0x0000000f"), ("0.9.0", True, "accepted  v0.9.0")],
+)
+def test_the_version_must_rise_unless_the_signed_image_allows_less(
+    machine: Machine, version: str, allow_downgrade: bool, reason: str
+) -> None:
+    image = cached_image(version, allow_downgrade=allow_downgrade)
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.run()
+    assert execution.details["reason"] == reason
+    assert machine.version == (version if allow_downgrade else "1.0.0")
+
+
+def test_a_flipped_byte_is_refused_and_the_reason_is_told(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    tampered = bytearray(image)
+    tampered[5000] ^= 1
+    execution = machine.cloud.ship("job", (machine.signer.file(bytes(tampered), signed=image), bytes(tampered)))
+    machine.run()
+    assert reasons(execution)[-1] == ("FAILED", {"reason": "0x000000e3: 0x00000000"})
+    assert machine.boots == ["1.0.0"]
+    assert not list(machine.directory.slots.glob("receiving.*"))
+
+
+def test_an_unknown_signer_and_no_signature_are_refused(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    one = machine.cloud.ship("one", (machine.signer.file(image, certificate_path="/certificates/stranger"), image))
+    two = machine.cloud.ship("two", (machine.signer.file(image, signature=None), image))
+    machine.run()
+    assert one.details["reason"] == "0x000000e7: 0x00000000"
+    assert two.details["reason"] == "0x000000e3: 0x00000000"
+    assert machine.boots == ["1.0.0"]
+
+
+def test_an_image_that_fails_its_self_test_is_rolled_back_and_says_so(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.self_test = lambda: False
+    machine.run()
+    assert machine.boots == ["1.0.0", "2.0.0", "1.0.0"]
+    assert reasons(execution)[-1] == ("FAILED", {"reason": "rejected: 0x00000000"})
+
+
+def test_an_image_that_raises_in_its_self_test_is_rolled_back(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.self_test = lambda: 1 / 0 > 0
+    machine.run()
+    assert (machine.version, execution.status) == ("1.0.0", ExecutionStatus.FAILED)
+
+
+def test_an_image_that_dies_in_its_self_test_is_rolled_back_and_the_old_one_tells(machine: Machine) -> None:
+    image = cached_image("3.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+
+    class Died(BaseException):
+        pass
+
+    def die() -> bool:
+        raise Died
+
+    machine.self_test = die
+    with pytest.raises(Died):
+        machine.run()
+    machine.run()
+    assert machine.boots == ["1.0.0", "3.0.0", "1.0.0", "1.0.0"]
+    assert reasons(execution)[-2:] == [
+        ("IN_PROGRESS", {"self_test": "active", "updatedBy": "0x01000000"}),
+        ("FAILED", {"reason": "rejected: 0x00000011"}),
+    ]
+
+
+def test_an_image_on_trial_that_hears_nothing_of_its_self_test_goes_back(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    agent = machine.boot()
+    agent.signal(Event.START)
+    with pytest.raises(ResetRequested):
+        machine.settle(agent)
+    machine.cloud.online = False
+    trial = machine.boot()
+    trial.signal(Event.START)
+    machine.settle(trial)
+    machine.clock.now_s += 16
+    with pytest.raises(ResetRequested):
+        machine.settle(trial)
+    machine.cloud.online = True
+    machine.run()
+    assert machine.boots == ["1.0.0", "2.0.0", "1.0.0", "1.0.0"]
+    assert execution.details == {"reason": "rejected: 0x00000011"}
+
+
+def test_an_image_on_trial_whose_job_is_gone_goes_back(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    machine.cloud.ship("job", (machine.signer.file(image), image))
+    agent = machine.boot()
+    agent.signal(Event.START)
+    with pytest.raises(ResetRequested):
+        machine.settle(agent)
+    machine.cloud.executions.clear()
+    machine.run()
+    assert machine.boots == ["1.0.0", "2.0.0", "1.0.0"]
+
+
+def test_lost_doubled_and_disordered_blocks_do_no_harm(machine: Machine) -> None:
+    machine.cloud.chance = Random(7)
+    image = cached_image("2.0.0", size_bytes=300_000)
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.run()
+    assert (machine.version, execution.status) == ("2.0.0", ExecutionStatus.SUCCEEDED)
+
+
+def test_an_agent_killed_twenty_times_fetches_no_window_twice(machine: Machine) -> None:
+    class Killed(BaseException):
+        pass
+
+    image = cached_image("2.0.0", size_bytes=3_000_000)
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    total = -(-len(image) // 1024)
+    window = 128
+    kills = set(range(100, total, total // 20))
+    assert len(kills) >= 20
+
+    def kill(sent: int) -> None:
+        if sent in kills:
+            kills.discard(sent)
+            raise Killed
+
+    machine.cloud.block_hook = kill
+    killed = 0
+    while True:
+        try:
+            machine.run()
+            break
+        except Killed:
+            killed += 1
+    assert killed >= 20
+    assert (machine.version, execution.status) == ("2.0.0", ExecutionStatus.SUCCEEDED)
+    assert machine.cloud.blocks_sent <= total + killed * window
+
+
+def test_a_job_that_is_withdrawn_during_its_download_leaves_nothing_behind(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=300_000)
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+
+    def cancel(sent: int) -> None:
+        if sent == 150:
+            execution.status = ExecutionStatus.CANCELED
+            machine.cloud.notify_next()
+
+    machine.cloud.block_hook = cancel
+    agent = machine.run()
+    assert agent.state is State.WAITING_FOR_JOB
+    assert machine.boots == ["1.0.0"]
+    assert not list(machine.directory.slots.glob("receiving.*"))
+
+
+def test_a_superfluous_notice_of_the_same_job_does_not_disturb_its_download(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=300_000)
+    machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.cloud.block_hook = lambda sent: machine.cloud.notify_next() if sent % 100 == 0 else None
+    machine.run()
+    assert machine.version == "2.0.0"
+    assert machine.cloud.blocks_sent == -(-len(image) // 1024)
+
+
+def test_a_reconnection_during_a_download_goes_on_where_the_disk_stood(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=300_000)
+    machine.cloud.ship("job", (machine.signer.file(image), image))
+
+    def reconnect(sent: int) -> None:
+        if sent == 200:
+            assert machine.cloud.listener is not None
+            machine.cloud.listener.connected()
+
+    machine.cloud.block_hook = reconnect
+    machine.run()
+    assert machine.version == "2.0.0"
+    assert machine.cloud.blocks_sent <= -(-len(image) // 1024) + 128
+
+
+def test_a_silent_stream_is_given_up_after_32_requests(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.cloud.files[0] = image
+    machine.cloud.chance = type("Never", (Random,), {"choice": lambda self, options: 0})()
+    machine.run()
+    assert execution.details["reason"] == "aborted: 0x0000000e"
+    assert sum(topic.endswith("/get/cbor") for topic, _ in machine.cloud.published) == 32
+
+
+def test_a_stream_that_is_gone_fails_the_job_at_once(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.cloud.files.clear()
+    machine.run()
+    assert execution.details["reason"] == "0x00000008: 0x00000000"
+
+
+@pytest.mark.parametrize(
+    "document", ['{"operation":"reboot"}', '{"afr_ota":{}}', '{"afr_ota":{"protocols":["MQTT"],"files":[]}}']
+)
+def test_a_job_that_is_no_update_is_refused_as_the_c_agent_refuses_it(machine: Machine, document: str) -> None:
+    execution = machine.cloud.queue("job", document)
+    machine.run()
+    assert reasons(execution) == [("FAILED", {"reason": "0x0000000c: 0x00000004"})]
+
+
+def test_a_job_over_http_alone_is_refused(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image), protocols=(TransferProtocol.HTTP,))
+    machine.run()
+    assert execution.details["reason"] == "0x0000000d: 0x00000000"
+
+
+def test_a_wrong_block_fails_the_job(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.cloud.files[0] = image + bytes(5000)  # the stream serves more than the job says
+    machine.run()
+    assert execution.details["reason"] == "0x000000e0: 0x00000000"
+
+
+def test_one_job_after_the_other_is_done(machine: Machine) -> None:
+    first, second = cached_image("2.0.0"), cached_image("2.1.0")
+    one = machine.cloud.ship("one", (machine.signer.file(first), first))
+    machine.run()
+    two = machine.cloud.ship("two", (machine.signer.file(second), second))
+    machine.run()
+    assert (one.status, two.status, machine.version) == (ExecutionStatus.SUCCEEDED, ExecutionStatus.SUCCEEDED, "2.1.0")
+
+
+def test_a_final_word_that_was_not_acknowledged_is_said_again_after_a_restart(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    agent = machine.boot()
+    agent.signal(Event.START)
+    with pytest.raises(ResetRequested):
+        machine.settle(agent)
+
+    def lose_the_line() -> bool:
+        machine.cloud.online = False
+        return True
+
+    machine.self_test = lose_the_line
+    trial = machine.boot()
+    trial.signal(Event.START)
+    machine.settle(trial)
+    assert execution.status is ExecutionStatus.IN_PROGRESS
+    machine.cloud.online = True
+    machine.run()
+    assert machine.boots == ["1.0.0", "2.0.0", "2.0.0"]
+    assert reasons(execution)[-1] == ("SUCCEEDED", {"reason": "accepted  v2.0.0", "updatedBy": "  v1.0.0"})
+
+
+def test_suspending_stops_the_download_and_resuming_goes_on(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=300_000)
+    machine.cloud.ship("job", (machine.signer.file(image), image))
+    agent = machine.boot()
+    agent.signal(Event.START)
+    machine.cloud.block_hook = lambda sent: agent.signal(Event.SUSPEND) if sent == 200 else None
+    machine.settle(agent)
+    assert agent.state is State.SUSPENDED
+    agent.signal(Event.RESUME)
+    with pytest.raises(ResetRequested):
+        machine.settle(agent)
+
+
+def test_a_user_aborts(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=300_000)
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    agent = machine.boot()
+    agent.signal(Event.START)
+    machine.cloud.block_hook = lambda sent: agent.signal(Event.USER_ABORT) if sent == 200 else None
+    machine.settle(agent)
+    assert execution.details == {"reason": "aborted: 0x00000013"}
+
+
+def test_shutting_down_ends_with_status_0_and_a_restart_with_75(machine: Machine) -> None:
+    agent = machine.boot()
+    agent.signal(Event.SHUTDOWN)
+    assert agent.run() == 0
+    image = cached_image("2.0.0")
+    machine.cloud.ship("job", (machine.signer.file(image), image))
+    assert machine.boot().run() == EXIT_STATUS_RESET

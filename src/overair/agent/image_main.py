@@ -60,6 +60,7 @@ def main(self_test: Callable[[], bool], arguments: list[str] | None = None) -> i
 
 def _end_with_boot_loader() -> None:
     """An image must not outlive its boot loader: the next one would run a second copy beside it."""
-    while sys.stdin.buffer.read(4096):
+    # The descriptor itself: a thread inside the buffered reader would break an orderly end.
+    while os.read(0, 4096):
         pass
     os._exit(1)
