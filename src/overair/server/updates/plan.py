@@ -61,8 +61,8 @@ def plan_of(members: Members) -> UpdatePlan:
     update = members["otaUpdateId"]
     if len(update) > UPDATE_ID_LENGTH_MAX:
         raise InvalidRequest(
-            f"otaUpdateId has {len(update)} characters; {UPDATE_ID_LENGTH_MAX} are possible, since the job's id is {JOB_ID_PREFIX} "
-            "and this one, and a job's id has at most 64. Choose a shorter one.",
+            f"otaUpdateId has {len(update)} characters; {UPDATE_ID_LENGTH_MAX} are possible, since the job's id is "
+            f"{JOB_ID_PREFIX} and this one, and a job's id has at most 64. Choose a shorter one.",
             subject="otaUpdateId",
         )
     targets = tuple(dict.fromkeys(members["targets"]))

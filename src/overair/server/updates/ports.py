@@ -8,9 +8,8 @@ from typing import Protocol
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant
-from overair.basics.ids import AccountId, JobId, OtaUpdateId
+from overair.basics.ids import AccountId, OtaUpdateId
 from overair.basics.work import Tx
-from overair.server.jobs.model import Job, JobPlan
 from overair.server.updates.model import Update, UpdateStatus
 
 
@@ -56,16 +55,3 @@ class Tags(Protocol):
 
     def set_new(self, tx: Tx, place: Place, arn: str, tags: Mapping[str, str] | None) -> None: ...
     def forget(self, tx: Tx, place: Place, arn: str) -> None: ...
-
-
-class Jobs(Protocol):
-    """Whoever rolls out (``jobs.service.JobsService``)."""
-
-    def create(self, tx: Tx, place: Place, plan: JobPlan) -> Job: ...
-    def find(self, tx: Tx, place: Place, job: JobId) -> Job:
-        """Raises:
-        NotFound: no such job.
-        """
-        ...
-
-    def delete(self, tx: Tx, place: Place, job: JobId, *, force: bool) -> None: ...

@@ -1,4 +1,4 @@
-"""What each step of ``steps.Step`` does. Every method is one unit of work: all of it is committed with the step's name, or none.
+"""What each step of ``steps.Step`` does. A step is one unit of work: all of it is committed with its name, or nothing is.
 
 Under the service role, each call that AWS would make is allowed or refused by that role's policies, and a refusal ends the
 update as CREATE_FAILED with the action named (wire reference §12.1).
@@ -28,6 +28,7 @@ from overair.basics.errors import (
 from overair.basics.ids import AccountId, OtaUpdateId
 from overair.basics.work import Tx
 from overair.server.access.service import AccessService, AssumedRole
+from overair.server.jobs.service import JobsService
 from overair.server.objects.model import ObjectVersion, StoredContent, object_arn
 from overair.server.objects.service import ObjectsService
 from overair.server.signing.model import (
@@ -56,7 +57,7 @@ from overair.server.updates.model import (
     UpdateFile,
     UpdateStatus,
 )
-from overair.server.updates.ports import Jobs, UpdatesStore
+from overair.server.updates.ports import UpdatesStore
 from overair.server.updates.steps import NEXT, Step
 from overair.wire.image_signature import SignatureAlgorithm
 from overair.wire.job_document import TransferProtocol
@@ -89,7 +90,7 @@ class Saga:
         objects: ObjectsService,
         signing: SigningService,
         streams: StreamsService,
-        jobs: Jobs,
+        jobs: JobsService,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -173,7 +174,8 @@ class Saga:
             if not isinstance(file.signing, SigningToStart):
                 continue
             signing, source = file.signing, file.location
-            assert isinstance(source, StoredFile) and source.version is not None, "pinned by the step before"
+            assert isinstance(source, StoredFile)
+            assert source.version is not None, "pinned by the first step"
             arn = update.place.signer(f"/signing-profiles/{signing.profile}")
             self._access.require_for_role(tx, role, "signer:StartSigningJob", arn)
             plan = SigningPlan(
@@ -275,8 +277,8 @@ class Saga:
         """The file with its source pinned, once the role has been found fit to read it."""
         if isinstance(file.signing, CustomSigning) and file.signing.certificate_pem is not None and not file.signing.checked:
             raise InvalidRequest(
-                f"The signature of {file.name!r} could not be checked with its certificate when the update was created, since the "
-                "file wasn't there or the role couldn't read it. Create the update again.",
+                f"The signature of {file.name!r} could not be checked with its certificate when the update was created, since "
+                "the file wasn't there or the role couldn't read it. Create the update again.",
                 subject="customCodeSigning",
             )
         if not isinstance(file.location, StoredFile):
@@ -284,8 +286,8 @@ class Saga:
         found = self._read(tx, update, role, file.location)
         if isinstance(file.signing, SigningToStart) and found.version_id == UNVERSIONED:
             raise InvalidRequest(
-                f"Bucket {found.bucket} keeps no versions, and signing needs one. Enable versioning, upload the image again and "
-                "create the update again.",
+                f"Bucket {found.bucket} keeps no versions, and signing needs one. Enable versioning, upload the image again "
+                "and create the update again.",
                 subject="files",
             )
         return replace(file, location=replace(file.location, version=found.version_id))
@@ -308,7 +310,8 @@ class Saga:
 
     def _overwritten(self, tx: Tx, update: Update, role: AssumedRole, job: SigningJob) -> ObjectVersion:
         """Put the raw image over the signed object as its newer version; an update before may have done it already."""
-        assert job.plan is not None and job.signed is not None
+        assert job.plan is not None
+        assert job.signed is not None
         at = job.plan.source
         source = self._read(tx, update, role, StoredFile(bucket=at.bucket, key=at.key, version=at.version))
         bucket, key = job.signed.location.bucket, job.signed.location.key
@@ -320,8 +323,8 @@ class Saga:
         written = self._objects.put(tx, update.place, bucket, key, content, etag=source.etag)
         if written.version_id == UNVERSIONED:
             raise InvalidRequest(
-                f"Bucket {bucket} keeps no versions, so that the raw image would replace the signed one. Enable versioning there "
-                "and create the update again.",
+                f"Bucket {bucket} keeps no versions, so that the raw image would replace the signed one. Enable versioning "
+                "there and create the update again.",
                 subject="files",
             )
         return written

@@ -14,6 +14,7 @@ from overair.basics.work import Tx
 from overair.server.access.service import AccessService
 from overair.server.aws_protocol.operations import Caller
 from overair.server.jobs.model import JOB_DELETABLE_WITHOUT_FORCE, JOB_MAY_BECOME, Job, JobStatus
+from overair.server.jobs.service import JobsService
 from overair.server.objects.model import ContentId, object_arn
 from overair.server.objects.service import ObjectsService
 from overair.server.signing.service import SigningService
@@ -32,11 +33,11 @@ from overair.server.updates.model import (
     UpdatePlan,
     UpdateStatus,
 )
-from overair.server.updates.ports import Jobs, Tags, Targets, UpdateQuery, UpdatesStore
+from overair.server.updates.ports import Tags, Targets, UpdateQuery, UpdatesStore
 from overair.server.updates.steps import Step
 from overair.wire.job_document import TransferProtocol
 
-__all__ = ["Checkable", "Jobs", "Prepared", "Tags", "Targets", "UpdateQuery", "UpdatesService", "UpdatesStore"]
+__all__ = ["Checkable", "Prepared", "Tags", "Targets", "UpdateQuery", "UpdatesService", "UpdatesStore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ class UpdatesService:
         objects: ObjectsService,
         signing: SigningService,
         streams: StreamsService,
-        jobs: Jobs,
+        jobs: JobsService,
         targets: Targets,
         tags: Tags,
         wake: Callable[[], None] = lambda: None,
@@ -216,12 +217,12 @@ class UpdatesService:
         if job is not None and JobStatus.DELETION_IN_PROGRESS in JOB_MAY_BECOME.get(job.status, ()):
             if not force_delete_job and job.status not in JOB_DELETABLE_WITHOUT_FORCE:
                 raise InvalidRequest(
-                    f"The job {update.job} of this update is {job.status}: devices may still be at it. Cancel the job first, or "
-                    "set forceDeleteAWSJob.",
+                    f"Job {update.job} hasn't ended ({job.status}): devices may still be at it. Cancel it first, or set "
+                    "forceDeleteAWSJob.",
                     subject="ota update",
                 )
             self._require_one_of_both(tx, caller, update, "iot:DeleteJob", update.job_arn)
-            self._jobs.delete(tx, place, update.job, force=force_delete_job)
+            self._jobs.delete(tx, update.account, update.job, force=force_delete_job)
         if delete_stream and update.stream_made:
             self._require_one_of_both(tx, caller, update, "iot:DeleteStream", place.iot("stream", update.stream))
             with suppress(NotFound):  # its operator may have deleted it with DeleteStream
@@ -233,7 +234,7 @@ class UpdatesService:
 
     def _job(self, tx: Tx, update: Update) -> Job | None:
         try:
-            return self._jobs.find(tx, update.place, update.job)
+            return self._jobs.find(tx, update.account, update.job)
         except NotFound:
             return None
 
