@@ -17,13 +17,13 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.errors import LimitExceeded, OverairError
 from overair.basics.ids import AccountId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
-from overair.server.broker.model import QueuedMessage, RetainedMessage, StoredSession
+from overair.server.broker.model import QueuedMessage, RetainedMessage, RetainedSummary, StoredSession
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionRecord
 from overair.server.gateway.model import DisconnectReason, Link, Message
 from overair.wire.topics import SubscriptionTrie
 
-__all__ = ["Broker", "SessionRecord"]
+__all__ = ["Broker", "Records", "SessionRecord"]
 
 LOAD_COUNT = 200
 """Messages taken from the store at once for a session that catches up."""
@@ -47,6 +47,7 @@ class Records(Protocol):
     def queued(self, tx: Tx, account: AccountId, client_id: ClientId, *, after: int, limit: int) -> Sequence[QueuedMessage]: ...
     def retain(self, tx: Tx, account: AccountId, message: Message, now: Instant) -> None: ...
     def retained(self, tx: Tx, account: AccountId, topic: str) -> RetainedMessage | None: ...
+    def list_retained(self, tx: Tx, account: AccountId, *, after: str, limit: int) -> Sequence[RetainedSummary]: ...
     def retained_topics(self, tx: Tx) -> Sequence[tuple[AccountId, str]]: ...
 
 
@@ -112,6 +113,11 @@ class Broker:
             await self._work.run(self._delete_session(record))
         self._presence.forget_long_gone()
         return len(over)
+
+    @property
+    def session_count(self) -> int:
+        """Sessions held, live and waiting."""
+        return len(self._sessions)
 
     # -- connections --------------------------------------------------------------------------------------------------
 

@@ -60,9 +60,14 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to keep time. On the event loop."""
-        loop = asyncio.get_running_loop()
+        self.begin_at(asyncio.get_running_loop())
+
+    def begin_at(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep time by this loop's clock from now on."""
+        if self._ticker is not None:
+            self._ticker.cancel()
         self._last_tick = int(loop.time())
-        self._ticker = loop.call_later(1, self._tick, loop)
+        self._ticker = loop.call_later(1, self.tick, loop)
 
     async def stop(self) -> None:
         """Close every connection and let what was begun end."""
@@ -168,8 +173,11 @@ class Gateway:
         connection.bucket = max(int(deadline_s), self._last_tick) + 1
         self._wheel.setdefault(connection.bucket, set()).add(connection)
 
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._ticker = loop.call_later(1, self._tick, loop)
+    def tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Turn the wheel to the present second: once a second, by the gateway itself."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._ticker = loop.call_later(1, self.tick, loop)
         now_s = loop.time()
         for second in range(self._last_tick + 1, int(now_s) + 1):
             for connection in self._wheel.pop(second, ()):

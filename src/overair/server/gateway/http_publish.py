@@ -1,0 +1,158 @@
+"""Publishing over HTTPS with a client certificate: ``POST /topics/{topic}?qos=0`` on the device port (wire reference §8.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+import structlog
+
+from overair.basics.errors import LimitExceeded, OverairError
+from overair.basics.ids import CertificateId, ClientId, IdSource
+from overair.server.gateway.authority import DeviceIdentity, Refusal
+from overair.server.gateway.handlers import Connection, Replies
+from overair.server.gateway.model import DisconnectReason, Message
+from overair.server.gateway.rights import Refused, Rights
+from overair.server.gateway.service import Gateway
+from overair.wire.mqtt.packets import Publish
+from overair.wire.mqtt.session import Mode, ServerSession, SessionLimits
+from overair.wire.topics import is_valid_topic
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+PREFIX: Final = b"/topics/"
+
+logger = structlog.get_logger("overair.gateway")
+
+
+class _Answer(Exception):
+    """Ends a request with a status and a message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class _Visitor(Connection):
+    """Who asks over HTTPS, as a topic handler sees it: a certificate without a client id."""
+
+    def __init__(self, identity: DeviceIdentity) -> None:
+        self.place = identity.place
+        self.client_id = ClientId("")
+        self.certificate_id: CertificateId = identity.certificate_id
+
+    @property
+    def account(self) -> Any:
+        return self.place.account
+
+
+class HttpPublish:
+    """An ASGI application for paths below ``/topics/``. Replies of reserved topics have nobody to go to and are left out."""
+
+    def __init__(self, *, gateway: Gateway, ids: IdSource) -> None:
+        self._gateway = gateway
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trace = self._ids.uuid()
+        try:
+            await self._publish(scope, receive)
+            status, message = 200, "OK"
+        except _Answer as answer:
+            status, message = answer.status, answer.message
+        body = msgspec.json.encode({"message": message, "traceId": trace})
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _publish(self, scope: Scope, receive: Receive) -> None:
+        if scope["method"] != "POST":
+            raise _Answer(405, "Publish with POST /topics/{topic}?qos=0 or 1.")
+        topic, qos, retain = _what(scope)
+        identity = await self._identity(scope)
+        limits = self._gateway.limits_for(identity.place.account)
+        payload = await _body(scope, receive, limits.payload_size_bytes_max)
+        nothing: ServerSession[int | None] = ServerSession(mode=Mode.AWS, limits=SessionLimits())
+        rights = Rights(policy=identity.policy, limits=limits, topics=self._gateway.topics, session=nothing)
+        try:
+            route = rights.judge_publish(Publish(topic=topic, payload=payload, qos=qos, retain=retain, packet_id=qos))
+        except Refused as refusal:
+            logger.info("publish refused", certificate=identity.certificate_id, why=str(refusal))
+            if refusal.reason is DisconnectReason.CLIENT_ERROR:
+                raise _Answer(400, f"The publish was refused: {refusal}.") from None
+            raise _Answer(403, "Forbidden") from None
+        try:
+            if route.handler is not None:
+                answer: Awaitable[Replies] | Replies = route.handler(_Visitor(identity), route.parameters, payload)
+                if not isinstance(answer, (list, tuple)):
+                    await answer  # type: ignore[misc]
+                return
+            pending = self._gateway.broker.publish(
+                identity.place.account, Message(topic=topic, payload=payload, qos=qos, retain=retain)
+            )
+            if pending is not None:
+                await pending
+        except LimitExceeded as error:
+            raise _Answer(429, error.message) from None
+        except OverairError as error:
+            logger.warning("a publish over HTTPS could not be served", topic=topic, error=str(error))
+            raise _Answer(503, "The message could not be stored now. Send it again.") from None
+
+    async def _identity(self, scope: Scope) -> DeviceIdentity:
+        peer_der = (scope.get("state") or {}).get("peer_der")
+        if not peer_der:
+            raise _Answer(403, "A client certificate is needed.")
+        client = scope.get("client")
+        try:
+            verdict = await self._gateway.authority.admit(bytes(peer_der), None, None, client[0] if client else "")
+        except OverairError as error:
+            logger.warning("no verdict about a certificate could be reached", error=str(error))
+            raise _Answer(503, "The certificate could not be judged now. Send it again.") from None
+        if isinstance(verdict, Refusal):
+            logger.info("publish refused", certificate=verdict.certificate_id, why=verdict.reason)
+            raise _Answer(403, "Forbidden")
+        return verdict
+
+
+def _what(scope: Scope) -> tuple[str, int, bool]:
+    """(topic, QoS, retain) of a request."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    path = path.partition(b"?")[0]
+    if not path.startswith(PREFIX):
+        raise _Answer(404, "Publish with POST /topics/{topic}?qos=0 or 1.")
+    try:
+        topic = unquote_to_bytes(path[len(PREFIX) :]).decode()
+    except UnicodeDecodeError:
+        raise _Answer(400, "The topic is not UTF-8.") from None
+    if not is_valid_topic(topic):
+        raise _Answer(400, "A topic has no wildcards (+, #) and no control characters, and is not empty.")
+    query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=20))
+    if query.get("qos", "0") not in {"0", "1"} or query.get("retain", "false") not in {"true", "false"}:
+        raise _Answer(400, "qos is 0 or 1, retain is true or false.")
+    return topic, int(query.get("qos", "0")), query.get("retain") == "true"
+
+
+async def _body(scope: Scope, receive: Receive, size_bytes_max: int) -> bytes:
+    """The whole body, refused by its declared length before it is read where one is declared."""
+    too_large = _Answer(413, f"A message holds at most {size_bytes_max} bytes.")
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > size_bytes_max):
+            raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise _Answer(400, "The request ended before its body.")
+        chunk = event.get("body", b"")
+        size += len(chunk)
+        if size > size_bytes_max:
+            raise too_large
+        chunks.append(chunk)
+        if not event.get("more_body"):
+            return b"".join(chunks)
