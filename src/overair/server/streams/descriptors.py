@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from overair.basics.ids import AccountId, BucketName, ObjectKey, StreamId
+from overair.server.objects.model import ContentId
 from overair.wire.stream_messages import RefusalCode
 
 DESCRIPTORS_MAX: Final = 10_000
@@ -21,7 +22,7 @@ DESCRIPTORS_MAX: Final = 10_000
 class OpenFile:
     """A file that may be served: its content is there and the role may read it."""
 
-    content_id: str
+    content_id: ContentId
     size_bytes: int
 
 

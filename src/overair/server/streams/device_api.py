@@ -16,6 +16,7 @@ from overair.basics.errors import NotFound
 from overair.basics.ids import StreamId
 from overair.basics.work import Work
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
+from overair.server.objects.model import ContentId
 from overair.server.streams.descriptors import ClosedFile, Descriptor, Descriptors
 from overair.server.streams.service import StreamsService
 from overair.wire.stream_messages import (
@@ -41,7 +42,7 @@ LOAD_ATTEMPTS: Final = 3
 class Contents(Protocol):
     """Where the bytes are (``objects.contents.ContentStore``)."""
 
-    def read(self, content_id: str, offset_bytes: int, size_bytes: int) -> bytes:
+    def read(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes:
         """Blocking but short. Raises NotFound when the content is gone."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.errors import AccessDenied, AlreadyExists, InvalidRequest, LimitExceeded, NotFound, OverairError
 from overair.basics.ids import AccountId, BucketName, ObjectKey, StreamId, VersionId
 from overair.basics.work import Tx
+from overair.server.objects.model import ContentId
 from overair.server.streams.descriptors import ClosedFile, Descriptor, Descriptors, OpenFile
 from overair.server.streams.model import (
     FIRST_VERSION,
@@ -33,10 +34,8 @@ class StreamsStore(Protocol):
 
     def find(self, tx: Tx, account: AccountId, stream: StreamId) -> Stream | None: ...
     def last_version(self, tx: Tx, account: AccountId, stream: StreamId) -> int | None: ...
-    def page(
-        self, tx: Tx, account: AccountId, *, after: StreamId | None, limit: int, ascending: bool
-    ) -> Sequence[tuple[Stream, Mapping[str, str]]]: ...
-    def save(self, tx: Tx, account: AccountId, stream: Stream, *, tags: Mapping[str, str] | None = None) -> None: ...
+    def page(self, tx: Tx, account: AccountId, *, after: StreamId | None, limit: int, ascending: bool) -> Sequence[Stream]: ...
+    def save(self, tx: Tx, account: AccountId, stream: Stream) -> None: ...
     def bury(self, tx: Tx, account: AccountId, stream: StreamId, *, now: Instant) -> None: ...
 
 
@@ -44,7 +43,7 @@ class ObjectFacts(Protocol):
     """What a stream needs to know of a version of an object (``objects.model.ObjectVersion``)."""
 
     @property
-    def content_id(self) -> str: ...
+    def content_id(self) -> ContentId: ...
     @property
     def size_bytes(self) -> int: ...
     @property
@@ -73,17 +72,34 @@ class ServiceRoles(Protocol):
     ) -> None: ...
 
 
+class Tags(Protocol):
+    """Where tags are kept (``devices.service.TagsService``)."""
+
+    def accept(self, kind: str, exists: Callable[[Tx, AccountId, str], bool]) -> None: ...
+    def set_new(self, tx: Tx, place: Place, arn: str, tags: Mapping[str, str] | None) -> None: ...
+    def forget(self, tx: Tx, place: Place, arn: str) -> None: ...
+
+
 class StreamsService:
     """Streams of one account at a time. Knows no database and no wire but through what it is given."""
 
     def __init__(
-        self, *, store: StreamsStore, objects: StreamObjects, roles: ServiceRoles, clock: Clock, descriptors: Descriptors
+        self,
+        *,
+        store: StreamsStore,
+        objects: StreamObjects,
+        roles: ServiceRoles,
+        tags: Tags,
+        clock: Clock,
+        descriptors: Descriptors,
     ) -> None:
         self._store = store
         self._objects = objects
         self._roles = roles
+        self._tags = tags
         self._clock = clock
         self._descriptors = descriptors
+        tags.accept("stream", lambda tx, account, name: store.find(tx, account, StreamId(name)) is not None)
 
     def create(self, tx: Tx, place: Place, plan: StreamPlan) -> Stream:
         """Make a stream at version 1, or at the version after the last of a deleted stream of the same id.
@@ -115,7 +131,8 @@ class StreamsService:
             created_at=now,
             last_updated_at=now,
         )
-        self._store.save(tx, place.account, stream, tags=plan.tags)
+        self._store.save(tx, place.account, stream)
+        self._tags.set_new(tx, place, stream.arn(place), plan.tags)
         return stream
 
     def find(self, tx: Tx, place: Place, stream: StreamId) -> Stream:
@@ -127,7 +144,7 @@ class StreamsService:
 
     def page(self, tx: Tx, place: Place, *, after: StreamId | None, limit: int, ascending: bool = True) -> Sequence[Stream]:
         """Up to ``limit`` streams in the order of their ids."""
-        return [stream for stream, _ in self._store.page(tx, place.account, after=after, limit=limit, ascending=ascending)]
+        return self._store.page(tx, place.account, after=after, limit=limit, ascending=ascending)
 
     def change(self, tx: Tx, place: Place, stream: StreamId, change: StreamChange) -> Stream:
         """Give a stream its next version. Every file is pinned anew, so that one without a version becomes the current one.
@@ -157,6 +174,7 @@ class StreamsService:
         """Raises NotFound, subject ``stream``. Downloads end before the call is acknowledged."""
         self.find(tx, place, stream)
         self._store.bury(tx, place.account, stream, now=self._clock.now())
+        self._tags.forget(tx, place, stream_arn(place, stream))
         self._evict(tx, place.account, stream)
 
     def open(self, tx: Tx, place: Place, stream: StreamId) -> Descriptor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -39,7 +38,6 @@ streams: Final = Table(
     Column("deleted", Boolean, nullable=False),
     Column("description", Text, nullable=False),
     Column("role_arn", Text, nullable=False),
-    Column("tags", Text, nullable=False),
     instant_column("created_at"),
     instant_column("last_updated_at"),
 )
@@ -74,18 +72,16 @@ class SqlStreamsStore:
         row = sql(tx).execute(query).first()
         return None if row is None else int(row[0])
 
-    def page(
-        self, tx: Tx, account: AccountId, *, after: StreamId | None, limit: int, ascending: bool
-    ) -> Sequence[tuple[Stream, Mapping[str, str]]]:
+    def page(self, tx: Tx, account: AccountId, *, after: StreamId | None, limit: int, ascending: bool) -> Sequence[Stream]:
         query = select(*streams.c).where(streams.c.account == account, streams.c.deleted.is_(False))
         if after is not None:
             query = query.where(streams.c.id > after if ascending else streams.c.id < after)
         query = query.order_by(streams.c.id.asc() if ascending else streams.c.id.desc()).limit(limit)
         rows = sql(tx).execute(query).mappings().all()
         files = self._files(tx, account, [StreamId(row["id"]) for row in rows])
-        return [(_stream(row, files), _mapping(row["tags"])) for row in rows]
+        return [_stream(row, files) for row in rows]
 
-    def save(self, tx: Tx, account: AccountId, stream: Stream, *, tags: Mapping[str, str] | None = None) -> None:
+    def save(self, tx: Tx, account: AccountId, stream: Stream) -> None:
         """Put a stream in its newest version, with its files."""
         values: dict[str, Any] = {
             "version": stream.version,
@@ -95,13 +91,11 @@ class SqlStreamsStore:
             "created_at": stream.created_at,
             "last_updated_at": stream.last_updated_at,
         }
-        if tags is not None:
-            values["tags"] = msgspec.json.encode(dict(tags), order="sorted").decode()
         touched = sql(tx).execute(
             update(streams).where(streams.c.account == account, streams.c.id == stream.id).values(**values)
         )
         if touched.rowcount == 0:
-            sql(tx).execute(insert(streams).values(account=account, id=stream.id, **{"tags": "{}", **values}))
+            sql(tx).execute(insert(streams).values(account=account, id=stream.id, **values))
         self._drop_files(tx, account, stream.id)
         sql(tx).execute(
             insert(stream_files),
@@ -127,7 +121,7 @@ class SqlStreamsStore:
         sql(tx).execute(
             update(streams)
             .where(streams.c.account == account, streams.c.id == stream)
-            .values(deleted=True, description="", role_arn="", tags="{}", last_updated_at=now)
+            .values(deleted=True, description="", role_arn="", last_updated_at=now)
         )
         self._drop_files(tx, account, stream)
 
@@ -144,10 +138,6 @@ class SqlStreamsStore:
         for row in sql(tx).execute(query).mappings():
             files.setdefault(row["stream"], []).append(_file(row))
         return files
-
-
-def _mapping(text: str) -> Mapping[str, str]:
-    return msgspec.json.decode(text, type=dict[str, str])
 
 
 def _stream(row: RowMapping, files: Mapping[str, list[StreamFile]]) -> Stream:

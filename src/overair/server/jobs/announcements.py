@@ -1,0 +1,98 @@
+"""``notify`` and ``notify-next``: published exactly when AWS does (wire reference §2.9).
+
+A superfluous ``notify-next`` makes an agent drop its download and begin again, so it is sent only when another execution, or
+none, has become the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from overair.basics.clock import Instant, epoch_seconds
+from overair.basics.ids import AccountId, ThingName
+from overair.basics.work import Notice, Tx
+from overair.server.jobs.documents import DeviceDocuments
+from overair.server.jobs.model import PENDING_LISTED_MAX, Execution, Job
+from overair.server.jobs.ports import ExecutionStore, JobStore
+from overair.server.jobs.views import summaries, view
+from overair.wire.job_messages import ExecutionReply, PendingChanged, notify_next_topic, notify_topic
+
+
+class Announcer:
+    """Tells things that their queue has changed."""
+
+    def __init__(self, *, jobs: JobStore, executions: ExecutionStore, documents: DeviceDocuments) -> None:
+        self._jobs = jobs
+        self._executions = executions
+        self._documents = documents
+
+    def queue(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[Execution]:
+        """The queue as ``compare`` wants it from before a change."""
+        return self._executions.pending(tx, account, thing, limit=PENDING_LISTED_MAX)
+
+    def compare(
+        self,
+        tx: Tx,
+        account: AccountId,
+        thing: ThingName,
+        before: Sequence[Execution],
+        *,
+        set_changed: bool,
+        now: Instant,
+    ) -> None:
+        """Publish what follows from a change that has been written; ``before`` is the queue from before it."""
+        after = self.queue(tx, account, thing)
+        if set_changed:
+            self.publish_pending(tx, account, thing, after, now=now)
+        if identity(before) == identity(after):
+            return
+        if not after:
+            self.publish_next(tx, account, thing, None, document=None, now=now)
+            return
+        job = self._jobs.find(tx, account, after[0].job)
+        document = None if job is None else self._documents.for_device(tx, job)
+        self.publish_next(tx, account, thing, after[0], document=document, now=now)
+
+    def queued(
+        self,
+        tx: Tx,
+        job: Job,
+        added: Sequence[tuple[Execution, Sequence[Execution]]],
+        *,
+        now: Instant,
+    ) -> None:
+        """Publish for executions that were just put at the end of queues: (execution, the thing's queue before it)."""
+        account = job.place.account
+        document: str | None = None
+        for execution, before in added:
+            self.publish_pending(tx, account, execution.thing, [*before, execution], now=now)
+            if not before:
+                if document is None:
+                    document = self._documents.for_device(tx, job)
+                self.publish_next(tx, account, execution.thing, execution, document=document, now=now)
+
+    def publish_pending(
+        self, tx: Tx, account: AccountId, thing: ThingName, queue: Sequence[Execution], *, now: Instant
+    ) -> None:
+        in_progress, queued = summaries(queue)
+        changed = PendingChanged(timestamp_s=epoch_seconds(now), in_progress=in_progress, queued=queued)
+        tx.publish(Notice(account=account, topic=notify_topic(thing), payload=changed.to_json()))
+
+    def publish_next(
+        self,
+        tx: Tx,
+        account: AccountId,
+        thing: ThingName,
+        execution: Execution | None,
+        *,
+        document: str | None,
+        now: Instant,
+    ) -> None:
+        shown = None if execution is None else view(execution, now=now, document=document)
+        reply = ExecutionReply(timestamp_s=epoch_seconds(now), execution=shown)
+        tx.publish(Notice(account=account, topic=notify_next_topic(thing), payload=reply.to_json()))
+
+
+def identity(queue: Sequence[Execution]) -> tuple[str, int] | None:
+    """Which execution ``$next`` names."""
+    return (queue[0].job, queue[0].number) if queue else None

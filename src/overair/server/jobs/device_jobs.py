@@ -1,0 +1,232 @@
+"""What a device may ask and say of its executions (wire reference §2.3 to §2.8), for both of its doors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock, Instant
+from overair.basics.errors import InvalidRequest, InvalidStateTransition, NotFound, TerminalState, VersionConflict
+from overair.basics.ids import AccountId, JobId, ThingName
+from overair.basics.work import Tx
+from overair.server.jobs.documents import DeviceDocuments
+from overair.server.jobs.lifecycle import Lifecycle, step_due_at
+from overair.server.jobs.model import (
+    DEVICE_MAY_REPORT,
+    JOB_ID,
+    PENDING_LISTED_MAX,
+    STARTED,
+    THING_NAME,
+    Execution,
+    Job,
+    Report,
+)
+from overair.server.jobs.ports import ExecutionStore, JobMembers, JobStore
+from overair.server.jobs.views import state
+from overair.wire.job_messages import NEXT, ExecutionStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """An execution and, where it was asked for, its document as it leaves for a device."""
+
+    execution: Execution
+    document: str | None = None
+
+
+class DeviceJobs:
+    """The device's side of jobs. Which thing a connection may speak for is the policy's business, not ours."""
+
+    def __init__(
+        self,
+        *,
+        jobs: JobStore,
+        executions: ExecutionStore,
+        members: JobMembers,
+        documents: DeviceDocuments,
+        lifecycle: Lifecycle,
+        clock: Clock,
+    ) -> None:
+        self._jobs = jobs
+        self._executions = executions
+        self._members = members
+        self._documents = documents
+        self._lifecycle = lifecycle
+        self._clock = clock
+
+    def pending(self, tx: Tx, place: Place, thing: ThingName) -> Sequence[Execution]:
+        """The first ``PENDING_LISTED_MAX`` of a thing's queue: in progress first, then queued, each by queue time.
+
+        Raises:
+            NotFound: no such thing. Subject ``thing``.
+        """
+        self._check_thing(thing)
+        queue = self._executions.pending(tx, place.account, thing, limit=PENDING_LISTED_MAX)
+        if not queue:
+            self._require_thing(tx, place.account, thing)
+        return queue
+
+    def next(self, tx: Tx, place: Place, thing: ThingName, *, include_document: bool = True) -> Described | None:
+        """What ``$next`` names; None for an empty queue. Changes nothing.
+
+        Raises:
+            NotFound: no such thing. Subject ``thing``.
+        """
+        self._check_thing(thing)
+        queue = self._executions.pending(tx, place.account, thing, limit=1)
+        if not queue:
+            self._require_thing(tx, place.account, thing)
+            return None
+        return self._described(tx, place, queue[0], include_document=include_document)
+
+    def describe(
+        self, tx: Tx, place: Place, thing: ThingName, job: JobId, *, number: int | None = None, include_document: bool = True
+    ) -> Described:
+        """One execution by name.
+
+        Raises:
+            NotFound: subject ``execution``.
+            TerminalState: it has ended already. Subject ``execution``.
+        """
+        execution = self._find(tx, place, thing, job, number)
+        if not execution.is_pending:
+            raise TerminalState(f"Job {job} on {thing} has ended: {execution.status}.", subject="execution")
+        return self._described(tx, place, execution, include_document=include_document)
+
+    def start_next(
+        self,
+        tx: Tx,
+        place: Place,
+        thing: ThingName,
+        *,
+        status_details: Mapping[str, str] | None = None,
+        step_timeout_minutes: int | None = None,
+    ) -> Described | None:
+        """Take what ``$next`` names and start it if it is queued; one in progress keeps its details. None: nothing is pending.
+
+        Raises:
+            NotFound: no such thing. Subject ``thing``.
+        """
+        now = self._clock.now()
+        described = self.next(tx, place, thing)
+        if described is None:
+            return None
+        execution = described.execution
+        if execution.status in STARTED:
+            if step_timeout_minutes is not None:
+                timed = replace(execution, step_due_at=step_due_at(execution, step_timeout_minutes, now=now))
+                self._executions.save(tx, place.account, timed)
+                return replace(described, execution=timed)
+            return described
+        job = self._job(tx, place.account, execution.job)
+        started = self._lifecycle.start(
+            job, execution, status_details=status_details, step_timeout_minutes=step_timeout_minutes, now=now
+        )
+        self._lifecycle.move(tx, job, execution, started, now=now)
+        return replace(described, execution=started)
+
+    def report(self, tx: Tx, place: Place, thing: ThingName, job: JobId, report: Report) -> Execution | None:
+        """Take a device's report (UpdateJobExecution). Durable once the unit is committed.
+
+        Returns the execution as it now stands, or None where one statement settled it and nobody has looked: progress of an
+        execution that was in progress already. ``current`` reads it when the device asked.
+
+        Raises:
+            NotFound: subject ``execution``.
+            VersionConflict, InvalidStateTransition: subject ``execution``; ``details["execution_state"]`` is where it stands.
+        """
+        now = self._clock.now()
+        details = report.status_details
+        progress = report.status in STARTED and report.execution_number is None and report.step_timeout_minutes is None
+        if (
+            progress
+            and details is not None
+            and THING_NAME.fullmatch(thing)
+            and JOB_ID.fullmatch(job)
+            and self._executions.progress(
+                tx,
+                place.account,
+                thing,
+                job,
+                status_details=details,
+                expected_version=report.expected_version,
+                now=now,
+            )
+        ):
+            return None
+        execution = self._find(tx, place, thing, job, report.execution_number)
+        if report.expected_version is not None and report.expected_version != execution.version:
+            raise VersionConflict(
+                f"Version {report.expected_version} was expected; job {job} on {thing} is at version {execution.version}.",
+                subject="execution",
+                details={"execution_state": state(execution)},
+            )
+        if report.status not in DEVICE_MAY_REPORT.get(execution.status, ()):
+            raise InvalidStateTransition(
+                f"Job {job} on {thing} is {execution.status}; it can't become {report.status}.",
+                subject="execution",
+                details={"execution_state": state(execution)},
+            )
+        found = self._job(tx, place.account, job)
+        if report.status in STARTED:
+            after = self._lifecycle.start(
+                found, execution, status_details=details, step_timeout_minutes=report.step_timeout_minutes, now=now
+            )
+        else:
+            after = self._ended(execution, report, now=now)
+        self._lifecycle.move(tx, found, execution, after, now=now)
+        return after
+
+    def current(self, tx: Tx, place: Place, thing: ThingName, job: JobId, *, include_document: bool) -> Described:
+        """The latest execution whatever its state, for the parts of an update's reply that were asked for."""
+        return self._described(tx, place, self._find(tx, place, thing, job, None), include_document=include_document)
+
+    # ----------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _ended(execution: Execution, report: Report, *, now: Instant) -> Execution:
+        # One that ends without ever having been reported in progress started and ended now.
+        return replace(
+            execution,
+            status=report.status,
+            status_details=execution.status_details if report.status_details is None else report.status_details,
+            version=execution.version + 1,
+            started_at=execution.started_at or (now if report.status is not ExecutionStatus.REJECTED else None),
+            last_updated_at=now,
+        )
+
+    def _described(self, tx: Tx, place: Place, execution: Execution, *, include_document: bool) -> Described:
+        if not include_document:
+            return Described(execution=execution)
+        job = self._job(tx, place.account, execution.job)
+        return Described(execution=execution, document=self._documents.for_device(tx, job))
+
+    def _find(self, tx: Tx, place: Place, thing: ThingName, job: JobId, number: int | None) -> Execution:
+        execution = None
+        if THING_NAME.fullmatch(thing) and JOB_ID.fullmatch(job):
+            execution = self._executions.find(tx, place.account, thing, job, number)
+        if execution is None:
+            raise NotFound(f"Thing {thing[:128]!r} has no execution of job {job[:64]!r}.", subject="execution")
+        return execution
+
+    def _job(self, tx: Tx, account: AccountId, job: JobId) -> Job:
+        found = self._jobs.find(tx, account, job)
+        assert found is not None, "an execution never outlives its job"
+        return found
+
+    def _require_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        if not self._members.exists(tx, account, thing):
+            raise NotFound(f"There is no thing {thing!r} in this account.", subject="thing")
+
+    @staticmethod
+    def _check_thing(thing: ThingName) -> None:
+        if not THING_NAME.fullmatch(thing):
+            raise InvalidRequest(
+                f"{thing[:128]!r} is no thing name: 1 to 128 of a-z, A-Z, 0-9, ':', '_' and '-'.", subject="thing-name"
+            )
+
+
+def names_next(job: str) -> bool:
+    """Whether a describe request means the next execution, whichever it is."""
+    return job == NEXT

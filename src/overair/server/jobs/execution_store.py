@@ -1,0 +1,269 @@
+"""The SQL of executions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
+
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, JobId, ThingName
+from overair.basics.work import Tx
+from overair.server.jobs.model import PENDING, STARTED, Execution
+from overair.server.jobs.tables import job_executions
+from overair.server.storage.work import HotStatement, sql
+from overair.wire.job_messages import ExecutionStatus
+
+ROWS_PER_INSERT_MAX: Final = 1_000
+_PENDING: Final = sorted(status.value for status in PENDING)
+_STARTED: Final = sorted(status.value for status in STARTED)
+_started_first: Final = case((job_executions.c.status.in_(_STARTED), 0), else_=1)
+
+# The path that every device waits on: progress of an execution that is already in progress, nothing else changes.
+_progress: Final = HotStatement(
+    update(job_executions)
+    .where(
+        job_executions.c.account == bindparam("b_account"),
+        job_executions.c.thing == bindparam("b_thing"),
+        job_executions.c.job == bindparam("b_job"),
+        job_executions.c.latest.is_(True),
+        job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
+        job_executions.c.version == bindparam("b_version"),
+    )
+    .values(
+        status_details=bindparam("b_details"),
+        version=job_executions.c.version + 1,
+        last_updated_at=bindparam("b_now"),
+    )
+)
+_progress_of_any_version: Final = HotStatement(
+    update(job_executions)
+    .where(
+        job_executions.c.account == bindparam("b_account"),
+        job_executions.c.thing == bindparam("b_thing"),
+        job_executions.c.job == bindparam("b_job"),
+        job_executions.c.latest.is_(True),
+        job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
+    )
+    .values(
+        status_details=bindparam("b_details"),
+        version=job_executions.c.version + 1,
+        last_updated_at=bindparam("b_now"),
+    )
+)
+
+
+class SqlExecutionStore:
+    """``ExecutionStore`` over SQL."""
+
+    def progress(
+        self,
+        tx: Tx,
+        account: AccountId,
+        thing: ThingName,
+        job: JobId,
+        *,
+        status_details: Mapping[str, str],
+        expected_version: int | None,
+        now: Instant,
+    ) -> bool:
+        """Take a progress report in one statement. False: the latest execution isn't in progress, or is at another version."""
+        values: dict[str, Any] = {
+            "b_account": account,
+            "b_thing": thing,
+            "b_job": job,
+            "b_details": _text(status_details),
+            "b_now": now,
+        }
+        if expected_version is None:
+            return _progress_of_any_version.run(tx, **values) == 1
+        return _progress.run(tx, b_version=expected_version, **values) == 1
+
+    def find(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, number: int | None = None) -> Execution | None:
+        """One attempt, or the latest."""
+        which = job_executions.c.latest.is_(True) if number is None else job_executions.c.number == number
+        query = select(*job_executions.c).where(*_key(account, thing, job), which)
+        row = sql(tx).execute(query).mappings().first()
+        return None if row is None else _execution(row)
+
+    def pending(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]:
+        """The queue of a thing: what is in progress, then what is queued, each in the order of queueing."""
+        return self.pending_of(tx, account, [thing], limit=limit).get(thing, [])
+
+    def pending_of(
+        self, tx: Tx, account: AccountId, things: Sequence[ThingName], *, limit: int | None = None
+    ) -> Mapping[ThingName, list[Execution]]:
+        """The queues of several things; a thing with an empty one is absent."""
+        query = (
+            select(*job_executions.c)
+            .where(
+                job_executions.c.account == account,
+                job_executions.c.thing.in_(things),
+                job_executions.c.status.in_(_PENDING),
+            )
+            .order_by(_started_first, job_executions.c.queued_at, job_executions.c.job_sequence, job_executions.c.job)
+        )
+        if limit is not None:
+            query = query.limit(limit)
+        queues: dict[ThingName, list[Execution]] = {}
+        for row in sql(tx).execute(query).mappings():
+            execution = _execution(row)
+            queues.setdefault(execution.thing, []).append(execution)
+        return queues
+
+    def insert(self, tx: Tx, account: AccountId, executions: Sequence[Execution]) -> None:
+        """Add new attempts, at most ``ROWS_PER_INSERT_MAX``."""
+        assert len(executions) <= ROWS_PER_INSERT_MAX
+        if executions:
+            sql(tx).execute(
+                insert(job_executions),
+                [
+                    {
+                        "account": account,
+                        "thing": execution.thing,
+                        "job": execution.job,
+                        "number": execution.number,
+                        "job_sequence": execution.job_sequence,
+                        "retry_attempt": execution.retry_attempt,
+                        "queued_at": execution.queued_at,
+                        **_changeable(execution),
+                    }
+                    for execution in executions
+                ],
+            )
+
+    def save(self, tx: Tx, account: AccountId, execution: Execution) -> None:
+        """Write what may change of one attempt."""
+        sql(tx).execute(
+            update(job_executions)
+            .where(*_key(account, execution.thing, execution.job), job_executions.c.number == execution.number)
+            .values(**_changeable(execution))
+        )
+
+    def delete(self, tx: Tx, account: AccountId, execution: Execution) -> None:
+        sql(tx).execute(
+            delete(job_executions).where(
+                *_key(account, execution.thing, execution.job), job_executions.c.number == execution.number
+            )
+        )
+
+    def attempts(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> Mapping[ExecutionStatus, int]:
+        """How often a thing's attempts at a job stand in each state."""
+        query = (
+            select(job_executions.c.status, func.count()).where(*_key(account, thing, job)).group_by(job_executions.c.status)
+        )
+        return {ExecutionStatus(status): int(count) for status, count in sql(tx).execute(query)}
+
+    def last_number(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> int:
+        """The highest number of a thing's attempts at a job; 0 for none."""
+        query = select(func.max(job_executions.c.number)).where(*_key(account, thing, job))
+        return int(sql(tx).execute(query).scalar() or 0)
+
+    def things_with(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> frozenset[ThingName]:
+        """Those of some things that have an execution of a job already."""
+        query = select(job_executions.c.thing).where(
+            job_executions.c.account == account,
+            job_executions.c.job == job,
+            job_executions.c.thing.in_(things),
+            job_executions.c.latest.is_(True),
+        )
+        return frozenset(ThingName(thing) for thing in sql(tx).execute(query).scalars())
+
+    def of_job(
+        self,
+        tx: Tx,
+        account: AccountId,
+        job: JobId,
+        *,
+        statuses: Sequence[ExecutionStatus] | None,
+        after: tuple[str, int] | None,
+        limit: int,
+    ) -> Sequence[Execution]:
+        """Attempts of a job by (thing, number)."""
+        query = select(*job_executions.c).where(job_executions.c.account == account, job_executions.c.job == job)
+        if statuses is not None:
+            query = query.where(job_executions.c.status.in_([status.value for status in statuses]))
+        if after is not None:
+            thing, number = after
+            later = and_(job_executions.c.thing == thing, job_executions.c.number > number)
+            query = query.where(or_(job_executions.c.thing > thing, later))
+        query = query.order_by(job_executions.c.thing, job_executions.c.number).limit(limit)
+        return [_execution(row) for row in sql(tx).execute(query).mappings()]
+
+    def of_thing(
+        self,
+        tx: Tx,
+        account: AccountId,
+        thing: ThingName,
+        *,
+        status: ExecutionStatus | None,
+        job: JobId | None,
+        before: tuple[int, str, int] | None,
+        limit: int,
+    ) -> Sequence[Execution]:
+        """A thing's attempts, newest first by (queued at, job, number)."""
+        table = job_executions.c
+        query = select(*table).where(table.account == account, table.thing == thing)
+        if status is not None:
+            query = query.where(table.status == status.value)
+        if job is not None:
+            query = query.where(table.job == job)
+        if before is not None:
+            query = query.where(tuple_(table.queued_at, table.job, table.number) < tuple_(*before))
+        query = query.order_by(table.queued_at.desc(), table.job.desc(), table.number.desc()).limit(limit)
+        return [_execution(row) for row in sql(tx).execute(query).mappings()]
+
+    def overdue(self, tx: Tx, *, now: Instant, limit: int) -> Sequence[tuple[AccountId, Execution]]:
+        """Executions of any account whose time is up, the longest overdue first."""
+        query = select(*job_executions.c).where(job_executions.c.due_at <= now).order_by(job_executions.c.due_at).limit(limit)
+        return [(AccountId(row["account"]), _execution(row)) for row in sql(tx).execute(query).mappings()]
+
+
+def _key(account: AccountId, thing: ThingName, job: JobId) -> tuple[ColumnElement[bool], ...]:
+    return (job_executions.c.account == account, job_executions.c.thing == thing, job_executions.c.job == job)
+
+
+def _text(details: Mapping[str, str]) -> str:
+    return msgspec.json.encode(details).decode()
+
+
+def _changeable(execution: Execution) -> dict[str, Any]:
+    return {
+        "latest": execution.latest,
+        "status": execution.status.value,
+        "status_details": _text(execution.status_details),
+        "version": execution.version,
+        "force_canceled": execution.force_canceled,
+        "started_at": execution.started_at,
+        "last_updated_at": execution.last_updated_at,
+        "in_progress_due_at": execution.in_progress_due_at,
+        "step_due_at": execution.step_due_at,
+        # Only what is pending can become due: the index names nothing else.
+        "due_at": execution.due_at if execution.is_pending else None,
+    }
+
+
+def _instant(value: int | None) -> Instant | None:
+    return None if value is None else Instant(value)
+
+
+def _execution(row: RowMapping) -> Execution:
+    return Execution(
+        job=JobId(row["job"]),
+        thing=ThingName(row["thing"]),
+        number=row["number"],
+        status=ExecutionStatus(row["status"]),
+        queued_at=Instant(row["queued_at"]),
+        last_updated_at=Instant(row["last_updated_at"]),
+        version=row["version"],
+        job_sequence=row["job_sequence"],
+        status_details=msgspec.json.decode(row["status_details"], type=dict[str, str]),
+        started_at=_instant(row["started_at"]),
+        retry_attempt=row["retry_attempt"],
+        latest=row["latest"],
+        force_canceled=row["force_canceled"],
+        in_progress_due_at=_instant(row["in_progress_due_at"]),
+        step_due_at=_instant(row["step_due_at"]),
+    )

@@ -1,0 +1,104 @@
+"""The HTTPS twin of the jobs topics: service ``iot-jobs-data`` (wire reference §2.10).
+
+Times are whole seconds here too, a job document is a string, and there is no token and no timestamp.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overair.basics.clock import Clock
+from overair.basics.ids import JobId, ThingName
+from overair.basics.work import Tx, Work
+from overair.server.aws_protocol.operations import Caller, Members, Request, operation
+from overair.server.jobs.device_jobs import Described, DeviceJobs, names_next
+from overair.server.jobs.model import Report
+from overair.server.jobs.operator_members import status_details
+from overair.server.jobs.views import state, summaries, view
+from overair.wire.job_messages import ExecutionStatus
+
+
+class JobsDataOperations:
+    """Jobs over HTTPS, for devices and for programs that stand in for them. ``work`` is not the audited one."""
+
+    def __init__(self, *, work: Work, jobs: DeviceJobs, clock: Clock) -> None:
+        self._work = work
+        self._jobs = jobs
+        self._clock = clock
+
+    @operation("iot-jobs-data", "GetPendingJobExecutions")
+    async def get_pending_job_executions(self, caller: Caller, request: Request) -> Members:
+        thing = ThingName(request["thingName"])
+        in_progress, queued = summaries(await self._work.read(lambda tx: self._jobs.pending(tx, caller.place, thing)))
+        return {
+            "inProgressJobs": [item.members() for item in in_progress],
+            "queuedJobs": [item.members() for item in queued],
+        }
+
+    @operation("iot-jobs-data", "DescribeJobExecution")
+    async def describe_job_execution(self, caller: Caller, request: Request) -> Members:
+        thing, job = ThingName(request["thingName"]), request["jobId"]
+        include_document = request.get("includeJobDocument", True)
+
+        def find(tx: Tx) -> Described | None:
+            if names_next(job):
+                return self._jobs.next(tx, caller.place, thing, include_document=include_document)
+            return self._jobs.describe(
+                tx,
+                caller.place,
+                thing,
+                JobId(job),
+                number=request.get("executionNumber"),
+                include_document=include_document,
+            )
+
+        return {"execution": self._shown(await self._work.read(find))}
+
+    @operation("iot-jobs-data", "StartNextPendingJobExecution")
+    async def start_next_pending_job_execution(self, caller: Caller, request: Request) -> Members:
+        details = status_details(request)
+        started = await self._work.run(
+            lambda tx: self._jobs.start_next(
+                tx,
+                caller.place,
+                ThingName(request["thingName"]),
+                status_details=details,
+                step_timeout_minutes=request.get("stepTimeoutInMinutes"),
+            )
+        )
+        return {"execution": self._shown(started)}
+
+    @operation("iot-jobs-data", "UpdateJobExecution")
+    async def update_job_execution(self, caller: Caller, request: Request) -> Members:
+        thing, job = ThingName(request["thingName"]), JobId(request["jobId"])
+        report = Report(
+            status=ExecutionStatus(request["status"]),
+            status_details=status_details(request),
+            expected_version=request.get("expectedVersion"),
+            execution_number=request.get("executionNumber"),
+            step_timeout_minutes=request.get("stepTimeoutInMinutes"),
+        )
+        include_state = request.get("includeJobExecutionState", False)
+        include_document = request.get("includeJobDocument", False)
+
+        def take(tx: Tx) -> Described | None:
+            self._jobs.report(tx, caller.place, thing, job, report)
+            if not include_state and not include_document:
+                return None
+            return self._jobs.current(tx, caller.place, thing, job, include_document=include_document)
+
+        described = await self._work.run(take)
+        if described is None:
+            return {}
+        return {
+            "executionState": state(described.execution).members() if include_state else None,
+            "jobDocument": described.document,
+        }
+
+    def _shown(self, described: Described | None) -> dict[str, Any] | None:
+        if described is None:
+            return None
+        shown = view(described.execution, now=self._clock.now(), with_thing_name=True).members()
+        if described.document is not None:
+            shown["jobDocument"] = described.document
+        return shown

@@ -1,0 +1,225 @@
+"""What follows when an execution changes its state: counts, retries, notices, the end of its job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from overair.basics.clock import Instant
+from overair.basics.errors import InvalidStateTransition
+from overair.basics.ids import AccountId, JobId, ThingName
+from overair.basics.work import Tx
+from overair.server.jobs.announcements import Announcer
+from overair.server.jobs.model import (
+    JOB_MAY_BECOME,
+    MINUTE_MS,
+    RETRIED,
+    SERVER_MAY_SET,
+    STARTED,
+    Execution,
+    Job,
+    JobPhase,
+    JobStatus,
+    TargetSelection,
+)
+from overair.server.jobs.ports import ExecutionStore, JobStore
+from overair.server.jobs.rollout import may_retry, must_abort
+from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, ExecutionStatus
+
+ABORT_REASON_CODE = "ABORT_CRITERIA_MET"
+
+
+class Lifecycle:
+    """Moves executions and jobs along their tables. The caller has checked that the step is allowed to whoever asks."""
+
+    def __init__(self, *, jobs: JobStore, executions: ExecutionStore, announcer: Announcer) -> None:
+        self._jobs = jobs
+        self._executions = executions
+        self._announcer = announcer
+        self.wake: Callable[[], None] = _nobody
+        """Called after a commit that left background work; ``app.py`` points it at the worker."""
+
+    # Executions -----------------------------------------------------------------------------------------------------------
+
+    def move(self, tx: Tx, job: Job, before: Execution, after: Execution, *, now: Instant) -> None:
+        """Write ``after`` in place of ``before``, the latest attempt of its thing, with all that follows from it."""
+        account = job.place.account
+        if before.status is after.status:
+            self._executions.save(tx, account, after)
+            return
+        queue = self._announcer.queue(tx, account, before.thing)
+        changes = {before.status: -1}
+        if self._retries(tx, job, after):
+            self._executions.save(tx, account, replace(after, latest=False))
+            self._executions.insert(tx, account, [self._next_attempt(tx, job, after, now=now)])
+            changes[ExecutionStatus.QUEUED] = changes.get(ExecutionStatus.QUEUED, 0) + 1
+        else:
+            self._executions.save(tx, account, after)
+            changes[after.status] = 1
+        self._jobs.count(tx, account, job.id, changes)
+        self._announcer.compare(tx, account, before.thing, queue, set_changed=not after.is_pending, now=now)
+        if not after.is_pending:
+            self.conclude(tx, account, job.id, now=now)
+
+    def end(
+        self, tx: Tx, job: Job, execution: Execution, status: ExecutionStatus, *, now: Instant, force: bool = False
+    ) -> None:
+        """The server ends a pending execution: CANCELED, REMOVED or TIMED_OUT.
+
+        Raises:
+            InvalidStateTransition: the table doesn't allow it. Subject ``execution``.
+        """
+        if status not in SERVER_MAY_SET.get(execution.status, ()):
+            raise InvalidStateTransition(
+                f"The execution of job {execution.job} on {execution.thing} is {execution.status}; it can't become {status}.",
+                subject="execution",
+            )
+        ended = replace(execution, status=status, version=execution.version + 1, last_updated_at=now, force_canceled=force)
+        self.move(tx, job, execution, ended, now=now)
+
+    def remove(self, tx: Tx, job: Job, execution: Execution, *, now: Instant) -> None:
+        """Delete one attempt. Where it was the latest, the one before it takes its place."""
+        account = job.place.account
+        queue = self._announcer.queue(tx, account, execution.thing) if execution.is_pending else ()
+        self._executions.delete(tx, account, execution)
+        if not execution.latest:
+            return
+        changes = {execution.status: -1}
+        earlier = self._executions.last_number(tx, account, execution.thing, job.id)
+        if earlier:
+            previous = self._executions.find(tx, account, execution.thing, job.id, earlier)
+            assert previous is not None
+            self._executions.save(tx, account, replace(previous, latest=True))
+            changes[previous.status] = changes.get(previous.status, 0) + 1
+        self._jobs.count(tx, account, job.id, changes)
+        if execution.is_pending:
+            self._announcer.compare(tx, account, execution.thing, queue, set_changed=True, now=now)
+
+    def queue(
+        self, tx: Tx, job: Job, things: Sequence[ThingName], *, numbers: Mapping[ThingName, int] | None = None, now: Instant
+    ) -> None:
+        """Give things that have no execution of this job (or an ended one, with ``numbers`` for the next) one at the end of
+        their queues."""
+        if not things:
+            return
+        account = job.place.account
+        queues = self._executions.pending_of(tx, account, things)
+        added = [
+            Execution(
+                job=job.id,
+                thing=thing,
+                number=(numbers or {}).get(thing, 1),
+                job_sequence=job.sequence,
+                status=ExecutionStatus.QUEUED,
+                queued_at=now,
+                last_updated_at=now,
+            )
+            for thing in things
+        ]
+        self._executions.insert(tx, account, added)
+        self._jobs.count(tx, account, job.id, {ExecutionStatus.QUEUED: len(added)})
+        self._announcer.queued(tx, job, [(execution, queues.get(execution.thing, ())) for execution in added], now=now)
+
+    def start(
+        self,
+        job: Job,
+        execution: Execution,
+        *,
+        status_details: Mapping[str, str] | None,
+        step_timeout_minutes: int | None,
+        now: Instant,
+    ) -> Execution:
+        """The same execution, in progress: the timer of the whole starts with the first IN_PROGRESS and never changes."""
+        minutes = job.settings.in_progress_timeout_minutes
+        started = execution.started_at is not None
+        return replace(
+            execution,
+            status=ExecutionStatus.IN_PROGRESS,
+            status_details=execution.status_details if status_details is None else status_details,
+            version=execution.version + 1,
+            started_at=execution.started_at if started else now,
+            last_updated_at=now,
+            in_progress_due_at=(
+                execution.in_progress_due_at if started or minutes is None else Instant(now + minutes * MINUTE_MS)
+            ),
+            step_due_at=step_due_at(execution, step_timeout_minutes, now=now),
+        )
+
+    # Jobs -----------------------------------------------------------------------------------------------------------------
+
+    def conclude(self, tx: Tx, account: AccountId, job: JobId, *, now: Instant) -> None:
+        """End a job whose last execution has ended, or one that meets an abort criterion."""
+        found = self._jobs.find(tx, account, job)
+        if found is None:
+            return
+        criterion = must_abort(found.settings.abort, found.counts)
+        if criterion is not None and JobStatus.CANCELED in JOB_MAY_BECOME.get(found.status, ()):
+            comment = (
+                f"Aborted: at least {criterion.threshold_percentage:g} % of {criterion.things_executed_min} or more things "
+                f"ended with {criterion.failure_type}."
+            )
+            self.cancel(tx, found, comment=comment, reason_code=ABORT_REASON_CODE, force=False, now=now)
+            return
+        ended = found.phase is JobPhase.SETTLED and found.pending == 0
+        completes = found.target_selection is TargetSelection.SNAPSHOT and JobStatus.COMPLETED in JOB_MAY_BECOME.get(
+            found.status, ()
+        )
+        if ended and completes:
+            self._jobs.save(tx, replace(found, status=JobStatus.COMPLETED, completed_at=now, last_updated_at=now))
+
+    def cancel(self, tx: Tx, job: Job, *, comment: str | None, reason_code: str | None, force: bool, now: Instant) -> Job:
+        """CANCELED at once; nothing more is rolled out, and the executions follow in the background."""
+        canceled = replace(
+            job,
+            status=JobStatus.CANCELED,
+            phase=JobPhase.CANCELING,
+            comment=comment,
+            reason_code=reason_code,
+            force_canceled=force,
+            next_step_at=now,
+            last_updated_at=now,
+            completed_at=now,
+        )
+        self._jobs.save(tx, canceled)
+        self._jobs.drop_waiting(tx, job.place.account, job=job.id)
+        tx.after_commit(lambda: self.wake())
+        return canceled
+
+    # ----------------------------------------------------------------------------------------------------------------------
+
+    def _retries(self, tx: Tx, job: Job, ended: Execution) -> bool:
+        if (
+            not job.settings.retry
+            or ended.status not in RETRIED
+            or JobStatus.COMPLETED not in JOB_MAY_BECOME.get(job.status, ())
+        ):
+            return False
+        attempts = dict(self._executions.attempts(tx, job.place.account, ended.thing, job.id))
+        attempts[ended.status] = attempts.get(ended.status, 0) + 1
+        return may_retry(job.settings.retry, ended.status, attempts)
+
+    def _next_attempt(self, tx: Tx, job: Job, ended: Execution, *, now: Instant) -> Execution:
+        """A fresh execution: a retry that kept ``self_test`` in its details would be rolled back by the agent."""
+        return Execution(
+            job=job.id,
+            thing=ended.thing,
+            number=self._executions.last_number(tx, job.place.account, ended.thing, job.id) + 1,
+            job_sequence=job.sequence,
+            status=ExecutionStatus.QUEUED,
+            queued_at=now,
+            last_updated_at=now,
+            retry_attempt=ended.retry_attempt + 1,
+        )
+
+
+def step_due_at(execution: Execution, step_timeout_minutes: int | None, *, now: Instant) -> Instant | None:
+    """When the step's timer ends after an update that names ``step_timeout_minutes`` (None leaves it, -1 stops it)."""
+    if step_timeout_minutes is None:
+        return execution.step_due_at if execution.status in STARTED else None
+    if step_timeout_minutes == STEP_TIMEOUT_CANCEL:
+        return None
+    return Instant(now + step_timeout_minutes * MINUTE_MS)
+
+
+def _nobody() -> None:
+    return None

@@ -1,0 +1,255 @@
+"""Nouns and state tables of jobs and executions. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from overair.basics.arn import Place
+from overair.basics.clock import Instant
+from overair.basics.ids import JobId, ThingName
+from overair.wire.job_messages import ExecutionStatus
+
+JOB_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
+TARGETS_MAX: Final = 100
+DOCUMENT_SIZE_BYTES_MAX: Final = 32_768
+DELETIONS_MAX: Final = 10
+"""Jobs of one account in DELETION_IN_PROGRESS at once."""
+PENDING_LISTED_MAX: Final = 10
+MINUTE_MS: Final = 60_000
+PRESIGN_EXPIRES_S_DEFAULT: Final = 3600
+
+
+class JobStatus(StrEnum):
+    """What an operator sees of a job (wire reference §3.3)."""
+
+    SCHEDULED = "SCHEDULED"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    CANCELED = "CANCELED"
+    DELETION_IN_PROGRESS = "DELETION_IN_PROGRESS"
+
+
+class JobPhase(StrEnum):
+    """What the server still has to do for a job in the background."""
+
+    ROLLING_OUT = "ROLLING_OUT"
+    SETTLED = "SETTLED"
+    CANCELING = "CANCELING"
+    DELETING = "DELETING"
+
+
+class TargetSelection(StrEnum):
+    SNAPSHOT = "SNAPSHOT"
+    CONTINUOUS = "CONTINUOUS"
+
+
+class FailureType(StrEnum):
+    FAILED = "FAILED"
+    REJECTED = "REJECTED"
+    TIMED_OUT = "TIMED_OUT"
+    ALL = "ALL"
+
+
+# The state tables: absent means never. No status is compared with another outside of this file and ``rollout.py``.
+
+JOB_MAY_BECOME: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
+    JobStatus.SCHEDULED: frozenset({JobStatus.IN_PROGRESS, JobStatus.CANCELED, JobStatus.DELETION_IN_PROGRESS}),
+    JobStatus.IN_PROGRESS: frozenset({JobStatus.COMPLETED, JobStatus.CANCELED, JobStatus.DELETION_IN_PROGRESS}),
+    JobStatus.COMPLETED: frozenset({JobStatus.DELETION_IN_PROGRESS}),
+    JobStatus.CANCELED: frozenset({JobStatus.DELETION_IN_PROGRESS}),
+}
+JOB_DELETABLE_WITHOUT_FORCE: Final = frozenset({JobStatus.COMPLETED, JobStatus.CANCELED})
+
+_REPORTED: Final = frozenset(
+    {ExecutionStatus.IN_PROGRESS, ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED, ExecutionStatus.REJECTED}
+)
+DEVICE_MAY_REPORT: Final[Mapping[ExecutionStatus, frozenset[ExecutionStatus]]] = {
+    ExecutionStatus.QUEUED: _REPORTED,
+    ExecutionStatus.IN_PROGRESS: _REPORTED,
+}
+SERVER_MAY_SET: Final[Mapping[ExecutionStatus, frozenset[ExecutionStatus]]] = {
+    ExecutionStatus.QUEUED: frozenset({ExecutionStatus.CANCELED, ExecutionStatus.REMOVED}),
+    ExecutionStatus.IN_PROGRESS: frozenset({ExecutionStatus.TIMED_OUT, ExecutionStatus.CANCELED, ExecutionStatus.REMOVED}),
+}
+CANCELABLE_WITHOUT_FORCE: Final = frozenset({ExecutionStatus.QUEUED})
+PENDING: Final = frozenset({ExecutionStatus.QUEUED, ExecutionStatus.IN_PROGRESS})
+STARTED: Final = frozenset({ExecutionStatus.IN_PROGRESS})
+RETRIED: Final[Mapping[ExecutionStatus, FailureType]] = {
+    ExecutionStatus.FAILED: FailureType.FAILED,
+    ExecutionStatus.TIMED_OUT: FailureType.TIMED_OUT,
+}
+"""How a retry criterion names the end of an execution; no other end is ever retried."""
+FAILURES: Final[Mapping[FailureType, frozenset[ExecutionStatus]]] = {
+    FailureType.FAILED: frozenset({ExecutionStatus.FAILED}),
+    FailureType.REJECTED: frozenset({ExecutionStatus.REJECTED}),
+    FailureType.TIMED_OUT: frozenset({ExecutionStatus.TIMED_OUT}),
+    FailureType.ALL: frozenset({ExecutionStatus.FAILED, ExecutionStatus.REJECTED, ExecutionStatus.TIMED_OUT}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresignConfig:
+    """How placeholders for presigned URLs are filled."""
+
+    role_arn: str
+    expires_s: int = PRESIGN_EXPIRES_S_DEFAULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExponentialRate:
+    """Starts at ``base_per_minute``, grows by ``factor`` each time another ``criterion`` things were notified or succeeded."""
+
+    base_per_minute: int
+    factor: float
+    notified_criterion: int | None = None
+    succeeded_criterion: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    maximum_per_minute: int | None = None
+    exponential: ExponentialRate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortCriterion:
+    failure_type: FailureType
+    threshold_percentage: float
+    things_executed_min: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryCriterion:
+    failure_type: FailureType
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """The parts that UpdateJob may change."""
+
+    description: str = ""
+    presign: PresignConfig | None = None
+    rollout: RolloutConfig | None = None
+    abort: tuple[AbortCriterion, ...] = ()
+    retry: tuple[RetryCriterion, ...] = ()
+    in_progress_timeout_minutes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """What an operator asks for. ``document`` is JSON text of an object."""
+
+    id: JobId
+    targets: tuple[str, ...]
+    document: str
+    document_source: str | None = None
+    target_selection: TargetSelection = TargetSelection.SNAPSHOT
+    settings: JobSettings = field(default_factory=JobSettings)
+    destination_package_versions: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTarget:
+    """One target ARN, and how far its members have been planned."""
+
+    position: int
+    arn: str
+    planned: bool = False
+    cursor: ThingName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it stands, without its document."""
+
+    id: JobId
+    sequence: int
+    """In order of creation within the account: ties between executions that were queued in one millisecond."""
+    place: Place
+    status: JobStatus
+    phase: JobPhase
+    target_selection: TargetSelection
+    settings: JobSettings
+    created_at: Instant
+    last_updated_at: Instant
+    next_step_at: Instant
+    """When the background work goes on; for a metered rollout, when the next thing may be released."""
+    completed_at: Instant | None = None
+    document_source: str | None = None
+    destination_package_versions: tuple[str, ...] = ()
+    comment: str | None = None
+    reason_code: str | None = None
+    force_canceled: bool = False
+    counts: Mapping[ExecutionStatus, int] = field(default_factory=dict)
+    """Things by the state of their latest execution."""
+
+    @property
+    def arn(self) -> str:
+        return self.place.iot("job", self.id)
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether executions are being rolled out or cancelled."""
+        return self.phase in (JobPhase.ROLLING_OUT, JobPhase.CANCELING)
+
+    @property
+    def started(self) -> int:
+        """Things that were ever notified, in their latest attempt."""
+        return sum(self.counts.values())
+
+    @property
+    def pending(self) -> int:
+        return sum(count for status, count in self.counts.items() if status in PENDING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One thing doing one job, in one attempt."""
+
+    job: JobId
+    thing: ThingName
+    number: int
+    status: ExecutionStatus
+    queued_at: Instant
+    last_updated_at: Instant
+    version: int = 1
+    job_sequence: int = 0
+    status_details: Mapping[str, str] = field(default_factory=dict)
+    started_at: Instant | None = None
+    retry_attempt: int = 0
+    latest: bool = True
+    force_canceled: bool = False
+    in_progress_due_at: Instant | None = None
+    step_due_at: Instant | None = None
+
+    @property
+    def due_at(self) -> Instant | None:
+        """When it times out: a step's timer never outlives the one of the whole (wire reference §2.8)."""
+        timers = [timer for timer in (self.in_progress_due_at, self.step_due_at) if timer is not None]
+        return min(timers, default=None)
+
+    @property
+    def is_pending(self) -> bool:
+        return self.status in PENDING
+
+    def seconds_before_timed_out(self, now: Instant) -> int | None:
+        due = self.due_at
+        return None if due is None or not self.is_pending else max(0, -((now - due) // 1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a device says of an execution (UpdateJobExecution). ``status_details`` None leaves the stored ones alone."""
+
+    status: ExecutionStatus
+    status_details: Mapping[str, str] | None = None
+    expected_version: int | None = None
+    execution_number: int | None = None
+    step_timeout_minutes: int | None = None

@@ -1,0 +1,155 @@
+"""What jobs ask of their records and of the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from overair.basics.arn import Place
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, BucketName, GroupName, JobId, ObjectKey, ThingName, VersionId
+from overair.basics.work import Tx
+from overair.server.jobs.model import Execution, Job, JobStatus, JobTarget, TargetSelection
+from overair.wire.job_messages import ExecutionStatus
+
+
+class JobStore(Protocol):
+    """Rows of jobs, their targets, and the things that wait (``store.SqlJobStore``)."""
+
+    def next_sequence(self, tx: Tx, account: AccountId) -> int: ...
+    def insert(self, tx: Tx, job: Job, document: str, targets: Sequence[JobTarget]) -> None: ...
+    def find(self, tx: Tx, account: AccountId, job: JobId) -> Job | None: ...
+    def document(self, tx: Tx, account: AccountId, job: JobId) -> str | None: ...
+    def save(self, tx: Tx, job: Job) -> None: ...
+    def count(self, tx: Tx, account: AccountId, job: JobId, changes: Mapping[ExecutionStatus, int]) -> None: ...
+    def delete(self, tx: Tx, account: AccountId, job: JobId) -> None: ...
+    def page(
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        status: JobStatus | None,
+        target_selection: TargetSelection | None,
+        target: str | None,
+        before: int | None,
+        limit: int,
+    ) -> Sequence[Job]: ...
+    def count_with_status(self, tx: Tx, account: AccountId, status: JobStatus) -> int: ...
+    def unsettled(self, tx: Tx, *, now: Instant) -> Job | None: ...
+    def continuous_for(self, tx: Tx, account: AccountId, group_name: str) -> Sequence[Job]: ...
+    def targets(self, tx: Tx, account: AccountId, job: JobId) -> Sequence[JobTarget]: ...
+    def add_targets(self, tx: Tx, account: AccountId, job: JobId, targets: Sequence[JobTarget]) -> None: ...
+    def save_target(self, tx: Tx, account: AccountId, job: JobId, target: JobTarget) -> None: ...
+    def add_waiting(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> None: ...
+    def waiting(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]: ...
+    def drop_waiting(
+        self, tx: Tx, account: AccountId, *, job: JobId | None = None, things: Sequence[ThingName] | None = None
+    ) -> None: ...
+
+
+class ExecutionStore(Protocol):
+    """Rows of executions (``execution_store.SqlExecutionStore``)."""
+
+    def progress(
+        self,
+        tx: Tx,
+        account: AccountId,
+        thing: ThingName,
+        job: JobId,
+        *,
+        status_details: Mapping[str, str],
+        expected_version: int | None,
+        now: Instant,
+    ) -> bool: ...
+    def find(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, number: int | None = None) -> Execution | None: ...
+    def pending(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]: ...
+    def pending_of(
+        self, tx: Tx, account: AccountId, things: Sequence[ThingName], *, limit: int | None = None
+    ) -> Mapping[ThingName, list[Execution]]: ...
+    def insert(self, tx: Tx, account: AccountId, executions: Sequence[Execution]) -> None: ...
+    def save(self, tx: Tx, account: AccountId, execution: Execution) -> None: ...
+    def delete(self, tx: Tx, account: AccountId, execution: Execution) -> None: ...
+    def attempts(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> Mapping[ExecutionStatus, int]: ...
+    def last_number(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> int: ...
+    def things_with(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> frozenset[ThingName]: ...
+    def of_job(
+        self,
+        tx: Tx,
+        account: AccountId,
+        job: JobId,
+        *,
+        statuses: Sequence[ExecutionStatus] | None,
+        after: tuple[str, int] | None,
+        limit: int,
+    ) -> Sequence[Execution]: ...
+    def of_thing(
+        self,
+        tx: Tx,
+        account: AccountId,
+        thing: ThingName,
+        *,
+        status: ExecutionStatus | None,
+        job: JobId | None,
+        before: tuple[int, str, int] | None,
+        limit: int,
+    ) -> Sequence[Execution]: ...
+    def overdue(self, tx: Tx, *, now: Instant, limit: int) -> Sequence[tuple[AccountId, Execution]]: ...
+
+
+class JobMembers(Protocol):
+    """What jobs ask of the registry (``devices.service.DevicesService``)."""
+
+    def require_target(self, tx: Tx, place: Place, target_arn: str) -> None:
+        """Raises InvalidRequest (subject ``target``) or NotFound."""
+        ...
+
+    def members(
+        self, tx: Tx, account: AccountId, target_arn: str, *, after: ThingName | None, limit: int
+    ) -> Sequence[ThingName]:
+        """Things that a target ARN names, by name: the thing itself, or a group's things and those of the groups in it. A
+        target that is gone names none."""
+        ...
+
+    def exists(self, tx: Tx, account: AccountId, name: ThingName) -> bool: ...
+
+
+class ThingsGroups(Protocol):
+    """Which groups a thing is in (``devices.service.ThingGroupsService``)."""
+
+    def all_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
+        """Those that it was put into and all above them."""
+        ...
+
+
+class Tags(Protocol):
+    """Where tags are kept (``devices.service.TagsService``)."""
+
+    def accept(self, kind: str, exists: Callable[[Tx, AccountId, str], bool]) -> None: ...
+    def set_new(self, tx: Tx, place: Place, arn: str, tags: Mapping[str, str] | None) -> None: ...
+    def forget(self, tx: Tx, place: Place, arn: str) -> None: ...
+
+
+class ServiceRoles(Protocol):
+    """What jobs ask of roles (``access.service.AccessService``)."""
+
+    def assume_as_service(self, tx: Tx, place: Place, role_arn: str, *, source_arn: str) -> Any: ...
+
+
+class Presigner(Protocol):
+    """Makes the URL that stands for a placeholder (wire reference §3.9)."""
+
+    def presigned_url(
+        self,
+        tx: Tx,
+        place: Place,
+        role_arn: str,
+        *,
+        bucket: BucketName,
+        key: ObjectKey,
+        version: VersionId | None,
+        expires_s: int,
+        source_arn: str,
+    ) -> str:
+        """A GET URL signed with SigV4 in its query, as the role; good for ``expires_s`` from now. Raises an OverairError where
+        the role can't be assumed by the service."""
+        ...

@@ -1,0 +1,254 @@
+"""The SQL of jobs, their targets and the things that wait for their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import RowMapping, delete, func, insert, select, update
+
+from overair.basics.arn import Place
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, JobId, ThingName
+from overair.basics.work import Tx
+from overair.server.jobs.model import (
+    Job,
+    JobPhase,
+    JobSettings,
+    JobStatus,
+    JobTarget,
+    TargetSelection,
+)
+from overair.server.jobs.tables import job_documents, job_targets, job_waiting_things, jobs
+from overair.server.storage.work import sql
+from overair.wire.job_messages import ExecutionStatus
+
+ROWS_PER_INSERT_MAX: Final = 1_000
+_COUNTS: Final = {status: f"count_{status.value.lower()}" for status in ExecutionStatus}
+
+
+class SqlJobStore:
+    """``JobStore`` over SQL."""
+
+    def next_sequence(self, tx: Tx, account: AccountId) -> int:
+        highest = sql(tx).execute(select(func.max(jobs.c.sequence)).where(jobs.c.account == account)).scalar()
+        return 1 if highest is None else int(highest) + 1
+
+    def insert(self, tx: Tx, job: Job, document: str, targets: Sequence[JobTarget]) -> None:
+        account = job.place.account
+        sql(tx).execute(
+            insert(jobs).values(
+                account=account,
+                id=job.id,
+                sequence=job.sequence,
+                region=job.place.region,
+                target_selection=job.target_selection.value,
+                document_source=job.document_source,
+                destination_package_versions=msgspec.json.encode(job.destination_package_versions).decode(),
+                created_at=job.created_at,
+                **_changeable(job),
+                **dict.fromkeys(_COUNTS.values(), 0),
+            )
+        )
+        sql(tx).execute(insert(job_documents).values(account=account, job=job.id, document=document))
+        self.add_targets(tx, account, job.id, targets)
+
+    def find(self, tx: Tx, account: AccountId, job: JobId) -> Job | None:
+        row = sql(tx).execute(select(*jobs.c).where(jobs.c.account == account, jobs.c.id == job)).mappings().first()
+        return None if row is None else _job(row)
+
+    def document(self, tx: Tx, account: AccountId, job: JobId) -> str | None:
+        query = select(job_documents.c.document).where(job_documents.c.account == account, job_documents.c.job == job)
+        return sql(tx).execute(query).scalar()
+
+    def save(self, tx: Tx, job: Job) -> None:
+        """Write what may change of a job; its counts aren't touched."""
+        sql(tx).execute(update(jobs).where(jobs.c.account == job.place.account, jobs.c.id == job.id).values(**_changeable(job)))
+
+    def count(self, tx: Tx, account: AccountId, job: JobId, changes: Mapping[ExecutionStatus, int]) -> None:
+        """Add to the counts."""
+        columns = {_COUNTS[status]: jobs.c[_COUNTS[status]] + change for status, change in changes.items() if change}
+        if columns:
+            sql(tx).execute(update(jobs).where(jobs.c.account == account, jobs.c.id == job).values(**columns))
+
+    def delete(self, tx: Tx, account: AccountId, job: JobId) -> None:
+        """The job with all that belongs to it, but its executions."""
+        for table in (job_documents, job_targets, job_waiting_things):
+            sql(tx).execute(delete(table).where(table.c.account == account, table.c.job == job))
+        sql(tx).execute(delete(jobs).where(jobs.c.account == account, jobs.c.id == job))
+
+    def page(
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        status: JobStatus | None,
+        target_selection: TargetSelection | None,
+        target: str | None,
+        before: int | None,
+        limit: int,
+    ) -> Sequence[Job]:
+        """Newest first; ``before`` is the sequence of the last one given."""
+        query = select(*jobs.c).where(jobs.c.account == account)
+        if status is not None:
+            query = query.where(jobs.c.status == status.value)
+        if target_selection is not None:
+            query = query.where(jobs.c.target_selection == target_selection.value)
+        if target is not None:
+            named = select(job_targets.c.job).where(job_targets.c.account == account, job_targets.c.arn == target)
+            query = query.where(jobs.c.id.in_(named))
+        if before is not None:
+            query = query.where(jobs.c.sequence < before)
+        rows = sql(tx).execute(query.order_by(jobs.c.sequence.desc()).limit(limit)).mappings()
+        return [_job(row) for row in rows]
+
+    def count_with_status(self, tx: Tx, account: AccountId, status: JobStatus) -> int:
+        query = select(func.count()).select_from(jobs).where(jobs.c.account == account, jobs.c.status == status.value)
+        return int(sql(tx).execute(query).scalar_one())
+
+    def unsettled(self, tx: Tx, *, now: Instant) -> Job | None:
+        """The job whose background work has waited longest, of any account."""
+        query = (
+            select(*jobs.c)
+            .where(jobs.c.phase != JobPhase.SETTLED.value, jobs.c.next_step_at <= now)
+            .order_by(jobs.c.next_step_at, jobs.c.account, jobs.c.sequence)
+            .limit(1)
+        )
+        row = sql(tx).execute(query).mappings().first()
+        return None if row is None else _job(row)
+
+    def continuous_for(self, tx: Tx, account: AccountId, group_name: str) -> Sequence[Job]:
+        """Running CONTINUOUS jobs that have this group among their targets, in order of creation."""
+        query = (
+            select(*jobs.c)
+            .where(
+                jobs.c.account == account,
+                jobs.c.status == JobStatus.IN_PROGRESS.value,
+                jobs.c.target_selection == TargetSelection.CONTINUOUS.value,
+            )
+            .order_by(jobs.c.sequence)
+        )
+        found = [_job(row) for row in sql(tx).execute(query).mappings()]
+        return [
+            job
+            for job in found
+            if any(target.arn == job.place.iot("thinggroup", group_name) for target in self.targets(tx, account, job.id))
+        ]
+
+    # Targets --------------------------------------------------------------------------------------------------------------
+
+    def targets(self, tx: Tx, account: AccountId, job: JobId) -> Sequence[JobTarget]:
+        query = (
+            select(job_targets.c.position, job_targets.c.arn, job_targets.c.planned, job_targets.c.cursor)
+            .where(job_targets.c.account == account, job_targets.c.job == job)
+            .order_by(job_targets.c.position)
+        )
+        return [
+            JobTarget(
+                position=row.position, arn=row.arn, planned=row.planned, cursor=ThingName(row.cursor) if row.cursor else None
+            )
+            for row in sql(tx).execute(query)
+        ]
+
+    def add_targets(self, tx: Tx, account: AccountId, job: JobId, targets: Sequence[JobTarget]) -> None:
+        sql(tx).execute(
+            insert(job_targets),
+            [
+                {
+                    "account": account,
+                    "job": job,
+                    "position": target.position,
+                    "arn": target.arn,
+                    "planned": target.planned,
+                    "cursor": target.cursor,
+                }
+                for target in targets
+            ],
+        )
+
+    def save_target(self, tx: Tx, account: AccountId, job: JobId, target: JobTarget) -> None:
+        sql(tx).execute(
+            update(job_targets)
+            .where(job_targets.c.account == account, job_targets.c.job == job, job_targets.c.position == target.position)
+            .values(planned=target.planned, cursor=target.cursor)
+        )
+
+    # Things that wait for their turn --------------------------------------------------------------------------------------
+
+    def add_waiting(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> None:
+        """Put things at the end of the line; those that stand in it already keep their place."""
+        standing = select(job_waiting_things.c.thing).where(
+            job_waiting_things.c.account == account,
+            job_waiting_things.c.job == job,
+            job_waiting_things.c.thing.in_(things),
+        )
+        known = set(sql(tx).execute(standing).scalars())
+        last = sql(tx).execute(
+            select(func.max(job_waiting_things.c.position)).where(
+                job_waiting_things.c.account == account, job_waiting_things.c.job == job
+            )
+        )
+        position = int(last.scalar() or 0)
+        rows = [
+            {"account": account, "job": job, "thing": thing, "position": position + offset}
+            for offset, thing in enumerate((thing for thing in things if thing not in known), start=1)
+        ]
+        if rows:
+            sql(tx).execute(insert(job_waiting_things), rows)
+
+    def waiting(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]:
+        query = (
+            select(job_waiting_things.c.thing)
+            .where(job_waiting_things.c.account == account, job_waiting_things.c.job == job)
+            .order_by(job_waiting_things.c.position)
+            .limit(limit)
+        )
+        return [ThingName(thing) for thing in sql(tx).execute(query).scalars()]
+
+    def drop_waiting(
+        self, tx: Tx, account: AccountId, *, job: JobId | None = None, things: Sequence[ThingName] | None = None
+    ) -> None:
+        """Take things out of the line: of one job, of some things, or of both together."""
+        statement = delete(job_waiting_things).where(job_waiting_things.c.account == account)
+        if job is not None:
+            statement = statement.where(job_waiting_things.c.job == job)
+        if things is not None:
+            statement = statement.where(job_waiting_things.c.thing.in_(things))
+        sql(tx).execute(statement)
+
+
+def _changeable(job: Job) -> dict[str, Any]:
+    return {
+        "status": job.status.value,
+        "phase": job.phase.value,
+        "next_step_at": job.next_step_at,
+        "settings": msgspec.json.encode(job.settings).decode(),
+        "comment": job.comment,
+        "reason_code": job.reason_code,
+        "force_canceled": job.force_canceled,
+        "last_updated_at": job.last_updated_at,
+        "completed_at": job.completed_at,
+    }
+
+
+def _job(row: RowMapping) -> Job:
+    return Job(
+        id=JobId(row["id"]),
+        sequence=row["sequence"],
+        place=Place(row["region"], AccountId(row["account"])),
+        status=JobStatus(row["status"]),
+        phase=JobPhase(row["phase"]),
+        target_selection=TargetSelection(row["target_selection"]),
+        settings=msgspec.json.decode(row["settings"], type=JobSettings),
+        created_at=Instant(row["created_at"]),
+        last_updated_at=Instant(row["last_updated_at"]),
+        completed_at=None if row["completed_at"] is None else Instant(row["completed_at"]),
+        next_step_at=Instant(row["next_step_at"]),
+        document_source=row["document_source"],
+        destination_package_versions=msgspec.json.decode(row["destination_package_versions"], type=tuple[str, ...]),
+        comment=row["comment"],
+        reason_code=row["reason_code"],
+        force_canceled=row["force_canceled"],
+        counts={status: row[column] for status, column in _COUNTS.items()},
+    )

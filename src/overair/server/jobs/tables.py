@@ -1,0 +1,101 @@
+"""This room's tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
+
+from overair.server.storage.schema import account_column, instant_column, metadata
+
+jobs: Final = Table(
+    "jobs",
+    metadata,
+    account_column(),
+    Column("id", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("region", String(32), nullable=False),
+    Column("status", String(24), nullable=False),
+    Column("phase", String(16), nullable=False),
+    instant_column("next_step_at"),
+    Column("target_selection", String(16), nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("document_source", Text),
+    Column("destination_package_versions", Text, nullable=False),
+    Column("comment", Text),
+    Column("reason_code", String(128)),
+    Column("force_canceled", Boolean, nullable=False),
+    instant_column("created_at"),
+    instant_column("last_updated_at"),
+    instant_column("completed_at", nullable=True),
+    # Things by the state of their latest execution, kept beside each transition so that nobody has to count a fleet.
+    Column("count_queued", Integer, nullable=False),
+    Column("count_in_progress", Integer, nullable=False),
+    Column("count_succeeded", Integer, nullable=False),
+    Column("count_failed", Integer, nullable=False),
+    Column("count_timed_out", Integer, nullable=False),
+    Column("count_rejected", Integer, nullable=False),
+    Column("count_removed", Integer, nullable=False),
+    Column("count_canceled", Integer, nullable=False),
+)
+Index("ix_jobs_newest", jobs.c.account, jobs.c.sequence)
+Index("ix_jobs_unsettled", jobs.c.phase, jobs.c.next_step_at)
+
+job_documents: Final = Table(
+    "job_documents",
+    metadata,
+    account_column(),
+    Column("job", String(64), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+job_targets: Final = Table(
+    "job_targets",
+    metadata,
+    account_column(),
+    Column("job", String(64), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("arn", Text, nullable=False),
+    Column("planned", Boolean, nullable=False),
+    Column("cursor", String(128)),
+)
+Index("ix_job_targets_arn", job_targets.c.account, job_targets.c.arn)
+
+job_waiting_things: Final = Table(
+    "job_waiting_things",
+    metadata,
+    account_column(),
+    Column("job", String(64), primary_key=True),
+    Column("thing", String(128), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+"""Things of a metered rollout whose turn hasn't come."""
+Index("ix_job_waiting_things_turn", job_waiting_things.c.account, job_waiting_things.c.job, job_waiting_things.c.position)
+Index("ix_job_waiting_things_thing", job_waiting_things.c.account, job_waiting_things.c.thing)
+
+job_executions: Final = Table(
+    "job_executions",
+    metadata,
+    account_column(),
+    Column("thing", String(128), primary_key=True),
+    Column("job", String(64), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("job_sequence", BigInteger, nullable=False),
+    Column("latest", Boolean, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("status_details", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("retry_attempt", Integer, nullable=False),
+    Column("force_canceled", Boolean, nullable=False),
+    instant_column("queued_at"),
+    instant_column("started_at", nullable=True),
+    instant_column("last_updated_at"),
+    instant_column("in_progress_due_at", nullable=True),
+    instant_column("step_due_at", nullable=True),
+    instant_column("due_at", nullable=True),
+)
+Index("ix_job_executions_of_thing", job_executions.c.account, job_executions.c.thing, job_executions.c.status)
+Index(
+    "ix_job_executions_of_job", job_executions.c.account, job_executions.c.job, job_executions.c.status, job_executions.c.thing
+)
+Index("ix_job_executions_due", job_executions.c.due_at)
