@@ -42,6 +42,17 @@ DEVICE_CERTIFICATE_NOT_AFTER: Final = Instant(2_524_607_999_000)
 HOST_NAME_LENGTH_MAX: Final = 253
 HOSTS_MAX: Final = 100
 
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises, sooner or later, for certificates that aren't well made."""
+
 _BACKDATED = timedelta(minutes=5)
 """How much a certificate's validity begins before its issue, so that a peer whose clock lags a little accepts it."""
 _PEM_CERTIFICATE = re.compile(
@@ -90,7 +101,7 @@ def certificates_from_pem(
         for certificate in certificates:
             _ = certificate.extensions  # read now, so that a malformed extension is refused here and nowhere later
             _ = certificate.subject, certificate.issuer, certificate.serial_number
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as broken:
+    except UNREADABLE as broken:
         raise InvalidRequest(
             f"The {field} is not a readable X.509 certificate: {_brief(broken)}", subject="certificate"
         ) from None
@@ -107,7 +118,7 @@ def certificate_from_der(der: bytes) -> x509.Certificate:
         raise InvalidRequest("The certificate is longer than 64 KiB.", subject="certificate")
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm) as broken:
+    except UNREADABLE as broken:
         raise InvalidRequest(f"Not a readable X.509 certificate: {_brief(broken)}", subject="certificate") from None
 
 
@@ -149,7 +160,7 @@ def accepted_public_key(certificate: x509.Certificate | x509.CertificateSigningR
     """
     try:
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as broken:
+    except UNREADABLE as broken:
         raise InvalidRequest(
             f"The public key in the {field} can't be used: {_brief(broken)}", subject="certificate-validation"
         ) from None
@@ -181,7 +192,7 @@ def signing_request_from_pem(text: str) -> x509.CertificateSigningRequest:
         _ = request.subject
         accepted_public_key(request, field="certificate signing request")
         proved = request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as broken:
+    except (*UNREADABLE, InvalidSignature) as broken:
         raise InvalidRequest(
             f"The certificate signing request can't be read: {_brief(broken)}. Send a PKCS#10 request in PEM form.",
             subject="certificate-signing-request",
@@ -289,7 +300,7 @@ def directly_issued(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether ``issuer``'s name and key stand behind ``leaf``'s issuer and signature."""
     try:
         leaf.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 
@@ -367,5 +378,5 @@ def public_key_der(certificate: x509.Certificate) -> bytes:
         return certificate.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-    except (ValueError, UnsupportedAlgorithm) as broken:
+    except UNREADABLE as broken:
         raise InvalidRequest(f"The certificate's public key can't be used: {_brief(broken)}", subject="certificate") from None

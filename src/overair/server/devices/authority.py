@@ -20,7 +20,7 @@ from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.basics.work import Tx, Work
 from overair.server.certificates.model import CertificateStatus
-from overair.server.certificates.x509 import certificate_from_der, fingerprint_of_der
+from overair.server.certificates.x509 import UNREADABLE, certificate_from_der, fingerprint_of_der
 from overair.server.devices.admission import Admission, Admissions
 from overair.server.gateway.authority import DeviceIdentity, LiveSessions, Refusal
 from overair.server.policy_language.device_variables import Values, certificate_values, connection_values
@@ -264,5 +264,5 @@ def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]
         return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
         return frozenset()
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as broken:
+    except UNREADABLE as broken:
         raise InvalidRequest(f"its extensions can't be read: {str(broken)[:200]}", subject="certificate") from None
