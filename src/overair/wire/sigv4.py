@@ -114,7 +114,9 @@ def canonical_path(path: bytes, *, normalise: bool) -> bytes:
     if not normalise:
         if _PLAIN_PATH.fullmatch(path):
             return path
-        return quote_from_bytes(unquote_to_bytes(path), safe="/-._~").encode("ascii")
+        # Segment by segment: a slash that was sent encoded belongs to the key and stays encoded.
+        segments = [quote_from_bytes(unquote_to_bytes(segment), safe="-._~") for segment in path.split(b"/")]
+        return "/".join(segments).encode("ascii")
     if _NEEDS_NORMALISING.search(path):
         path = _without_dot_segments(path)
     if _PLAIN_PATH.fullmatch(path):
