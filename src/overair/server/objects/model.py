@@ -28,9 +28,6 @@ LIST_KEYS_MAX: Final = 1000
 DELETE_KEYS_MAX: Final = 1000
 BUCKETS_MAX: Final = 1000
 POLICY_SIZE_BYTES_MAX: Final = 20 * 1024
-TAGS_MAX: Final = 10
-TAG_KEY_LENGTH_MAX: Final = 128
-TAG_VALUE_LENGTH_MAX: Final = 256
 
 NULL_VERSION: Final = VersionId("null")
 """The version of an object that was written while its bucket kept none."""
@@ -87,10 +84,10 @@ class Properties:
     content_disposition: str | None = None
     content_encoding: str | None = None
     content_language: str | None = None
-    expires: Instant | None = None
+    expires: str | None = None
+    """As the writer spelt it: an HTTP date, usually."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The ``x-amz-meta-`` headers by lower-case name."""
-    tags: Mapping[str, str] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     """Base64 by lower-case algorithm; a composite one ends in ``-{parts}``."""
     checksum_type: ChecksumType = ChecksumType.FULL_OBJECT
@@ -100,7 +97,7 @@ class Properties:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectVersion:
-    """One version of one object. Never changes but for its tags and for being the latest."""
+    """One version of one object. Never changes but for being the latest."""
 
     account: AccountId
     bucket: BucketName
@@ -208,21 +205,6 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
             f"{METADATA_SIZE_BYTES_MAX} are allowed.",
             subject="metadata-too-large",
         )
-
-
-def check_tags(tags: Mapping[str, str]) -> None:
-    """Raises:
-    InvalidRequest: with subject ``tag``.
-    """
-    if len(tags) > TAGS_MAX:
-        raise InvalidRequest(f"Object tags cannot be greater than {TAGS_MAX}.", subject="tag")
-    for key, value in tags.items():
-        if not 1 <= len(key) <= TAG_KEY_LENGTH_MAX or len(value) > TAG_VALUE_LENGTH_MAX or "\x00" in key + value:
-            raise InvalidRequest(
-                f"The tag {key[:40]!r} isn't valid: a key has 1 to {TAG_KEY_LENGTH_MAX} characters, a value up to "
-                f"{TAG_VALUE_LENGTH_MAX}.",
-                subject="tag",
-            )
 
 
 def successor(prefix: str) -> str | None:

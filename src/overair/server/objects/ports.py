@@ -8,7 +8,7 @@ from typing import Protocol
 
 from overair.basics.ids import AccountId, BucketName, ObjectKey, VersionId
 from overair.basics.work import Tx
-from overair.server.objects.model import AnyVersion, Bucket, ContentId, Properties, UploadId, Versioning
+from overair.server.objects.model import AnyVersion, Bucket, ContentId, UploadId, Versioning
 from overair.server.objects.upload_model import Part, Upload
 
 
@@ -47,7 +47,6 @@ class ObjectStore(Protocol):
 
     def add(self, tx: Tx, version: AnyVersion) -> None: ...
     def set_latest(self, tx: Tx, version: AnyVersion, *, is_latest: bool) -> None: ...
-    def set_properties(self, tx: Tx, version: AnyVersion, properties: Properties) -> None: ...
     def delete(self, tx: Tx, version: AnyVersion) -> None: ...
 
     def current_objects(

@@ -27,7 +27,6 @@ from overair.server.objects.model import (
     check_bucket_name,
     check_key,
     check_metadata,
-    check_tags,
 )
 from overair.server.objects.ports import ObjectStore, UploadStore
 
@@ -212,13 +211,12 @@ class ObjectsService:
 
         Raises:
             NotFound: with subject ``bucket``; with ``key`` where ``if_match`` names a version of nothing.
-            InvalidRequest: with subject ``key``, ``key-too-long``, ``metadata-too-large`` or ``tag``.
+            InvalidRequest: with subject ``key``, ``key-too-long`` or ``metadata-too-large``.
             PreconditionFailed: the conditions don't hold.
         """
         owner = self.require_bucket(tx, place, bucket)
         object_key = check_key(key)
         check_metadata(properties.metadata)
-        check_tags(properties.tags)
         latest = self._store.latest(tx, place.account, owner.name, object_key)
         check_conditions(latest, conditions, key)
         version = ObjectVersion(
@@ -236,19 +234,6 @@ class ObjectsService:
         )
         self._store.add(tx, version)
         return version
-
-    def set_tags(self, tx: Tx, place: Place, bucket: str, key: str, version: str | None, tags: dict[str, str]) -> ObjectVersion:
-        """Replace an object version's tags.
-
-        Raises:
-            NotFound: as ``find``.
-            InvalidRequest: with subject ``tag``.
-        """
-        check_tags(tags)
-        found = self.find(tx, place, bucket, key, version)
-        properties = replace(found.properties, tags=tags)
-        self._store.set_properties(tx, found, properties)
-        return replace(found, properties=properties)
 
     def delete(
         self,

@@ -193,9 +193,6 @@ class SqlObjectStore:
             b_is_latest=is_latest,
         )
 
-    def set_properties(self, tx: Tx, version: AnyVersion, properties: Properties) -> None:
-        sql(tx).execute(update(versions).where(_is(version)).values(properties=properties_text(properties)))
-
     def delete(self, tx: Tx, version: AnyVersion) -> None:
         sql(tx).execute(delete(versions).where(_is(version)))
 

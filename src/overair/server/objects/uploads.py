@@ -28,7 +28,6 @@ from overair.server.objects.model import (
     UploadId,
     check_key,
     check_metadata,
-    check_tags,
 )
 from overair.server.objects.ports import UploadStore
 from overair.server.objects.service import ObjectsService
@@ -77,7 +76,6 @@ class UploadsService:
         owner = self._objects.require_bucket(tx, place, bucket)
         object_key = check_key(key)
         check_metadata(properties.metadata)
-        check_tags(properties.tags)
         algorithm, covers = checksum_plan(checksum_algorithm, checksum_type)
         upload = Upload(
             account=place.account,
@@ -174,12 +172,12 @@ class UploadsService:
 
         Raises:
             NotFound: with subject ``bucket`` or ``upload``.
-            InvalidRequest: with subject ``xml`` (no parts), ``part-order``, ``part`` (missing, or not what the client says),
-                ``part-too-small`` or ``too-large``.
+            InvalidRequest: with subject ``malformed-body`` (no parts), ``part-order``, ``part`` (missing, or not what
+                the client says), ``too-small`` or ``too-large``.
         """
         upload = self.find(tx, place, bucket, key, upload_id)
         if not asked:
-            raise InvalidRequest("You must specify at least one part.", subject="xml")
+            raise InvalidRequest("You must specify at least one part.", subject="malformed-body")
         numbers = [part.number for part in asked]
         if any(second <= first for first, second in itertools.pairwise(numbers)):
             raise InvalidRequest(
@@ -195,7 +193,7 @@ class UploadsService:
                 raise InvalidRequest(
                     f"Your proposed upload is smaller than the minimum allowed size: part {part.number} has {part.size_bytes} "
                     f"bytes, and every part but the last needs {PART_SIZE_BYTES_MIN}.",
-                    subject="part-too-small",
+                    subject="too-small",
                     details={"PartNumber": str(part.number), "ETag": part.md5_hex},
                 )
         size_bytes = sum(part.size_bytes for part in chosen)
