@@ -36,8 +36,8 @@ QUICK_END_S: Final = 10.0
 """An image that ran at least this long isn't in a crash loop: the delay starts over."""
 
 _LAUNCH_ENTRY: Final = (
-    "import runpy, sys; del sys.argv[0]; entry = sys.argv.pop(1); sys.path.insert(0, sys.argv[0]); "
-    "runpy.run_module(entry, run_name='__main__')"
+    "import sys, zipimport; del sys.argv[0]; entry = sys.argv.pop(1); sys.path.insert(0, sys.argv[0]); "
+    "exec(compile(zipimport.zipimporter(sys.argv[0]).get_data(entry), f'{sys.argv[0]}/{entry}', 'exec'))"
 )
 
 
@@ -172,9 +172,9 @@ class BootLoader:
 
     def _boot_once(self, settings: DeviceSettings) -> Ended:
         slot, path = self.choose()
-        process = subprocess.Popen(command_for(self._directory, path), stdin=subprocess.PIPE)  # noqa: S603  a verified slot
-        self._say(f"slot {slot} runs as process {process.pid}")
+        process = subprocess.Popen(command_for(self._directory, path), stdin=subprocess.PIPE)
         self._write_pids(process.pid, slot)
+        self._say(f"slot {slot} runs as process {process.pid}")
         threading.Thread(target=lambda: self._events.put(Ended(status=process.wait())), daemon=True).start()
         deadline = None
         if self._slots.read().image_state is PlatformImageState.PENDING_COMMIT:
@@ -248,5 +248,4 @@ def command_for(directory: DeviceDirectory, image: Path) -> list[str]:
     flags = ["--device", str(directory.root), "--supervised"]
     if entry == MAIN_FILE:
         return [sys.executable, "-I", str(image), *flags]
-    module = entry.removesuffix(".py").replace("/", ".")
-    return [sys.executable, "-I", "-c", _LAUNCH_ENTRY, str(image), module, *flags]
+    return [sys.executable, "-I", "-c", _LAUNCH_ENTRY, str(image), entry, *flags]

@@ -175,12 +175,11 @@ class PlatformContract(ABC):
 
 
 def _fails(code: PlatformErrorCode | None, action: Callable[[], object]) -> PlatformErrorCode:
+    found: PlatformErrorCode | None = None
     try:
         action()
     except PlatformError as error:
         found = error.code
-    else:
-        found = None
     assert found is not None, f"succeeded where {code.name if code else 'a failure'} was expected"
     assert code in (None, found), f"failed with {found.name}, expected {code and code.name}"
     return found
