@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Protocol
 
 import structlog
 
@@ -17,7 +16,9 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.errors import LimitExceeded, OverairError
 from overair.basics.ids import AccountId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
-from overair.server.broker.model import QueuedMessage, RetainedMessage, RetainedSummary, StoredSession
+from overair.server.broker.deliveries import LOAD_COUNT, Deliveries
+from overair.server.broker.model import RetainedMessage, StoredSession
+from overair.server.broker.ports import Records
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionRecord
 from overair.server.gateway.model import DisconnectReason, Link, Message
@@ -25,30 +26,9 @@ from overair.wire.topics import SubscriptionTrie
 
 __all__ = ["Broker", "Records", "SessionRecord"]
 
-LOAD_COUNT = 200
-"""Messages taken from the store at once for a session that catches up."""
-
 Trie = SubscriptionTrie[SessionRecord, tuple[str, int]]
 
 logger = structlog.get_logger("overair.broker")
-
-
-class Records(Protocol):
-    """What the broker needs of its store; see ``store.BrokerStore``."""
-
-    def sessions(self, tx: Tx) -> Sequence[tuple[AccountId, StoredSession]]: ...
-    def keep_session(self, tx: Tx, account: AccountId, client_id: ClientId, expires: Instant | None) -> None: ...
-    def expire_connected(self, tx: Tx, expires: Instant) -> None: ...
-    def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None: ...
-    def subscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Sequence[tuple[str, int]]) -> None: ...
-    def unsubscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Sequence[str]) -> None: ...
-    def enqueue(self, tx: Tx, account: AccountId, client_id: ClientId, position: int, message: Message) -> None: ...
-    def acknowledge(self, tx: Tx, account: AccountId, client_id: ClientId, position: int) -> None: ...
-    def queued(self, tx: Tx, account: AccountId, client_id: ClientId, *, after: int, limit: int) -> Sequence[QueuedMessage]: ...
-    def retain(self, tx: Tx, account: AccountId, message: Message, now: Instant) -> None: ...
-    def retained(self, tx: Tx, account: AccountId, topic: str) -> RetainedMessage | None: ...
-    def list_retained(self, tx: Tx, account: AccountId, *, after: str, limit: int) -> Sequence[RetainedSummary]: ...
-    def retained_topics(self, tx: Tx) -> Sequence[tuple[AccountId, str]]: ...
 
 
 class Broker:
@@ -62,12 +42,9 @@ class Broker:
         self._sessions: dict[tuple[AccountId, ClientId], SessionRecord] = {}
         self._tries: dict[AccountId, Trie] = {}
         self._retained: dict[AccountId, set[str]] = {}
-        self._settled: list[tuple[AccountId, ClientId, int]] = []
-        self._flushing = False
+        self._deliveries = Deliveries(work=work, store=store, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence = Presence(clock=clock, ids=ids, publish=self.publish_soon, is_heard=self.is_heard)
-        self.dropped_count = 0
-        """Messages that a full queue or a slow reader cost, since the start."""
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -115,6 +92,11 @@ class Broker:
         return len(over)
 
     @property
+    def dropped_count(self) -> int:
+        """Messages that a full queue or a slow reader cost, since the start."""
+        return self._deliveries.dropped_count
+
+    @property
     def session_count(self) -> int:
         """Sessions held, live and waiting."""
         return len(self._sessions)
@@ -160,14 +142,14 @@ class Broker:
         for packet_id, topic, token in session.in_flight_topics():
             if not link.accepts(topic, None):
                 refused.append(packet_id)
-                self._settle(record, token)
+                self._deliveries.settle(record, token)
         session.forget(refused)
         record.loaded_to = max((token for token in session.undelivered() if token is not None), default=0)
         again = session.resume()
         if again:
             link.write(again)
         if record.queued_count > session.undelivered_count:
-            self._start_loading(record)
+            self._deliveries.start(record)
         else:
             record.behind = False
 
@@ -196,7 +178,7 @@ class Broker:
         topics = {topic for topic in record.session.pending_topics() if not link.accepts(topic, None)}
         if topics:
             for token in record.session.filter_pending(topics):
-                self._settle(record, token)
+                self._deliveries.settle(record, token)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -253,7 +235,7 @@ class Broker:
             if min(qos, message.qos) == 0:
                 link.send(topic, message.payload, retain=True)
             else:
-                self._send(record, link, Message(topic=topic, payload=message.payload, qos=1), None, retain=True)
+                self._deliveries.send(record, link, Message(topic=topic, payload=message.payload, qos=1), None, retain=True)
 
     def is_heard(self, account: AccountId, topic: str) -> bool:
         """Whether anybody has subscribed to this topic."""
@@ -283,7 +265,11 @@ class Broker:
 
     def publish_soon(self, account: AccountId, message: Message) -> None:
         """Publish what nobody waits for: events and wills."""
-        pending = self.publish(account, message)
+        try:
+            pending = self.publish(account, message)
+        except OverairError as error:
+            logger.warning("an event or a will can't be published", topic=message.topic, error=str(error))
+            return
         if pending is not None:
             self._spawn(_done(pending))
 
@@ -299,9 +285,9 @@ class Broker:
         record = self._held_by(link)
         if record is None:
             return
-        self._settle(record, token)
+        self._deliveries.settle(record, token)
         if record.behind and record.session.undelivered_count < LOAD_COUNT // 2:
-            self._start_loading(record)
+            self._deliveries.start(record)
 
     def _hand_out(self, trie: Trie, message: Message) -> list[SessionRecord]:
         """Deliver to whoever gets it without a commit; the sessions that are owed it durably."""
@@ -317,21 +303,13 @@ class Broker:
                 if record.persistent:
                     owed.append(record)
                 elif link is not None:
-                    self._send(record, link, message, None)
+                    self._deliveries.send(record, link, message, None)
             elif link is not None and record.ready:
                 if link.is_slow:
-                    self.dropped_count += 1
+                    self._deliveries.dropped_count += 1
                 else:
                     link.send(topic, message.payload, retain=False)
         return owed
-
-    def _send(self, record: SessionRecord, link: Link, message: Message, token: int | None, *, retain: bool = False) -> bool:
-        data = record.session.deliver(message.topic, message.payload, qos=1, retain=retain, token=token, hold=link.is_slow)
-        if data:
-            link.write(data)
-        if data is None and token is None:
-            self.dropped_count += 1
-        return data is not None
 
     async def _commit(self, account: AccountId, message: Message, owed: Sequence[SessionRecord]) -> None:
         size = len(message.topic) + len(message.payload)
@@ -342,11 +320,13 @@ class Broker:
                 # Positions are given in the same step that hands the unit to the writer, so commits follow their order.
                 places.append((record, record.queue(size)))
             else:
-                self.dropped_count += 1
+                self._deliveries.dropped_count += 1
         now = self._clock.now()
 
         def unit(tx: Tx) -> None:
             for record, position in places:
+                if record.dropped:
+                    continue
                 self._store.enqueue(tx, account, record.client_id, position, message)
             if message.retain:
                 self._store.retain(tx, account, message, now)
@@ -361,100 +341,7 @@ class Broker:
             topics = self._retained.setdefault(account, set())
             (topics.add if message.payload else topics.discard)(message.topic)
         for record, position in places:
-            self._hand_over(record, position, message)
-
-    def _hand_over(self, record: SessionRecord, position: int, message: Message) -> None:
-        """A stored message may go out now, unless older ones must go first."""
-        link = record.link
-        if link is None or not record.ready or record.behind or record.loading:
-            record.behind = True
-            if link is not None and record.ready and record.session.undelivered_count < LOAD_COUNT // 2:
-                self._start_loading(record)
-        elif not link.accepts(message.topic, None):
-            self._settle(record, position)
-        elif self._send(record, link, message, position):
-            record.loaded_to = position
-        else:
-            record.behind = True
-
-    # -- catching up --------------------------------------------------------------------------------------------------
-
-    def _start_loading(self, record: SessionRecord) -> None:
-        if record.link is not None and record.ready and not record.loading:
-            record.loading = True
-            self._spawn(self._load(record, record.link))
-
-    async def _load(self, record: SessionRecord, link: Link) -> None:
-        try:
-            while record.link is link:
-                record.behind = False
-                rows = await self._next_queued(record)
-                if record.link is not link:
-                    return
-                for row in rows:
-                    if not link.accepts(row.topic, None):
-                        self._settle(record, row.position)
-                    elif not self._send(record, link, Message(topic=row.topic, payload=row.payload, qos=1), row.position):
-                        record.behind = True
-                        return
-                    record.loaded_to = row.position
-                if len(rows) < LOAD_COUNT and not record.behind:
-                    return
-                if record.session.undelivered_count >= LOAD_COUNT:
-                    record.behind = True
-                    return
-        except OverairError as error:
-            record.behind = True
-            logger.warning("a session can't be served its stored messages now", client=record.client_id, error=str(error))
-        finally:
-            record.loading = False
-            if record.link is not None and record.link is not link and record.behind:
-                self._start_loading(record)
-
-    async def _next_queued(self, record: SessionRecord) -> Sequence[QueuedMessage]:
-        settled, self._settled = self._settled, []
-        after = record.loaded_to
-
-        def unit(tx: Tx) -> Sequence[QueuedMessage]:
-            # What was acknowledged must be gone before the look, or it would be sent again.
-            for each in settled:
-                self._store.acknowledge(tx, *each)
-            return self._store.queued(tx, record.account, record.client_id, after=after, limit=LOAD_COUNT)
-
-        try:
-            return await self._work.run(unit)
-        except BaseException:
-            self._settled = settled + self._settled
-            raise
-
-    def _settle(self, record: SessionRecord, token: int | None) -> None:
-        if token is None:
-            return
-        record.unqueue(token)
-        self._settled.append((record.account, record.client_id, token))
-        if not self._flushing:
-            self._flushing = True
-            self._spawn(self._flush())
-
-    async def _flush(self) -> None:
-        """Take acknowledged messages out of the store, all that came during the last commit at once."""
-        try:
-            while self._settled:
-                settled, self._settled = self._settled, []
-
-                def unit(tx: Tx, settled: list[tuple[AccountId, ClientId, int]] = settled) -> None:
-                    for each in settled:
-                        self._store.acknowledge(tx, *each)
-
-                try:
-                    await self._work.run(unit)
-                except OverairError as error:
-                    # They stay on the list: a repeated delivery after a crash is what QoS 1 allows.
-                    self._settled = settled + self._settled
-                    logger.warning("acknowledgements can't be stored now", count=len(settled), error=str(error))
-                    return
-        finally:
-            self._flushing = False
+            self._deliveries.hand_over(record, position, message)
 
     def _held_by(self, link: Link) -> SessionRecord | None:
         """The session of a connection; None once another connection has taken it."""
@@ -470,6 +357,7 @@ class Broker:
         return trie
 
     def _drop(self, record: SessionRecord) -> None:
+        record.dropped = True
         trie = self._trie(record.account)
         for topic_filter in record.session.subscriptions:
             trie.remove(topic_filter, record)
@@ -486,8 +374,12 @@ class Broker:
         return unit
 
     def _keep_session(self, record: SessionRecord) -> Callable[[Tx], None]:
-        expires = record.expires
-        return lambda tx: self._store.keep_session(tx, record.account, record.client_id, expires)
+        def unit(tx: Tx) -> None:
+            # As it is when this runs: the client may have come back meanwhile, or begun a clean session.
+            if not record.dropped:
+                self._store.keep_session(tx, record.account, record.client_id, record.expires)
+
+        return unit
 
     def _delete_session(self, record: SessionRecord) -> Callable[[Tx], None]:
         return lambda tx: self._store.delete_session(tx, record.account, record.client_id)
@@ -510,4 +402,7 @@ class Broker:
 
 
 async def _done(pending: Awaitable[None]) -> None:
-    await pending
+    try:
+        await pending
+    except OverairError as error:
+        logger.warning("an event or a will can't be stored now", error=str(error))

@@ -23,6 +23,7 @@ class SessionRecord:
         "account",
         "behind",
         "client_id",
+        "dropped",
         "expires",
         "identifier",
         "last_position",
@@ -51,6 +52,8 @@ class SessionRecord:
             ),
         )
         self.link: Link | None = None
+        self.dropped = False
+        """Forgotten: a clean session began, or its time was over."""
         self.ready = False
         """CONNACK is written: messages may follow."""
         self.expires: Instant | None = None

@@ -48,6 +48,8 @@ class AnswerQueue:
         ready = []
         while self._slots and self._slots[0].done:
             ready.append(self._slots.popleft())
+        if not self._slots:
+            self._slots = None  # an idle connection keeps no empty queue
         return ready
 
     def clear(self) -> None:

@@ -15,11 +15,11 @@ from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.server.gateway.answers import AnswerQueue, Slot
 from overair.server.gateway.authority import DeviceIdentity, Refusal
 from overair.server.gateway.handlers import Replies, Reply
-from overair.server.gateway.limits import BEFORE_CONNECT_SIZE_BYTES_MAX, BEFORE_CONNECT_TIMEOUT_S, GatewayLimits
+from overair.server.gateway.limits import BEFORE_CONNECT_TIMEOUT_S, GatewayLimits
 from overair.server.gateway.model import DisconnectReason, HeldSession, Message
-from overair.server.gateway.output import Output
+from overair.server.gateway.packet_stream import PacketStream
 from overair.server.gateway.rights import Refused, Rights, will_refusal
-from overair.wire.mqtt.decoder import Decoder, DecoderLimits, Receiver
+from overair.wire.mqtt.decoder import DecoderLimits
 from overair.wire.mqtt.packets import (
     ACCEPTED,
     NOT_AUTHORIZED,
@@ -27,7 +27,6 @@ from overair.wire.mqtt.packets import (
     SERVER_UNAVAILABLE,
     Connect,
     Disconnect,
-    MalformedPacket,
     Packet,
     Pingreq,
     Puback,
@@ -38,13 +37,11 @@ from overair.wire.mqtt.packets import (
     Subscribe,
     Unsuback,
     Unsubscribe,
-    UnsupportedLevel,
     Will,
     encode,
     encode_connack,
     encode_puback,
     encode_suback,
-    encode_text,
     publish_pieces,
 )
 from overair.wire.mqtt.session import KeepAlive, Mode, connect_refusal
@@ -63,7 +60,6 @@ class State(Enum):
     AWAITING_CONNECT = 1
     ADMITTING = 2
     CONNECTED = 3
-    CLOSED = 4
 
 
 class _Live:
@@ -77,29 +73,21 @@ class _Live:
         self.limits = limits
 
 
-class DeviceConnection(asyncio.Protocol):
+class DeviceConnection(PacketStream):
     """Implements ``handlers.Connection`` for rooms and ``broker.model.Link`` for the broker."""
 
-    # Thousands of these are idle: slots, and what is seldom needed is made when first used.
     __slots__ = (
         "_answers",
-        "_decoder",
         "_gateway",
-        "_heard_s",
         "_keep_alive",
         "_live",
-        "_loop",
-        "_out",
         "_published",
-        "_reading_paused",
         "_state",
         "_throttled",
-        "_transport",
         "_will",
         "bucket",
         "certificate_id",
         "client_id",
-        "is_slow",
         "peer_der",
         "place",
         "source_ip",
@@ -109,24 +97,18 @@ class DeviceConnection(asyncio.Protocol):
     place: Place
 
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self._gateway = gateway
-        self._loop = loop
-        self._transport: asyncio.Transport | None = None
-        self._out: Output | None = None
         self._state = State.AWAITING_CONNECT
-        self._decoder: Decoder | None = None
         self._live: _Live | None = None
         self._will: Will | None = None
         self._keep_alive = KeepAlive(0)
-        self._heard_s = 0.0
-        self._reading_paused = False
         self._throttled = False
         self._published = (0, 0)
         """(second of the loop's clock, publishes in it)"""
         self._answers = AnswerQueue()
         self.bucket = -1
         """Where the gateway's wheel holds this connection."""
-        self.is_slow = False
         self.peer_der = b""
         self.client_id = ClientId("")
         self.certificate_id = CertificateId("")
@@ -137,53 +119,47 @@ class DeviceConnection(asyncio.Protocol):
     def account(self) -> AccountId:
         return self.place.account
 
-    @property
-    def is_closed(self) -> bool:
-        return self._state is State.CLOSED
-
     # -- transport --------------------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._out = Output(self._transport, self._loop)
+    def opened(self, transport: asyncio.Transport) -> None:
         peer_der = transport.get_extra_info("peer_der")
         peername = transport.get_extra_info("peername")
         self.source_ip = peername[0] if peername else ""
-        self._decoder = Decoder(receiver=Receiver.SERVER, limits=DECODER_LIMITS)
-        self._heard_s = self._loop.time()
         self._gateway.opened(self)
         if not peer_der:
-            self._refuse("a client certificate is needed", DisconnectReason.AUTH_ERROR)
+            self.refuse(Refused("a client certificate is needed", DisconnectReason.AUTH_ERROR))
             return
         self.peer_der = bytes(peer_der)
         self._gateway.watch(self, self.deadline_s())
 
-    def data_received(self, data: bytes) -> None:
-        if self._decoder is None or self._state is State.CLOSED:
-            return
-        if self._state is State.CONNECTED:
-            self._heard_s = self._loop.time()
-        self._decoder.feed(data)
-        self._process()
+    def received(self, packet: Packet) -> None:
+        if type(packet) is Publish:
+            self._publish(packet)
+        else:
+            _PACKETS[type(packet)](self, packet)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def lost(self) -> None:
         self.close(DisconnectReason.CONNECTION_LOST)
-        # No cycles are left behind, so that memory is free at once and not when the collector comes.
-        if self._out is not None:
-            self._out.close()
-        self._out = self._transport = self._decoder = None
         self._answers.clear()
 
-    def pause_writing(self) -> None:
-        self.is_slow = True
-
-    def resume_writing(self) -> None:
-        self.is_slow = False
+    def drained(self) -> None:
         if self._live is not None:
             waiting = self._live.record.session.send_pending()
             if waiting:
                 self.write(waiting)
-        self._go_on()
+
+    @property
+    def is_admitted(self) -> bool:
+        return self._state is State.CONNECTED
+
+    @property
+    def is_blocked(self) -> bool:
+        return (
+            self.is_slow
+            or self._throttled
+            or self._state is State.ADMITTING
+            or (self._live is not None and len(self._answers) >= self._live.limits.requests_in_flight_max)
+        )
 
     def deadline_s(self) -> float:
         """When the peer has been silent for too long, on the loop's clock."""
@@ -196,59 +172,7 @@ class DeviceConnection(asyncio.Protocol):
         if self._state is State.CONNECTED:
             self.close(DisconnectReason.MQTT_KEEP_ALIVE_TIMEOUT)
         else:
-            self._refuse(f"no CONNECT was accepted within {BEFORE_CONNECT_TIMEOUT_S} s", DisconnectReason.CLIENT_ERROR)
-
-    # -- packets in -------------------------------------------------------------------------------------------------------
-
-    @property
-    def _is_blocked(self) -> bool:
-        return (
-            self.is_slow
-            or self._throttled
-            or self._state is State.ADMITTING
-            or (self._live is not None and len(self._answers) >= self._live.limits.requests_in_flight_max)
-        )
-
-    def _process(self) -> None:
-        decoder, out = self._decoder, self._out
-        if decoder is None or out is None:
-            return
-        wanted = out.begin()
-        try:
-            while not self._is_blocked:
-                packet = decoder.next_packet()
-                if packet is None:
-                    break
-                if type(packet) is Publish:
-                    self._publish(packet)
-                else:
-                    _PACKETS[type(packet)](self, packet)
-                if self._state is State.CLOSED:
-                    break
-        except Refused as refusal:
-            self._refuse(str(refusal), refusal.reason)
-        except UnsupportedLevel as refusal:
-            out.write(refusal.answer)
-            self._refuse(str(refusal), DisconnectReason.CLIENT_ERROR)
-        except MalformedPacket as refusal:
-            self._refuse(str(refusal), DisconnectReason.CLIENT_ERROR)
-        finally:
-            out.end(wanted)
-        if self._is_blocked and self._state is not State.CLOSED:
-            allowed = BEFORE_CONNECT_SIZE_BYTES_MAX if self._state is State.ADMITTING else -1
-            if decoder.buffered_bytes > allowed and not self._reading_paused and self._transport is not None:
-                self._reading_paused = True
-                self._transport.pause_reading()
-
-    def _go_on(self) -> None:
-        """Something that blocked may have passed."""
-        if self._state is State.CLOSED or self._is_blocked or self._decoder is None:
-            return
-        if self._decoder.buffered_bytes:
-            self._process()
-        if self._reading_paused and not self._is_blocked and not self.is_closed and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+            self.refuse(Refused(f"no CONNECT was accepted within {BEFORE_CONNECT_TIMEOUT_S} s", DisconnectReason.CLIENT_ERROR))
 
     # -- CONNECT ----------------------------------------------------------------------------------------------------------
 
@@ -269,7 +193,7 @@ class DeviceConnection(asyncio.Protocol):
             return
         if isinstance(verdict, Refusal) or (refusal := self._grounds_to_refuse(verdict)) is not None:
             self.write(encode_connack(NOT_AUTHORIZED))
-            self._refuse(verdict.reason if isinstance(verdict, Refusal) else refusal or "", DisconnectReason.AUTH_ERROR)
+            self.refuse(Refused(verdict.reason if isinstance(verdict, Refusal) else refusal or "", DisconnectReason.AUTH_ERROR))
             return
         self.place, self.certificate_id = verdict.place, verdict.certificate_id
         limits = self._gateway.limits_for(self.account)
@@ -278,8 +202,9 @@ class DeviceConnection(asyncio.Protocol):
         try:
             record, present = await self._gateway.broker.attach(self, clean_session=packet.clean_session)
         except OverairError as error:
+            self._gateway.broker.detach(self, DisconnectReason.SERVER_ERROR, None)
             self.write(encode_connack(SERVER_UNAVAILABLE))
-            self._refuse(f"the session can't be taken up: {error}", DisconnectReason.SERVER_ERROR)
+            self.refuse(Refused(f"the session can't be taken up: {error}", DisconnectReason.SERVER_ERROR))
             return
         if self.is_closed:
             # Closed while the session was taken up; unless another connection has it by now, nobody has it.
@@ -292,16 +217,14 @@ class DeviceConnection(asyncio.Protocol):
             self._gateway.reconsider(self.account, [self.certificate_id])
 
     def _connected(self, packet: Connect, present: bool, limits: GatewayLimits) -> None:
-        assert self._decoder is not None
-        assert self._live is not None
-        self._decoder.limit(limits.packet_size_bytes_max)
+        self.limit_packets(limits.packet_size_bytes_max)
         self._state = State.CONNECTED
         self._keep_alive = KeepAlive.honoured(packet.keep_alive_s, Mode.AWS)
         self._heard_s = self._loop.time()
         self._gateway.watch(self, self.deadline_s())
         self.write(encode_connack(ACCEPTED, session_present=present))
         self._gateway.broker.begin(self)
-        self._go_on()
+        self.go_on()
 
     def _grounds_to_refuse(self, verdict: DeviceIdentity) -> str | None:
         if not verdict.policy.allows_connect(self.client_id):
@@ -351,7 +274,7 @@ class DeviceConnection(asyncio.Protocol):
 
     def _unthrottle(self) -> None:
         self._throttled = False
-        self._go_on()
+        self.go_on()
 
     async def _answer(self, slot: Slot, answer: Awaitable[Replies], about: str) -> None:
         try:
@@ -359,18 +282,18 @@ class DeviceConnection(asyncio.Protocol):
         except Exception as error:
             self._failed(about, error)
             return
-        if self._state is State.CLOSED or self._out is None:
+        if self.is_closed or self._out is None:
             return
         wanted = self._out.begin()
         self._fill(slot, replies)
         self._out.end(wanted)
         if self._reading_paused:
-            self._go_on()
+            self.go_on()
 
     def _failed(self, about: str, error: Exception) -> None:
         """Something was not done, so it must not be acknowledged: the client will repeat it on its next connection."""
         if isinstance(error, OverairError):
-            self._refuse(f"{about} could not be served: {error}", DisconnectReason.SERVER_ERROR)
+            self.refuse(Refused(f"{about} could not be served: {error}", DisconnectReason.SERVER_ERROR))
         else:
             logger.error("a topic handler failed", topic=about, client=self.client_id, exc_info=error)
             self.close(DisconnectReason.SERVER_ERROR)
@@ -451,12 +374,12 @@ class DeviceConnection(asyncio.Protocol):
 
     def judged(self, verdict: DeviceIdentity | Refusal) -> None:
         """The authority's new verdict about a live connection: it goes on with what it may still do, or ends."""
-        if self._state is not State.CONNECTED or self._live is None:
+        if self.is_closed or self._live is None:
             return
         refusal = verdict.reason if isinstance(verdict, Refusal) else self._grounds_to_refuse(verdict)
         if refusal is not None or isinstance(verdict, Refusal):
             self._will = None  # whoever may not connect has nothing more to say
-            self._refuse(refusal or "", DisconnectReason.FORBIDDEN_ACCESS)
+            self.refuse(Refused(refusal or "", DisconnectReason.FORBIDDEN_ACCESS))
             return
         self._live.rights.renew(verdict.policy)
         if self._will is not None and will_refusal(self._will, verdict.policy) is not None:
@@ -468,34 +391,25 @@ class DeviceConnection(asyncio.Protocol):
     def accepts(self, topic: str, topic_filter: str | None) -> bool:
         return self._live is not None and self._live.rights.accepts(topic, topic_filter)
 
-    def send(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        if self._out is not None:
-            header, _, payload = publish_pieces(encode_text(topic), payload, flags=1 if retain else 0)
-            self._out.write(header, payload)
-
-    def write(self, data: bytes) -> None:
-        if self._out is not None:
-            self._out.write(data)
-
     # -- the end ----------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, why: str, reason: DisconnectReason) -> None:
-        if self._state is not State.CLOSED:
+    def refuse(self, refusal: Refused) -> None:
+        if not self.is_closed:
             logger.info(
                 "connection refused",
                 client=self.client_id,
                 certificate=self.certificate_id,
                 source_ip=self.source_ip,
-                reason=reason.value,
-                why=why,
+                reason=refusal.reason.value,
+                why=str(refusal),
             )
-        self.close(reason)
+        self.close(refusal.reason)
 
     def close(self, reason: DisconnectReason) -> None:
         """End the connection: what was written goes out, the broker takes the session back, the will is published."""
-        if self._state is State.CLOSED:
+        if self.is_closed:
             return
-        self._state = State.CLOSED
+        self.is_closed = True
         self._gateway.closed(self, reason)
         live, will, self._live, self._will = self._live, self._will, None, None
         if live is not None:
@@ -503,10 +417,7 @@ class DeviceConnection(asyncio.Protocol):
             if will is not None and reason is not DisconnectReason.CLIENT_INITIATED_DISCONNECT:
                 message = Message(topic=will.topic, payload=will.payload, qos=min(will.qos, 1), retain=will.retain)
             self._gateway.broker.detach(self, reason, message)
-        if self._transport is not None and self._out is not None:
-            self._out.flush()
-            # A peer that doesn't read would keep us waiting for ever.
-            (self._transport.abort if self.is_slow else self._transport.close)()
+        self.hang_up()
 
 
 async def _no_replies(pending: Awaitable[None] | None) -> Replies:

@@ -10,7 +10,7 @@ from overair.server.gateway.handlers import TopicHandler
 from overair.server.gateway.limits import ROUTES_COUNT_MAX, GatewayLimits
 from overair.server.gateway.model import DisconnectReason
 from overair.server.gateway.reserved_topics import ReservedTopics
-from overair.wire.mqtt.packets import SUBSCRIPTION_REFUSED, Publish, Will, encode_text
+from overair.wire.mqtt.packets import SUBSCRIPTION_REFUSED, MalformedPacket, Publish, Will, encode_text
 from overair.wire.mqtt.session import ServerSession
 from overair.wire.topics import matches
 
@@ -23,6 +23,11 @@ class Refused(Exception):
     def __init__(self, why: str, reason: DisconnectReason) -> None:
         super().__init__(why)
         self.reason = reason
+
+    @classmethod
+    def malformed(cls, error: MalformedPacket) -> Refused:
+        """The refusal of a peer that broke the protocol."""
+        return cls(str(error), DisconnectReason.CLIENT_ERROR)
 
 
 class Route:

@@ -112,7 +112,7 @@ class Gateway:
 
     async def verdict(self, connection: DeviceConnection) -> DeviceIdentity | Refusal | None:
         """What the authority says about a connection now; None once it has ended. An authority that can't answer refuses."""
-        while not connection.is_closed:
+        while True:
             before = self.verdicts_changed
             try:
                 verdict = await self.authority.admit(
@@ -120,9 +120,10 @@ class Gateway:
                 )
             except OverairError as error:
                 return Refusal(reason=f"no verdict could be reached: {error}")
+            if connection.is_closed:
+                return None
             if before == self.verdicts_changed:
                 return verdict
-        return None
 
     # -- what connections tell ------------------------------------------------------------------------------------------
 
