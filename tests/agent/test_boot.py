@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -45,7 +46,8 @@ def app(version: str, code: str, *, entry: str = "__main__.py") -> bytes:
     prelude = (
         "import json, os, sys\nfrom pathlib import Path\n"
         "root = Path(sys.argv[sys.argv.index('--device') + 1])\nslots = root / 'slots'\n"
-        f"with (root / 'run' / 'ran').open('a') as log:\n    log.write(json.dumps(['{version}', os.getpid(), sys.argv[0]]) + chr(10))\n"
+        "with (root / 'run' / 'ran').open('a') as log:\n"
+        f"    log.write(json.dumps(['{version}', os.getpid(), sys.argv[0]]) + chr(10))\n"
         "runs = len((root / 'run' / 'ran').read_text().splitlines())\n"
     )
     with zipfile.ZipFile(stream, "w") as archive:
@@ -266,8 +268,6 @@ def test_an_image_does_not_outlive_its_boot_loader(booted: tuple[DeviceDirectory
     image_pid = json.loads((directory.run / "boot.json").read_text())["image_pid"]
     image = os.pidfd_open(image_pid)
     process.kill()
-    import select
-
     assert select.select([image], [], [], 15)[0], "the image still runs"
     os.close(image)
 
