@@ -13,6 +13,7 @@ bytes are kept once.
 from __future__ import annotations
 
 import asyncio
+import base64
 import bisect
 import contextlib
 import errno
@@ -29,7 +30,7 @@ from typing import Final, TypeVar
 from overair.basics.clock import Clock, Instant
 from overair.basics.errors import InvalidRequest, NotFound, Unavailable
 from overair.basics.ids import IdSource
-from overair.server.objects.checksums import Digest, new_digest
+from overair.server.aws_protocol.checksums import Checksum, checksum
 from overair.server.objects.model import SINGLE_PUT_SIZE_BYTES_MAX, ContentId, StoredContent
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class _Incoming:
         self._is_discarded = False
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._digests: dict[str, Digest] = {algorithm: new_digest(algorithm) for algorithm in algorithms}
+        self._digests: dict[str, Checksum] = {algorithm: checksum(algorithm) for algorithm in algorithms}
         self.size_bytes = 0
 
     def write(self, pieces: Sequence[bytes]) -> None:
@@ -102,7 +103,7 @@ class _Incoming:
             content_id=ContentId(self._sha256.hexdigest()),
             size_bytes=self.size_bytes,
             md5_hex=self._md5.hexdigest(),
-            checksums={algorithm: digest.base64() for algorithm, digest in self._digests.items()},
+            checksums={name: base64.b64encode(digest.digest()).decode() for name, digest in self._digests.items()},
         )
 
     def sync(self) -> None:
@@ -168,7 +169,7 @@ class ContentStore:
         """Take in a stream, holding at most about 1 MiB of it. Whatever the stream raises leaves nothing behind.
 
         Args:
-            algorithms: Checksums to compute beside MD5 and SHA-256 (``checksums.ALGORITHMS``).
+            algorithms: Checksums to compute beside MD5 and SHA-256 (``aws_protocol.checksums``).
 
         Raises:
             InvalidRequest: with subject ``too-large``.

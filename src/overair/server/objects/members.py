@@ -121,6 +121,11 @@ def checksum_members(checksums: Mapping[str, str]) -> dict[str, str]:
     return {CHECKSUM_MEMBERS[algorithm]: value for algorithm, value in checksums.items() if algorithm in CHECKSUM_MEMBERS}
 
 
+def known_checksums(checksums: Mapping[str, str]) -> dict[str, str]:
+    """Those that an object keeps; others were checked on the way and have done their work."""
+    return {algorithm: value for algorithm, value in checksums.items() if algorithm in CHECKSUM_MEMBERS}
+
+
 def with_type(properties: Properties) -> dict[str, str]:
     """The object's checksums and how they were made; nothing where it has none."""
     members = checksum_members(properties.checksums)

@@ -14,6 +14,7 @@ from overair.server.objects.members import (
     body_of,
     check_md5,
     check_supported,
+    known_checksums,
     md5_of,
     nothing,
     property_members,
@@ -72,7 +73,7 @@ class ObjectOperations:
         stored = await self.contents.store(body)
         check_md5(expected_md5_hex, stored)
         # Trailing checksums are known, and were checked, only now.
-        properties = replace(properties, checksums=dict(body.checksums))
+        properties = replace(properties, checksums=known_checksums(body.checksums))
         version = await self.work.run(
             lambda tx: self.objects.put(
                 tx, place, name, key, stored, properties=properties, conditions=_write_conditions(request)
