@@ -55,7 +55,7 @@ class CertificatesOperatorApi:
 
     @operation("iot", "DescribeCertificate")
     async def describe_certificate(self, caller: Caller, request: Request) -> Members:
-        identity = certificate_id(request["certificateId"])
+        identity = CertificateId(request["certificateId"])
         found = await self.work.read(lambda tx: self.certificates.find(tx, caller.place, identity))
         return {"certificateDescription": _description(caller, found)}
 
@@ -84,22 +84,17 @@ class CertificatesOperatorApi:
 
     @operation("iot", "UpdateCertificate")
     async def update_certificate(self, caller: Caller, request: Request) -> Members:
-        identity = certificate_id(request["certificateId"])
+        identity = CertificateId(request["certificateId"])
         status = CertificateStatus(request["newStatus"])
         await self.work.run(lambda tx: self.certificates.set_status(tx, caller.place, identity, status))
         return {}
 
     @operation("iot", "DeleteCertificate")
     async def delete_certificate(self, caller: Caller, request: Request) -> Members:
-        identity = certificate_id(request["certificateId"])
+        identity = CertificateId(request["certificateId"])
         force = request.get("forceDelete", False)
         await self.work.run(lambda tx: self.certificates.delete(tx, caller.place, identity, force=force))
         return {}
-
-
-def certificate_id(text: str) -> CertificateId:
-    """An id as the model lets it come: digits in either case, perhaps behind ``0x``."""
-    return CertificateId(text.lower().removeprefix("0x"))
 
 
 def _description(caller: Caller, certificate: DeviceCertificate) -> Members:

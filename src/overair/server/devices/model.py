@@ -210,7 +210,7 @@ def policy_target(place: Place, arn: str) -> PolicyTarget:
         InvalidRequest: not a certificate's or a group's ARN of this region and account. Subject ``target``.
     """
     kind, name = own_resource(place, arn, "target", ("cert", "thinggroup"))
-    return PolicyTarget(kind=TargetKind(kind), name=name.lower() if kind == "cert" else name)
+    return PolicyTarget(kind=TargetKind(kind), name=name)
 
 
 def principal_certificate(place: Place, arn: str) -> CertificateId:
@@ -219,11 +219,14 @@ def principal_certificate(place: Place, arn: str) -> CertificateId:
     Raises:
         InvalidRequest: anything else. Subject ``principal``.
     """
-    return CertificateId(own_resource(place, arn, "principal", ("cert",))[1].lower())
+    return CertificateId(own_resource(place, arn, "principal", ("cert",))[1])
 
 
 def own_resource(place: Place, arn: str, word: str, kinds: tuple[str, ...]) -> tuple[str, str]:
     """(kind, name) of an iot resource of this region and account.
+
+    The name is taken as it stands: the operator's permission was asked for exactly this text, so nothing is put into another
+    form afterwards (a certificate id in capitals names nothing).
 
     Raises:
         InvalidRequest: anything else; subject as given by ``word``.
