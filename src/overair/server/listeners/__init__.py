@@ -1,0 +1,1 @@
+"""Ports: accepting, TLS, and who speaks what after the handshake."""

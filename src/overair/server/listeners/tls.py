@@ -1,0 +1,379 @@
+"""TLS as a protocol over a plain transport: pyOpenSSL on memory buffers.
+
+It takes any client certificate, or none where the port allows that, and leaves the verdict to whoever reads ``peer_der``
+(docs/adr/0003). The application above is an ordinary ``asyncio.Protocol`` that is given a ``TlsTransport``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+import structlog
+from OpenSSL import SSL, crypto
+
+from overair.basics.redacted import Redacted
+
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+READ_SIZE_BYTES: Final = 64 * 1024
+WRITE_PIECE_BYTES: Final = 128 * 1024
+CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+_MODE_RELEASE_BUFFERS: Final = 0x10
+_OP_NO_RENEGOTIATION: Final = 0x40000000
+
+logger = structlog.get_logger("overair.listeners")
+
+
+class ClientCertificate(Enum):
+    """What a port says about client certificates in its handshake."""
+
+    NOT_ASKED = "not asked"
+    ASKED = "asked"
+    DEMANDED = "demanded"
+
+
+def tls_context(
+    certificate_pem: str, key_pem: Redacted[bytes], *, client_certificate: ClientCertificate, alpn: tuple[bytes, ...]
+) -> SSL.Context:
+    """A context for one port: TLS 1.2 and up, no session tickets, so that each connection proves its certificate anew.
+
+    ``alpn`` in the server's order of preference; a client that offers none of them, or no ALPN at all, is served without.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(CIPHERS)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | _OP_NO_RENEGOTIATION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(_MODE_RELEASE_BUFFERS)
+    _no_tls13_tickets(context)
+    context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, certificate_pem.encode("ascii")))
+    context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem.reveal()))
+    context.check_privatekey()
+    if client_certificate is not ClientCertificate.NOT_ASKED:
+        flags = SSL.VERIFY_PEER
+        if client_certificate is ClientCertificate.DEMANDED:
+            flags |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        context.set_verify(flags, _accept_any)
+
+    def choose(_connection: SSL.Connection, offered: list[bytes]) -> bytes | Any:
+        return next((each for each in alpn if each in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
+
+    context.set_alpn_select_callback(choose)
+    return context
+
+
+def _accept_any(*_: object) -> bool:
+    # The registry decides, not a trust store: a leaf of any issuer may be registered.
+    return True
+
+
+def _no_tls13_tickets(context: SSL.Context) -> None:
+    # OP_NO_TICKET alone still lets TLS 1.3 send stateful ones; the binding has no wrapper for the count.
+    SSL._lib.SSL_CTX_set_num_tickets(context._context, 0)  # type: ignore[attr-defined]
+
+
+class TlsTransport(asyncio.Transport):
+    """What the application above writes to. Everything in memory goes when the connection does."""
+
+    __slots__ = ("_extra", "_protocol")
+
+    def __init__(self, protocol: TlsProtocol, extra: dict[str, Any]) -> None:
+        # The base class keeps a second dictionary that nobody reads; we have our own.
+        self._protocol: TlsProtocol | None = protocol
+        self._extra = extra
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``peer_der`` (bytes or None), ``alpn`` (str or None), ``tls_version``, ``sslcontext``; else the socket's own."""
+        if name in self._extra:
+            return self._extra[name]
+        plain = self._protocol.plain if self._protocol is not None else None
+        return plain.get_extra_info(name, default) if plain is not None else default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._protocol is not None:
+            self._protocol.write(data)
+
+    def writelines(self, pieces: Any) -> None:
+        self.write(b"".join(pieces))
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        if self._protocol is not None:
+            self._protocol.close()
+
+    def abort(self) -> None:
+        if self._protocol is not None:
+            self._protocol.abort()
+
+    def is_closing(self) -> bool:
+        return self._protocol is None or self._protocol.is_closing
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self._protocol is not None
+        assert self._protocol.application is not None
+        return self._protocol.application
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        if self._protocol is not None:
+            assert isinstance(protocol, asyncio.Protocol)
+            self._protocol.application = protocol
+
+    def is_reading(self) -> bool:
+        return self._protocol is not None and not self._protocol.is_paused
+
+    def pause_reading(self) -> None:
+        if self._protocol is not None:
+            self._protocol.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._protocol is not None:
+            self._protocol.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        plain = self._protocol.plain if self._protocol is not None else None
+        return plain.get_write_buffer_size() if plain is not None else 0
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        plain = self._protocol.plain if self._protocol is not None else None
+        return plain.get_write_buffer_limits() if plain is not None else (0, 0)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        plain = self._protocol.plain if self._protocol is not None else None
+        if plain is not None:
+            plain.set_write_buffer_limits(high, low)
+
+    def forget(self) -> None:
+        """Break the cycle with the protocol, so that a dead connection needs no garbage collector."""
+        self._protocol = None
+
+
+class TlsProtocol(asyncio.Protocol):
+    """One connection's TLS, between a plain transport below and an application above.
+
+    ``accept`` is called once the handshake is done, with the transport; it answers the application, whose
+    ``connection_made`` is called next. ``ended`` is called exactly once, whatever became of the connection; ``shaken`` when
+    the handshake is over, well or badly.
+    """
+
+    __slots__ = (
+        "_accept",
+        "_connection",
+        "_ended",
+        "_shaken",
+        "_timer",
+        "_transport",
+        "application",
+        "is_closing",
+        "is_paused",
+        "plain",
+    )
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        accept: Callable[[TlsTransport], asyncio.Protocol],
+        *,
+        shaken: Callable[[], None],
+        ended: Callable[[TlsProtocol], None],
+    ) -> None:
+        self._connection: SSL.Connection | None = SSL.Connection(context, None)
+        self._connection.set_accept_state()
+        self._accept: Callable[[TlsTransport], asyncio.Protocol] | None = accept
+        self._shaken: Callable[[], None] | None = shaken
+        self._ended = ended
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: TlsTransport | None = None
+        self.application: asyncio.Protocol | None = None
+        self.plain: asyncio.Transport | None = None
+        self.is_closing = False
+        self.is_paused = False
+
+    # The plain transport below --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.plain = transport
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(HANDSHAKE_TIMEOUT_S, self.abort)
+
+    def data_received(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        connection.bio_write(data)
+        if self._transport is None:
+            self._go_on_shaking()
+            if self._transport is None:
+                return
+        self._read()
+
+    def eof_received(self) -> bool:
+        # Half-closed peers are gone for our protocols: nothing can be answered without a close_notify anyway.
+        return False
+
+    def pause_writing(self) -> None:
+        if self.application is not None:
+            self.application.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self.application is not None:
+            self.application.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_closing = True
+        self._handshake_over()
+        application, transport = self.application, self._transport
+        self.application = self._transport = self._connection = self._accept = self.plain = None
+        if transport is not None:
+            transport.forget()
+        if application is not None:
+            application.connection_lost(error)
+        self._ended(self)
+
+    # The handshake --------------------------------------------------------------------------------------------------------
+
+    def _go_on_shaking(self) -> None:
+        assert self._connection is not None
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            self._flush()
+            return
+        except SSL.Error as error:
+            # A peer that talks something else, or refuses our certificate: everyday noise on an open port.
+            logger.debug("handshake failed", error=str(error))
+            self._flush()
+            self._close_plain()
+            return
+        self._flush()
+        self._handshake_over()
+        peer = self._connection.get_peer_certificate(as_cryptography=False)
+        alpn = self._connection.get_alpn_proto_negotiated()
+        extra = {
+            "peer_der": crypto.dump_certificate(crypto.FILETYPE_ASN1, peer) if peer is not None else None,
+            "alpn": alpn.decode("ascii", "replace") if alpn else None,
+            "tls_version": self._connection.get_protocol_version_name(),
+            "sslcontext": self._connection.get_context(),
+        }
+        self._transport = TlsTransport(self, extra)
+        accept, self._accept = self._accept, None
+        assert accept is not None
+        try:
+            self.application = accept(self._transport)
+            self.application.connection_made(self._transport)
+        except Exception:
+            logger.exception("a connection could not be taken over")
+            self.abort()
+
+    def _handshake_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._shaken is not None:
+            shaken, self._shaken = self._shaken, None
+            shaken()
+
+    # Data -----------------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        while not self.is_paused:
+            try:
+                data = connection.recv(READ_SIZE_BYTES)
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                self.close()
+                return
+            except SSL.Error as error:
+                logger.debug("broken TLS record", error=str(error))
+                self._flush()
+                self.abort()
+                return
+            application = self.application
+            if application is None:
+                return
+            application.data_received(data)
+            connection = self._connection
+            if connection is None:
+                return
+        self._flush()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and pass on at once; the plain transport holds what the peer is too slow for."""
+        connection = self._connection
+        if connection is None or self.is_closing or not data:
+            return
+        try:
+            if len(data) <= WRITE_PIECE_BYTES:
+                connection.send(data)
+            else:
+                view = memoryview(data)
+                for start in range(0, len(view), WRITE_PIECE_BYTES):
+                    connection.send(view[start : start + WRITE_PIECE_BYTES])
+                    self._flush()
+        except SSL.Error as error:
+            logger.debug("writing failed", error=str(error))
+            self.abort()
+            return
+        self._flush()
+
+    def _flush(self) -> None:
+        connection, plain = self._connection, self.plain
+        if connection is None or plain is None:
+            return
+        while True:
+            try:
+                data = connection.bio_read(256 * 1024)
+            except SSL.WantReadError:
+                return
+            plain.write(data)
+            if len(data) < 256 * 1024:
+                return
+
+    def pause_reading(self) -> None:
+        """Stop handing data up; the plain transport stops too, so that the peer feels it."""
+        if not self.is_paused and self.plain is not None:
+            self.is_paused = True
+            self.plain.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.is_paused and self.plain is not None:
+            self.is_paused = False
+            self.plain.resume_reading()
+            # What had been decrypted before the pause comes first, but never within the caller's own call.
+            asyncio.get_running_loop().call_soon(self._read_again)
+
+    def _read_again(self) -> None:
+        if self._connection is not None and not self.is_paused and not self.is_closing:
+            self._read()
+
+    # The end --------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Say goodbye (close_notify) and close once everything written has gone out."""
+        if self.is_closing:
+            return
+        if self._connection is not None and self._transport is not None:
+            try:
+                self._connection.shutdown()
+            except SSL.Error as error:
+                logger.debug("no goodbye", error=str(error))
+            self._flush()
+        self._close_plain()
+
+    def _close_plain(self) -> None:
+        self.is_closing = True
+        if self.plain is not None:
+            self.plain.close()
+
+    def abort(self) -> None:
+        """Close at once, dropping what was not sent."""
+        self.is_closing = True
+        if self.plain is not None:
+            self.plain.abort()
