@@ -98,6 +98,8 @@ class StateDirectory:
             marker = self._read_marker()
             self._take_lock()
             self.endpoints_file.unlink(missing_ok=True)
+            if marker is None:
+                self._clear_what_a_cut_first_start_left()
         except OSError as error:
             raise StateDirectoryRefused(f"The state directory {self.path} can't be used: {error.strerror}.") from error
         return marker
@@ -112,6 +114,11 @@ class StateDirectory:
         raise StateDirectoryRefused(
             f"{self.path} holds files but isn't a state directory of Overair (no overair.json). Name an empty or new folder."
         )
+
+    def _clear_what_a_cut_first_start_left(self) -> None:
+        # The marker comes last: without it nothing in here was ever shown to anybody.
+        for name in ("records.sqlite3", "records.sqlite3-wal", "records.sqlite3-shm", "wrapping.key"):
+            (self.path / name).unlink(missing_ok=True)
 
     def _read_marker(self) -> Marker | None:
         if not self.marker_file.exists():
