@@ -66,6 +66,15 @@ def member_arn(*members: str) -> Resources:
     return resources
 
 
+def name_or_arn(arn_member: str, by_name: Resources) -> Resources:
+    """The ARN that a member holds, where the request names the resource so; else the template's."""
+
+    def resources(place: Place, request: Request) -> Sequence[str]:
+        return (str(request[arn_member]),) if request.get(arn_member) else by_name(place, request)
+
+    return resources
+
+
 def both(*parts: Resources) -> Resources:
     """The resources of several templates together."""
 

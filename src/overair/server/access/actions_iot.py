@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from overair.server.access.actions import OPEN, anything, both, by_resource, each_of, iot, member_arn, need
+from overair.server.access.actions import OPEN, anything, both, by_resource, each_of, iot, member_arn, name_or_arn, need
 
 _THING: Final = iot("thing/{thingName}")
-_TYPE: Final = iot("thingtype/{thingTypeName}")
 _GROUP: Final = iot("thinggroup/{thingGroupName}")
+_THING_OR_ARN: Final = name_or_arn("thingArn", _THING)
+_GROUP_OR_ARN: Final = name_or_arn("thingGroupArn", _GROUP)
+_TYPE: Final = iot("thingtype/{thingTypeName}")
 _CERTIFICATE: Final = iot("cert/{certificateId}")
 _POLICY: Final = iot("policy/{policyName}")
 _STREAM: Final = iot("stream/{streamId}")
@@ -52,8 +54,8 @@ TABLE: Final = {
         ),
     ),
     **by_resource("iot", _GROUP, "DescribeThingGroup", "UpdateThingGroup", "DeleteThingGroup", "ListThingsInThingGroup"),
-    ("iot", "AddThingToThingGroup"): (need("iot:AddThingToThingGroup", on=both(_THING, _GROUP)),),
-    ("iot", "RemoveThingFromThingGroup"): (need("iot:RemoveThingFromThingGroup", on=both(_THING, _GROUP)),),
+    ("iot", "AddThingToThingGroup"): (need("iot:AddThingToThingGroup", on=both(_THING_OR_ARN, _GROUP_OR_ARN)),),
+    ("iot", "RemoveThingFromThingGroup"): (need("iot:RemoveThingFromThingGroup", on=both(_THING_OR_ARN, _GROUP_OR_ARN)),),
     ("iot", "UpdateThingGroupsForThing"): (need("iot:UpdateThingGroupsForThing", on=_THING),),
     **by_resource("iot", _CERTIFICATE, "DescribeCertificate", "UpdateCertificate", "DeleteCertificate"),
     **by_resource(
@@ -92,7 +94,6 @@ TABLE: Final = {
             "GetPendingJobExecutions",
             "StartNextPendingJobExecution",
             "UpdateJobExecution",
-            "StartCommandExecution",
         )
     },
     ("iot-data", "Publish"): (
