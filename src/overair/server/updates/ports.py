@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,5 +53,6 @@ class Targets(Protocol):
 class Tags(Protocol):
     """Whoever keeps tags of iot resources (``devices.tags.TagsService``)."""
 
+    def accept(self, kind: str, exists: Callable[[Tx, AccountId, str], bool]) -> None: ...
     def set_new(self, tx: Tx, place: Place, arn: str, tags: Mapping[str, str] | None) -> None: ...
     def forget(self, tx: Tx, place: Place, arn: str) -> None: ...

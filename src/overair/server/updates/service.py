@@ -17,7 +17,6 @@ from overair.server.jobs.model import JOB_DELETABLE_WITHOUT_FORCE, JOB_MAY_BECOM
 from overair.server.jobs.service import JobsService
 from overair.server.objects.model import ContentId, object_arn
 from overair.server.objects.service import ObjectsService
-from overair.server.signing.service import SigningService
 from overair.server.streams.service import StreamsService
 from overair.server.updates.job_plan import settings_of_job
 from overair.server.updates.model import (
@@ -79,7 +78,6 @@ class UpdatesService:
         ids: IdSource,
         access: AccessService,
         objects: ObjectsService,
-        signing: SigningService,
         streams: StreamsService,
         jobs: JobsService,
         targets: Targets,
@@ -91,12 +89,12 @@ class UpdatesService:
         self._ids = ids
         self._access = access
         self._objects = objects
-        self._signing = signing
         self._streams = streams
         self._jobs = jobs
         self._targets = targets
         self._tags = tags
         self._wake = wake
+        tags.accept("otaupdate", self.exists)
 
     def prepare(self, tx: Tx, caller: Caller, plan: UpdatePlan) -> Prepared:
         """Pin what can be pinned now, and find the bytes of each custom signature that came with its certificate.
