@@ -119,6 +119,23 @@ class Facing(asyncio.Protocol):
         self.inner.resume_writing()
 
 
+class Transport(asyncio.Transport):
+    """Remembers what was written and whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__({"peer_der": b"c1", "peername": ("127.0.0.1", 1)})
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+
 class Client:
     """One raw MQTT client."""
 

@@ -10,7 +10,7 @@ import pytest
 from overair.server.gateway.connection import DeviceConnection
 from overair.server.gateway.model import DisconnectReason
 from overair.wire.mqtt.packets import Connect, encode
-from tests.support.gateway_world import World
+from tests.support.gateway_world import Transport, World
 
 
 class Loop:
@@ -28,23 +28,6 @@ class Loop:
 
     def call_soon(self, callback: Any, *arguments: Any) -> asyncio.Handle:
         return asyncio.get_running_loop().call_soon(callback, *arguments)
-
-
-class Transport(asyncio.Transport):
-    """Remembers what was written and whether it was closed."""
-
-    def __init__(self) -> None:
-        super().__init__({"peer_der": b"c1", "peername": ("127.0.0.1", 1)})
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
 
 
 class Bench:

@@ -1,0 +1,65 @@
+"""Whatever a peer sends, before or after CONNECT, the gateway answers or closes and nothing escapes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from overair.basics.clock import Instant, SettableClock
+from overair.basics.ids import SeededIds
+from overair.wire.mqtt.packets import Connect, encode, encode_publish
+from tests.support.gateway_world import Transport, World
+
+HEAD = st.sampled_from([0x10, 0x30, 0x31, 0x32, 0x33, 0x3B, 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0, 0xE0])
+LIKELY = st.builds(
+    lambda head, body: bytes([head, len(body)]) + body,
+    HEAD,
+    st.one_of(
+        st.binary(max_size=60),
+        st.builds(
+            lambda number, names: number.to_bytes(2, "big") + b"".join(len(n).to_bytes(2, "big") + n + b"\x01" for n in names),
+            st.integers(0, 3),
+            st.lists(st.sampled_from([b"a", b"+/#", b"$aws/things/x", b"a/b", b"\xff"]), max_size=4),
+        ),
+    ),
+)
+TALK = st.lists(st.one_of(LIKELY, st.binary(max_size=30)), max_size=8)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@given(talk=TALK, greeted=st.booleans())
+def test_nothing_escapes(talk: list[bytes], greeted: bool) -> None:
+    asyncio.run(say(talk, greeted))
+
+
+class NoWork:
+    """Records that hold nothing."""
+
+    async def run(self, unit: object) -> None:
+        return None
+
+    async def read(self, query: object) -> tuple[list[object], list[object]]:
+        return [], []
+
+
+async def say(talk: list[bytes], greeted: bool) -> None:
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    world = World(NoWork(), SettableClock(Instant(0)), SeededIds(1))  # type: ignore[arg-type]
+    await world.start()
+    connection, transport = world.gateway.protocol(), Transport()
+    connection.connection_made(transport)
+    if greeted:
+        connection.data_received(encode(Connect(client_id="c")) + encode_publish("a", b""))
+        await world.settled()
+    for data in talk:
+        connection.data_received(data)
+        await asyncio.sleep(0)
+    await world.settled()
+    assert transport.closed == connection.is_closed
+    connection.connection_lost(None)
+    await world.gateway.stop()
+    await world.broker.idle()
+    assert problems == []
