@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from overair.agent.agent import EXIT_STATUS_RESET
 from overair.agent.platform import ResetRequested
+from overair.agent.settings import EXIT_STATUS_RESET
 from overair.agent.states import Event, State
 from overair.wire.job_document import TransferProtocol
 from overair.wire.job_messages import ExecutionStatus

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from overair.agent.agent import Agent, AgentSettings
+from overair.agent.agent import Agent
 from overair.agent.boot import Step, fallen_back, next_step
 from overair.agent.durable import Disk
 from overair.agent.flash import flash
 from overair.agent.platform import ResetRequested
 from overair.agent.platforms.posix import PosixPlatform
+from overair.agent.settings import AgentSettings
 from overair.agent.slots import SlotStore, verify_slot
 from overair.agent.states import Event, State
 from overair.wire.image import read_manifest

@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Final
 
 from overair.agent import reports
 from overair.agent.download import FileDownload, block_size_for, stream_topic
@@ -26,9 +24,12 @@ from overair.agent.platform import (
     VersionNotRising,
 )
 from overair.agent.progress import NoProgress, Progress, ProgressSink
+from overair.agent.reporter import Reporter
 from overair.agent.reports import AgentErrorCode, ParserSubCode, Report
-from overair.agent.self_test import SelfTestVerdict, judge
+from overair.agent.self_test import SelfTestVerdict, judge, passes_self_test
+from overair.agent.settings import EXIT_STATUS_RESET, AgentSettings, Application
 from overair.agent.states import TRANSITIONS, Event, State
+from overair.agent.timers import Timer, Timers
 from overair.agent.transport import Transport
 from overair.agent.update_job import JobRefused, UpdateJob, read_job
 from overair.wire.blocks import UnexpectedBlock
@@ -39,43 +40,18 @@ from overair.wire.job_messages import (
     accepted,
     describe_topic,
     notify_next_topic,
-    update_topic,
 )
 from overair.wire.stream_client import MalformedStreamMessage, decode_refusal
 from overair.wire.stream_messages import Dialect
 
 LOG = logging.getLogger("overair.agent")
 
-EXIT_STATUS_RESET = 75
-"""Tells the boot loader to start the active slot again."""
-
-
-class Application(Protocol):
-    """What the image itself does."""
-
-    def self_test(self) -> bool:
-        """Is this image fit to stay? Called once after an update; an exception means no, a hang is ended by the boot loader."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSettings:
-    """Times and counts (wire reference §7.1)."""
-
-    thing_name: str
-    block_size_bytes: int = 4096
-    request_timeout_s: float = 10
-    request_momentum_max: int = 32
-    """Unanswered requests for blocks before the work is given up."""
-    self_test_timeout_s: float = 16
-    """From the start of an image on trial until the server's word on its self-test."""
-    acknowledgement_timeout_s: float = 30
-    """How long a final report is waited for; it is kept and repeated after that."""
-
-
-class Timer(Enum):
-    REQUEST = auto()
-    SELF_TEST = auto()
+REFUSED_TRIALS: Final = {
+    SelfTestVerdict.SAME_VERSION: AgentErrorCode.SAME_FIRMWARE_VERSION,
+    SelfTestVerdict.LOWER_VERSION: AgentErrorCode.DOWNGRADE_NOT_ALLOWED,
+    SelfTestVerdict.STATE_MISMATCH: AgentErrorCode.IMAGE_STATE_MISMATCH,
+}
+"""What is reported of a self-test that isn't even begun."""
 
 
 class Agent:
@@ -96,17 +72,18 @@ class Agent:
         self._transport = transport
         self._application = application
         self._settings = settings
-        self._monotonic = monotonic
         self._progress = progress or NoProgress()
         self._thing = settings.thing_name
         self._inbox: SimpleQueue[tuple[Event, bytes | None] | tuple[str, bytes]] = SimpleQueue()
         self._signals: deque[tuple[Event, bytes | None]] = deque()
-        self._deadlines: dict[Timer, float] = {}
+        self._timers = Timers(monotonic)
         self._job: UpdateJob | None = None
         self._download: FileDownload | None = None
         self._momentum = 0
         self._requests = 0
-        self._last_report: tuple[str, Report] | None = None
+        self._reporter = Reporter(
+            platform, transport, thing=settings.thing_name, acknowledgement_timeout_s=settings.acknowledgement_timeout_s
+        )
 
     # --- from outside; any thread ---
 
@@ -139,15 +116,12 @@ class Agent:
         if self._signals:
             self._handle(*self._signals.popleft())
             return True
-        now = self._monotonic()
-        for timer, deadline in sorted(self._deadlines.items(), key=lambda item: item[1]):
-            if deadline <= now:
-                del self._deadlines[timer]
-                self._handle(Event.REQUEST_TIMER if timer is Timer.REQUEST else Event.SELF_TEST_TIMER, None)
-                return True
+        timer = self._timers.take_due()
+        if timer is not None:
+            self._handle(Event.REQUEST_TIMER if timer is Timer.REQUEST else Event.SELF_TEST_TIMER, None)
+            return True
         try:
-            timeout = min(self._deadlines.values()) - now if self._deadlines else None
-            first, second = self._inbox.get(block=wait, timeout=timeout)
+            first, second = self._inbox.get(block=wait, timeout=self._timers.seconds_left())
         except Empty:
             return False
         if isinstance(first, Event):
@@ -179,20 +153,20 @@ class Agent:
 
     def _start(self, _: None) -> None:
         if self._platform.image_state() is PlatformImageState.PENDING_COMMIT:
-            self._set_timer(Timer.SELF_TEST, self._settings.self_test_timeout_s)
+            self._timers.set(Timer.SELF_TEST, self._settings.self_test_timeout_s)
         self._transport.start(self)
 
     def _request_job(self, _: None) -> None:
-        self._send_stored_report()
+        self._reporter.repeat()
         self._transport.subscribe(notify_next_topic(self._thing), qos=1)
         token = f"{self._requests}:{self._thing[:53]}"
         self._requests += 1
         request = DescribeRequest(client_token=token).to_json()
         self._transport.publish(describe_topic(self._thing), request, qos=1)
-        self._set_timer(Timer.REQUEST, self._settings.request_timeout_s)
+        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
 
     def _process_job(self, payload: bytes) -> State | None:
-        self._clear_timer(Timer.REQUEST)
+        self._timers.clear(Timer.REQUEST)
         try:
             job = read_job(payload)
         except MalformedMessage as error:
@@ -200,11 +174,10 @@ class Agent:
             return State.WAITING_FOR_JOB
         except JobRefused as refused:
             self._forget_job()
-            self._finish(refused.job_id, reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refused.sub_code))
+            self._reporter.finish(refused.job_id, reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refused.sub_code))
             return State.WAITING_FOR_JOB
-        stored = self._stored_report()
-        if job is not None and stored is not None and stored.job == job.job_id:
-            self._send_stored_report()
+        if job is not None and self._reporter.owes(job.job_id):
+            self._reporter.repeat()
             return State.WAITING_FOR_JOB
         verdict = judge(
             image_state=self._platform.image_state(),
@@ -216,7 +189,7 @@ class Agent:
         if verdict is SelfTestVerdict.ROLL_BACK:
             LOG.warning("this image is on trial, but the server knows of no self-test: going back")
             self._reset()
-        self._clear_timer(Timer.SELF_TEST)
+        self._timers.clear(Timer.SELF_TEST)
         if job is None:
             self._forget_job()
             return State.WAITING_FOR_JOB
@@ -241,36 +214,24 @@ class Agent:
             running=running,
             is_firmware=job.installs_firmware,
         )
-        refusals = {
-            SelfTestVerdict.SAME_VERSION: AgentErrorCode.SAME_FIRMWARE_VERSION,
-            SelfTestVerdict.LOWER_VERSION: AgentErrorCode.DOWNGRADE_NOT_ALLOWED,
-            SelfTestVerdict.STATE_MISMATCH: AgentErrorCode.IMAGE_STATE_MISMATCH,
-        }
         if verdict is SelfTestVerdict.RUN:
             self._platform.set_image_state(ImageState.TESTING)
         if verdict in (SelfTestVerdict.RUN, SelfTestVerdict.STATE_MISMATCH):
-            self._report(job.job_id, reports.self_test_active(running.version))
-        if verdict in refusals:
+            self._reporter.send(job.job_id, reports.self_test_active(running.version))
+        if verdict in REFUSED_TRIALS:
             self._platform.set_image_state(ImageState.REJECTED)
-            self._finish_job(reports.rejected(refusals[verdict]))
+            self._finish_job(reports.rejected(REFUSED_TRIALS[verdict]))
             self._reset()
-        if not self._passes_self_test():
+        if not passes_self_test(self._application):
             self._platform.set_image_state(ImageState.REJECTED)
             self._finish_job(reports.rejected(AgentErrorCode.NONE))
             self._reset()
         updated_by = ImageVersion.from_word(job.updated_by or 0)
         report = reports.accepted(running.version, updated_by)
         # Kept before the commit and believed only after it: a power cut between the two rolls back, and the report with it.
-        self._store_report(job.job_id, report)
+        self._reporter.keep(job.job_id, report)
         self._platform.set_image_state(ImageState.ACCEPTED)
         self._finish_job(report)
-
-    def _passes_self_test(self) -> bool:
-        try:
-            return self._application.self_test()
-        except Exception:
-            LOG.exception("the self-test failed")
-            return False
 
     def _create_file(self, _: None) -> State | None:
         assert self._job is not None
@@ -294,7 +255,7 @@ class Agent:
             return self._fail(reports.aborted(AgentErrorCode.MOMENTUM_ABORT))
         if self._transport.publish(self._stream_topic("get"), self._download.request(), qos=0):
             self._momentum += 1
-        self._set_timer(Timer.REQUEST, self._settings.request_timeout_s)
+        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
         return None
 
     def _take_block(self, payload: bytes) -> State | None:
@@ -311,10 +272,10 @@ class Agent:
         if not new:
             return None
         self._momentum = 0
-        self._set_timer(Timer.REQUEST, self._settings.request_timeout_s)
+        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
         received = before + 1
         if received == 1 or received % reports.PROGRESS_EVERY_BLOCKS == 0:
-            self._report(self._job.job_id, reports.receiving(received, self._download.total))
+            self._reporter.send(self._job.job_id, reports.receiving(received, self._download.total))
         if window_finished:
             self._signals.append((Event.CLOSE_FILE if self._download.complete else Event.REQUEST_FILE_BLOCK, None))
         return None
@@ -340,13 +301,13 @@ class Agent:
             job = None
         if job is not None and self._job is not None and job.same_work(self._job):
             return self.state
-        self._clear_timer(Timer.REQUEST)
+        self._timers.clear(Timer.REQUEST)
         self._abandon_download()
         self._signals.append((Event.REQUEST_JOB_DOCUMENT, None))
         return None
 
     def _close_file(self, _: None) -> State | None:
-        self._clear_timer(Timer.REQUEST)
+        self._timers.clear(Timer.REQUEST)
         assert self._download is not None
         assert self._job is not None
         context = self._download.context
@@ -368,10 +329,10 @@ class Agent:
             self._signals.append((Event.CREATE_FILE, None))
             return State.CREATING_FILE
         ready = reports.self_test_ready(self._platform.running_image.version)
-        if not self._report(self._job.job_id, ready, wait=True):
+        if not self._reporter.send(self._job.job_id, ready, wait=True):
             # Without that word the server wouldn't know of the self-test, and the new image would be rolled back.
             LOG.warning("the server didn't acknowledge that the image is ready: not restarting; asking for the job again")
-            self._set_timer(Timer.REQUEST, self._settings.request_timeout_s)
+            self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
             return State.WAITING_FOR_JOB
         try:
             self._platform.activate(context, image)
@@ -387,7 +348,7 @@ class Agent:
         return self.state
 
     def _suspend(self, _: None) -> None:
-        self._deadlines.pop(Timer.REQUEST, None)
+        self._timers.clear(Timer.REQUEST)
         self._signals.clear()
         self._download = None
 
@@ -396,12 +357,12 @@ class Agent:
 
     def _user_abort(self, _: None) -> None:
         self._signals.clear()
-        self._clear_timer(Timer.REQUEST)
+        self._timers.clear(Timer.REQUEST)
         if self._job is not None:
             self._fail(reports.aborted(AgentErrorCode.USER_ABORT))
 
     def _shut_down(self, _: None) -> None:
-        self._deadlines.clear()
+        self._timers.clear_all()
         self._signals.clear()
 
     # --- what handlers share ---
@@ -416,7 +377,7 @@ class Agent:
 
     def _fail(self, report: Report) -> State:
         """End the job with a failure and give up its file."""
-        self._clear_timer(Timer.REQUEST)
+        self._timers.clear(Timer.REQUEST)
         self._abandon_download()
         self._finish_job(report)
         return State.WAITING_FOR_JOB
@@ -434,57 +395,15 @@ class Agent:
         assert self._job is not None
         job_id = self._job.job_id
         self._job = None
-        self._finish(job_id, report)
-
-    def _finish(self, job_id: str, report: Report) -> None:
-        """Send a final report; it is kept until the server has it."""
-        self._store_report(job_id, report)
-        if self._report(job_id, report, wait=True):
-            self._platform.store_report(None)
-
-    def _report(self, job_id: str, report: Report, *, wait: bool = False) -> bool:
-        self._last_report = (job_id, report)
-        LOG.info("%s %s %s", job_id, report.status, dict(report.details))
-        self._show()
-        timeout = self._settings.acknowledgement_timeout_s if wait else 0
-        return self._transport.publish(update_topic(self._thing, job_id), report.to_json(), qos=report.qos, timeout_s=timeout)
-
-    def _store_report(self, job_id: str, report: Report) -> None:
-        kept = reports.StoredReport(
-            job=job_id, payload=report.to_json().decode(), running_version=str(self._platform.running_image.version)
-        )
-        self._platform.store_report(kept.to_bytes())
-
-    def _stored_report(self) -> reports.StoredReport | None:
-        data = self._platform.stored_report()
-        return None if data is None else reports.parse_stored_report(data)
-
-    def _send_stored_report(self) -> None:
-        """Repeat what the server may not have heard. What an image on trial or a rolled-back one said doesn't hold."""
-        if self._platform.stored_report() is None:
-            return
-        stored = self._stored_report()
-        holds = stored is not None and stored.running_version == str(self._platform.running_image.version)
-        if stored is None or not holds or self._platform.image_state() is PlatformImageState.PENDING_COMMIT:
-            self._platform.store_report(None)
-            return
-        timeout = self._settings.acknowledgement_timeout_s
-        if self._transport.publish(update_topic(self._thing, stored.job), stored.payload.encode(), qos=1, timeout_s=timeout):
-            self._platform.store_report(None)
+        self._reporter.finish(job_id, report)
 
     def _reset(self) -> None:
         self._show()
         self._platform.reset()
         raise AssertionError("Platform.reset returned; it must not.")
 
-    def _set_timer(self, timer: Timer, seconds: float) -> None:
-        self._deadlines[timer] = self._monotonic() + seconds
-
-    def _clear_timer(self, timer: Timer) -> None:
-        self._deadlines.pop(timer, None)
-
     def _show(self) -> None:
-        last = self._last_report
+        last = self._reporter.last
         job = self._job.job_id if self._job is not None else None
         self._progress.show(
             Progress(
@@ -495,7 +414,7 @@ class Agent:
                 received_blocks=self._download.received if self._download is not None else 0,
                 total_blocks=self._download.total if self._download is not None else 0,
                 resumed_blocks=self._download.resumed_blocks if self._download is not None else 0,
-                status=last[1].status.value if last is not None else None,
-                reason=last[1].details.get("reason") if last is not None else None,
+                status=last.status.value if last is not None else None,
+                reason=last.details.get("reason") if last is not None else None,
             )
         )

@@ -20,10 +20,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from overair.agent.agent import EXIT_STATUS_RESET
 from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory, DeviceSettings, read_settings
 from overair.agent.durable import Disk
 from overair.agent.platform import PlatformImageState
+from overair.agent.settings import EXIT_STATUS_RESET
 from overair.agent.slots import SlotNotBootable, SlotState, SlotStore, verify_slot
 from overair.wire.image import MAIN_FILE, InvalidImage, read_manifest
 

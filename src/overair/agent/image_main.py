@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from overair.agent.agent import Agent, AgentSettings
+from overair.agent.agent import Agent
 from overair.agent.device_directory import DeviceDirectory, read_settings
 from overair.agent.mqtt_transport import MqttTransport
 from overair.agent.platforms.posix import PosixPlatform
 from overair.agent.progress import ProgressFile
+from overair.agent.settings import AgentSettings
 from overair.agent.states import Event
 from overair.wire.image import read_manifest
 

@@ -1,0 +1,66 @@
+"""Tells the server how a job goes, and sees to it that a final word arrives."""
+
+from __future__ import annotations
+
+import logging
+
+from overair.agent.platform import Platform, PlatformImageState
+from overair.agent.reports import Report, StoredReport, parse_stored_report
+from overair.agent.transport import Transport
+from overair.wire.job_messages import update_topic
+
+LOG = logging.getLogger("overair.agent")
+
+
+class Reporter:
+    """Sends reports. A final one is kept by the platform until it is acknowledged, over restarts too."""
+
+    def __init__(self, platform: Platform, transport: Transport, *, thing: str, acknowledgement_timeout_s: float) -> None:
+        self._platform = platform
+        self._transport = transport
+        self._thing = thing
+        self._timeout_s = acknowledgement_timeout_s
+        self.last: Report | None = None
+
+    def send(self, job_id: str, report: Report, *, wait: bool = False) -> bool:
+        """Send a report; with ``wait``, whether its acknowledgement came in time."""
+        self.last = report
+        LOG.info("%s %s %s", job_id, report.status.value, dict(report.details))
+        timeout_s = self._timeout_s if wait else 0
+        return self._transport.publish(update_topic(self._thing, job_id), report.to_json(), qos=report.qos, timeout_s=timeout_s)
+
+    def keep(self, job_id: str, report: Report) -> None:
+        """Keep a final report before anything else can happen."""
+        kept = StoredReport(
+            job=job_id, payload=report.to_json().decode(), running_version=str(self._platform.running_image.version)
+        )
+        self._platform.store_report(kept.to_bytes())
+
+    def finish(self, job_id: str, report: Report) -> None:
+        """Keep a final report, send it, and forget it once acknowledged."""
+        self.keep(job_id, report)
+        if self.send(job_id, report, wait=True):
+            self._platform.store_report(None)
+
+    def owes(self, job_id: str) -> bool:
+        """Whether this job is done and only the server doesn't know yet."""
+        data = self._platform.stored_report()
+        stored = None if data is None else parse_stored_report(data)
+        return stored is not None and stored.job == job_id
+
+    def repeat(self) -> None:
+        """Say again what the server may not have heard.
+
+        What an image on trial said, or one that was rolled back since, doesn't hold and is forgotten.
+        """
+        data = self._platform.stored_report()
+        if data is None:
+            return
+        stored = parse_stored_report(data)
+        on_trial = self._platform.image_state() is PlatformImageState.PENDING_COMMIT
+        if stored is None or on_trial or stored.running_version != str(self._platform.running_image.version):
+            self._platform.store_report(None)
+            return
+        topic = update_topic(self._thing, stored.job)
+        if self._transport.publish(topic, stored.payload.encode(), qos=1, timeout_s=self._timeout_s):
+            self._platform.store_report(None)

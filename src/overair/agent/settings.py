@@ -1,0 +1,32 @@
+"""What an agent is given: its application, its times and counts, and how its process ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+EXIT_STATUS_RESET = 75
+"""Tells the boot loader to start the active slot again."""
+
+
+class Application(Protocol):
+    """What the image itself does."""
+
+    def self_test(self) -> bool:
+        """Is this image fit to stay? Called once after an update; an exception means no, a hang is ended by the boot loader."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Times and counts (wire reference §7.1)."""
+
+    thing_name: str
+    block_size_bytes: int = 4096
+    request_timeout_s: float = 10
+    request_momentum_max: int = 32
+    """Unanswered requests for blocks before the work is given up."""
+    self_test_timeout_s: float = 16
+    """From the start of an image on trial until the server's word on its self-test."""
+    acknowledgement_timeout_s: float = 30
+    """How long a final report is waited for; it is kept and repeated after that."""
