@@ -45,9 +45,9 @@ def tls_context(
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(CIPHERS)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | _OP_NO_RENEGOTIATION)
+    # TLS 1.3 then names sessions by ids into a cache, and there is no cache: nothing can be resumed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(_MODE_RELEASE_BUFFERS)
-    _no_tls13_tickets(context)
     context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, certificate_pem.encode("ascii")))
     context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem.reveal()))
     context.check_privatekey()
@@ -67,11 +67,6 @@ def tls_context(
 def _accept_any(*_: object) -> bool:
     # The registry decides, not a trust store: a leaf of any issuer may be registered.
     return True
-
-
-def _no_tls13_tickets(context: SSL.Context) -> None:
-    # OP_NO_TICKET alone still lets TLS 1.3 send stateful ones; the binding has no wrapper for the count.
-    SSL._lib.SSL_CTX_set_num_tickets(context._context, 0)  # type: ignore[attr-defined]
 
 
 class TlsTransport(asyncio.Transport):

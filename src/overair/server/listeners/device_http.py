@@ -1,0 +1,51 @@
+"""The device port's HTTP paths: which room answers, and whether a certificate is demanded before it is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Application = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+_JSON: Final = (b"content-type", b"application/json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One way in."""
+
+    methods: frozenset[str]
+    prefix: str
+    application: Application
+    needs_certificate: bool = True
+
+
+class DevicePaths:
+    """An ASGI application: the first path that fits answers; the order given is the order tried."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+
+    async def __call__(
+        self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        for each in self._paths:
+            if method in each.methods and path.startswith(each.prefix):
+                if each.needs_certificate and scope["state"].get("peer_der") is None:
+                    await _answer(send, 403, "This path needs a registered device certificate in the TLS handshake.")
+                    return
+                await each.application(scope, receive, send)
+                return
+        await _answer(send, 404, f"There is nothing for {method} at this path on the device port.")
+
+
+async def _answer(send: Callable[[Any], Awaitable[None]], status: int, message: str) -> None:
+    body = json.dumps({"message": message}).encode()
+    headers = [_JSON, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
