@@ -78,16 +78,17 @@ class Planner:
         for target in self._jobs.targets(tx, account, job.id):
             if target.planned:
                 continue
-            if budget <= 0:
-                # An unmetered job goes to the end of the line; a metered one is planned whole before its first minute counts.
+            taken = self._plan_target(tx, job, target, limit=budget, now=now) if budget > 0 else None
+            if taken is None:
+                # Members are left. An unmetered job goes to the end of the line; a metered one is planned whole at first.
                 if job.settings.rollout is None:
                     self._jobs.save(tx, replace(job, next_step_at=now))
                 return
-            budget -= self._plan_target(tx, job, target, limit=budget, now=now)
+            budget -= taken
         self._release_waiting(tx, job, limit=max(budget, 1), now=now)
 
-    def _plan_target(self, tx: Tx, job: Job, target: JobTarget, *, limit: int, now: Instant) -> int:
-        """Plan the next members of a target; returns how much of the budget that took: all of it while members are left."""
+    def _plan_target(self, tx: Tx, job: Job, target: JobTarget, *, limit: int, now: Instant) -> int | None:
+        """Plan the next members of a target, at most ``limit``; returns how many, or None if there may be more."""
         account = job.place.account
         # A target that was deleted since the job was made names nobody any more.
         things = self._members.members(tx, account, target.arn, after=target.cursor, limit=limit)
@@ -99,7 +100,7 @@ class Planner:
             self._lifecycle.queue(tx, job, new, now=now)
         elif new:
             self._jobs.add_waiting(tx, account, job.id, new)
-        return len(things)
+        return len(things) if done else None
 
     def _release_waiting(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
         """Every target is planned: release those whose turn it is; when nobody waits any more, the rollout is done."""
