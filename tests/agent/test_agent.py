@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from overair.agent.platform import ResetRequested
 from overair.agent.settings import EXIT_STATUS_RESET
@@ -12,6 +15,7 @@ from overair.agent.states import Event, State
 from overair.wire.job_document import TransferProtocol
 from overair.wire.job_messages import ExecutionStatus
 from tests.support.device import Signer, cached_image
+from tests.support.fake_cloud import STREAM, THING
 from tests.support.machine import Machine
 
 
@@ -358,3 +362,39 @@ def test_shutting_down_ends_with_status_0_and_a_restart_with_75(machine: Machine
     image = cached_image("2.0.0")
     machine.cloud.ship("job", (machine.signer.file(image), image))
     assert machine.boot().run() == EXIT_STATUS_RESET
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_order_of_events_breaks_the_agent_or_boots_what_was_not_shipped(signer: Signer, data: st.DataObject) -> None:
+    image = cached_image("2.0.0")
+    junk = [b"", b"{", b"\xa0", b'{"timestamp":1}', b'{"timestamp":1,"execution":{"jobId":"x"}}']
+    with tempfile.TemporaryDirectory() as root:
+        machine = Machine(Path(root) / "d", signer)
+        machine.cloud.ship("job", (signer.file(image), image))
+        agent = machine.boot()
+        agent.signal(Event.START)
+        topics = [
+            "jobs/$next/get/accepted",
+            "jobs/notify-next",
+            f"streams/{STREAM}/data/cbor",
+            f"streams/{STREAM}/rejected/cbor",
+        ]
+        steps = st.one_of(
+            st.sampled_from([Event.CONNECTED, Event.SUSPEND, Event.RESUME, Event.USER_ABORT, Event.SHUTDOWN]),
+            st.tuples(st.sampled_from(topics), st.sampled_from(junk) | st.binary(max_size=30)),
+            st.integers(1, 20),
+        )
+        try:
+            for step in data.draw(st.lists(steps, max_size=12)):
+                for _ in range(data.draw(st.integers(0, 6))):
+                    agent.step()
+                if isinstance(step, Event):
+                    agent.signal(step)
+                elif isinstance(step, int):
+                    machine.clock.now_s += step
+                else:
+                    agent.received(f"$aws/things/{THING}/{step[0]}", step[1])
+            machine.settle(agent)
+        except ResetRequested:
+            assert machine.directory.slot_file("b").read_bytes() == image

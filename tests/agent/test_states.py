@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -68,9 +70,13 @@ class TableWalk(RuleBasedStateMachine):
 
     @invariant()
     def nothing_happens_before_the_start_but_leaving(self) -> None:
-        allowed = {"suspend", "resume", "shut_down", "self_test_overdue", "request_job", "user_abort"}
-        if "start" not in self.handled and self.handled and self.handled[0] != "suspend":
-            assert set(self.handled) <= allowed
+        assert not self.handled or self.handled[0] in ("start", "shut_down")
+
+    @invariant()
+    def while_suspended_only_resuming_leaving_and_going_back_happen(self) -> None:
+        for before, after in pairwise(self.handled):
+            if before == "suspend":
+                assert after in ("resume", "shut_down", "self_test_overdue")
 
 
 TestTableWalk = TableWalk.TestCase

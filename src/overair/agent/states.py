@@ -54,6 +54,7 @@ class Transition:
 
 
 _S, _E, _T = State, Event, Transition
+_RUNNING: Final = frozenset(State) - {State.READY, State.SUSPENDED, State.STOPPED}
 
 TRANSITIONS: Final[dict[tuple[State, Event], Transition]] = {
     (_S.READY, _E.START): _T("start", _S.REQUESTING_JOB),
@@ -81,9 +82,9 @@ TRANSITIONS: Final[dict[tuple[State, Event], Transition]] = {
     (_S.WAITING_FOR_FILE_BLOCK, _E.RECEIVED_JOB_DOCUMENT): _T("job_changed", _S.REQUESTING_JOB),
     (_S.WAITING_FOR_FILE_BLOCK, _E.CLOSE_FILE): _T("close_file", _S.WAITING_FOR_JOB),
     (_S.SUSPENDED, _E.RESUME): _T("resume", _S.REQUESTING_JOB),
-    **{(state, _E.SELF_TEST_TIMER): _T("self_test_overdue", state) for state in _S if state is not _S.STOPPED},
-    **{(state, _E.SUSPEND): _T("suspend", _S.SUSPENDED) for state in _S if state not in (_S.STOPPED, _S.SUSPENDED)},
-    **{(state, _E.USER_ABORT): _T("user_abort", _S.WAITING_FOR_JOB) for state in _S if state not in (_S.STOPPED, _S.READY)},
+    **{(state, _E.SELF_TEST_TIMER): _T("self_test_overdue", state) for state in _RUNNING | {_S.SUSPENDED}},
+    **{(state, _E.SUSPEND): _T("suspend", _S.SUSPENDED) for state in _RUNNING},
+    **{(state, _E.USER_ABORT): _T("user_abort", _S.WAITING_FOR_JOB) for state in _RUNNING},
     **{(state, _E.SHUTDOWN): _T("shut_down", _S.STOPPED) for state in _S if state is not _S.STOPPED},
 }
 """(state, event) → what to do. STOPPED has no row: it is the end."""
