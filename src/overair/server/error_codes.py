@@ -83,6 +83,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
     "iot": {
         **_JSON_AUTHENTICATION,
         InvalidRequest: "InvalidRequestException",
+        (InvalidRequest, "malformed-body"): "InvalidRequestException",
         (InvalidRequest, "policy"): "MalformedPolicyException",
         (InvalidRequest, "certificate-validation"): "CertificateValidationException",
         (InvalidRequest, "registration-code"): "RegistrationCodeValidationException",
@@ -108,6 +109,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
         **_JSON_AUTHENTICATION,
         AccessDenied: "ForbiddenException",
         InvalidRequest: "InvalidRequestException",
+        (InvalidRequest, "malformed-body"): "InvalidRequestException",
         (InvalidRequest, "too-large"): "RequestEntityTooLargeException",
         (LimitExceeded, "payload"): "RequestEntityTooLargeException",
         NotFound: "ResourceNotFoundException",
@@ -120,6 +122,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
     "iot-jobs-data": {
         **_JSON_AUTHENTICATION,
         InvalidRequest: "InvalidRequestException",
+        (InvalidRequest, "malformed-body"): "InvalidRequestException",
         NotFound: "ResourceNotFoundException",
         VersionConflict: "InvalidRequestException",  # the model has no better one (wire reference §2.7)
         InvalidStateTransition: "InvalidStateTransitionException",
@@ -132,6 +135,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
     "signer": {
         **_JSON_AUTHENTICATION,
         InvalidRequest: "ValidationException",
+        (InvalidRequest, "malformed-body"): "ValidationException",
         NotFound: "ResourceNotFoundException",
         AlreadyExists: "ConflictException",
         Conflict: "ConflictException",
@@ -244,6 +248,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
     "overair": {
         **_JSON_AUTHENTICATION,
         InvalidRequest: "InvalidRequestException",
+        (InvalidRequest, "malformed-body"): "InvalidRequestException",
         NotFound: "ResourceNotFoundException",
         AlreadyExists: "ResourceAlreadyExistsException",
         VersionConflict: "VersionConflictException",
@@ -352,6 +357,7 @@ HTTP_STATUSES: Final[Mapping[str, int]] = {
     "ServiceUnavailableException": 503,
     "SignatureDoesNotMatch": 403,
     "SlowDown": 503,
+    "UnknownOperationException": 404,
     "UnrecognizedClientException": 403,
 }
 

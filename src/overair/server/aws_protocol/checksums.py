@@ -1,7 +1,8 @@
 """The checksums that S3 clients declare over a body, computed as the bytes pass.
 
 CRC-32, MD5 and the SHA family come from C. CRC-32C and CRC-64/NVME have no C code among our libraries: they run in Python,
-two bytes to a table look-up, at some 30 MB a second of one core; their tables, some megabytes, are made at first use. A CRC is written big-endian. Reference: "Checking object integrity" in the S3 user guide; CRC-64/NVME as in the NVM Express
+two bytes to a table look-up, at some 30 MB a second of one core; their tables, some megabytes, are made at first use.
+A CRC is written big-endian. Reference: "Checking object integrity" in the S3 user guide; CRC-64/NVME as in the NVM Express
 command set specification.
 """
 
