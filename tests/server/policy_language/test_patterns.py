@@ -5,10 +5,10 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.globs import glob_matches
 
 from overair.server.policy_language.conditions import matches_pattern
 from overair.server.policy_language.patterns import ANY, ONE, MalformedPattern, Variable, parse_pattern
+from tests.support.globs import glob_matches
 
 PIECE = st.sampled_from(["*", "?", "a", "b", ".", "+", "/", "\\", "${v}", "${w}", "${*}", "${?}", "$", "\n", "#"])
 PIECES = st.lists(PIECE, max_size=12)

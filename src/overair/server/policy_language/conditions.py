@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from overair.server.policy_language.patterns import (
+    ANY,
     Pattern,
     Variable,
     compile_patterns,
@@ -128,6 +129,8 @@ def _string_equals_ignoring_case(value: str, pattern: Pattern, context: Context)
 
 def _arn_like(value: str, pattern: Pattern, context: Context) -> bool:
     # Each of the six parts is compared on its own: a * doesn't reach over a colon, but for the last part.
+    if pattern == (ANY,):
+        return True
     wanted = _arn_parts(pattern)
     given = value.split(":", 5)
     return len(wanted) == len(given) == 6 and all(

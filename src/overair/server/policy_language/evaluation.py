@@ -68,8 +68,9 @@ class CompiledStatement:
         """Whether action, resource and conditions all match (the principal is another question)."""
         statement = self._statement
         if self._actions is None:
-            self._actions = compile_patterns(statement.actions, (), ignore_case=True)
+            # Several threads may come here at once: whoever sees the actions must see the resources too.
             self._resources = compile_patterns(statement.resources, self._variables)
+            self._actions = compile_patterns(statement.actions, (), ignore_case=True)
         assert self._actions is not None
         if (self._actions.match(question.action) is not None) == statement.actions_negated:
             return False
