@@ -398,3 +398,23 @@ def test_no_order_of_events_breaks_the_agent_or_boots_what_was_not_shipped(signe
             machine.settle(agent)
         except ResetRequested:
             assert machine.directory.slot_file("b").read_bytes() == image
+
+
+def test_an_image_that_could_not_be_announced_is_not_activated_and_not_fetched_twice(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=50_000)
+    execution = machine.cloud.ship("job", (machine.signer.file(image), image))
+    total = -(-len(image) // 1024)
+
+    def lose_the_line(sent: int) -> None:
+        machine.cloud.online = sent != total
+
+    machine.cloud.block_hook = lose_the_line
+    agent = machine.run()
+    assert (agent.state, machine.boots) == (State.WAITING_FOR_JOB, ["1.0.0"])
+    machine.cloud.online = True
+    agent.connected()
+    with pytest.raises(ResetRequested):
+        machine.settle(agent)
+    machine.run()
+    assert (machine.version, execution.status) == ("2.0.0", ExecutionStatus.SUCCEEDED)
+    assert machine.cloud.blocks_sent == total

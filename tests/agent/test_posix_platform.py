@@ -225,3 +225,16 @@ def test_the_anchor_is_chosen_by_the_last_segment_and_never_leaves_the_trust_fol
     for path in ("", "/", "..", "a/..", "other", "../identity/outside.pem"):
         found = refusal(platform, SIGNER.file(data, certificate_path=path), data)
         assert found[0] is PlatformErrorCode.BAD_SIGNER_CERTIFICATE, path
+
+
+def test_an_image_that_was_verified_but_not_activated_is_not_fetched_again(tmp_path: Path) -> None:
+    platform = platform_at(tmp_path / "d")
+    data = cached_image("2.0.0")
+    file = SIGNER.file(data)
+    context, _ = receive(platform, file, data)
+    again = PosixPlatform(platform._directory, platform._settings, running_image=OLD)
+    bitmap = again.create_file(context)
+    assert bitmap == bitmap_for(range(block_count(len(data), 4096)))
+    again.activate(context, again.close_file(context))
+    assert again.image_state() is PlatformImageState.PENDING_COMMIT
+    assert (tmp_path / "d/slots/b.zip").read_bytes() == data

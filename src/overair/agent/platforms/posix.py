@@ -24,6 +24,7 @@ from overair.agent.platform import (
     VersionNotRising,
 )
 from overair.agent.slots import SlotRecord, SlotSignature, SlotState, SlotStore, verify_against
+from overair.wire.blocks import bitmap_for, block_count
 from overair.wire.image import ImageManifest, ImageVersion, InvalidImage, read_manifest
 from overair.wire.image_signature import BadSignerCertificate, SignatureAlgorithm, SignatureCheckFailed, VerifiedImage
 
@@ -93,9 +94,11 @@ class PosixPlatform:
                 f"{file.size_bytes} bytes don't fit: this device takes {self._settings.slot_size_bytes_max}.",
             )
         description = _describe(context)
-        bitmap_size = (-(-file.size_bytes // context.block_size_bytes) + 7) // 8
+        bitmap_size = (block_count(file.size_bytes, context.block_size_bytes) + 7) // 8
         with _as(PlatformErrorCode.FILE_CREATE_FAILED):
             resumed = self._resume(description, bitmap_size, file.size_bytes)
+            if resumed is None and context.is_firmware and self._take_back(context, description):
+                resumed = self._resume(description, bitmap_size, file.size_bytes)
             if resumed is not None:
                 return resumed
             self._forget_received()
@@ -249,6 +252,22 @@ class PosixPlatform:
             return None
         self._descriptor = descriptor
         return bitmap
+
+    def _take_back(self, context: FileContext, description: bytes) -> bool:
+        """An image that was verified but not activated, because of a lost line or a power cut, needn't come a second time: it
+        is as good as received, and is verified once more."""
+        state = self._slots.read()
+        record = state.record(state.inactive)
+        if record is None or record.signature != _signature_of(context) or record.size_bytes != context.file.size_bytes:
+            return False
+        self._forget_received()
+        self._slots.write(state.with_record(state.inactive, None))
+        self._disk.rename(self._directory.slot_file(state.inactive), self._part)
+        self._disk.sync_directory(self._directory.slots)
+        blocks = block_count(record.size_bytes, context.block_size_bytes)
+        self._disk.write_whole(self._bitmap, bitmap_for(range(blocks)))
+        self._disk.write_whole(self._description, description)
+        return True
 
     def _forget_received(self) -> None:
         # The description first: without it the rest means nothing.
