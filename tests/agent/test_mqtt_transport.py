@@ -1,0 +1,213 @@
+"""The agent's transport against a small server on a real TLS socket."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from overair.agent.device_directory import DeviceDirectory, DeviceSettings, create_device_directory
+from overair.agent.mqtt_transport import MqttTransport
+from overair.wire.mqtt.decoder import Decoder, DecoderLimits, Receiver
+from overair.wire.mqtt.packets import (
+    Connect,
+    Publish,
+    Subscribe,
+    encode_connack,
+    encode_puback,
+    encode_publish,
+    encode_suback,
+)
+
+TIMEOUT_S = 15
+
+
+class Authority:
+    """One CA that signs everything here."""
+
+    def __init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test CA")])
+        self.certificate = self._sign(self.name, self.key.public_key(), ca=True)
+
+    def _sign(self, subject: x509.Name, key: Any, *, ca: bool = False, host: str | None = None) -> x509.Certificate:
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(key)
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        builder = builder.not_valid_after(datetime(2050, 1, 1, tzinfo=UTC))
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        if host is not None:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))])
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, name: str, *, host: str | None = None) -> tuple[bytes, bytes]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key.public_key(), host=host)
+        key_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return certificate.public_bytes(serialization.Encoding.PEM), key_pem
+
+
+class StubServer:
+    """Accepts one connection after the other under mutual TLS; what arrives stands in ``packets``."""
+
+    def __init__(self, folder: Path, authority: Authority, *, host: str = "127.0.0.1") -> None:
+        certificate, key = authority.issue("server", host=host)
+        (folder / "server.pem").write_bytes(certificate + key)
+        (folder / "ca.pem").write_bytes(authority.pem)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(folder / "server.pem")
+        self._context.load_verify_locations(folder / "ca.pem")
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.packets: Queue[object] = Queue()
+        self.handshakes: Queue[str] = Queue()
+        self.connection: ssl.SSLSocket | None = None
+        self.acknowledging = True
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                raw, _ = self._socket.accept()
+            except OSError:
+                return
+            try:
+                self.connection = self._context.wrap_socket(raw, server_side=True)
+                self.handshakes.put("done")
+                self._read(self.connection)
+            except OSError as error:
+                self.handshakes.put(str(error))
+
+    def _read(self, connection: ssl.SSLSocket) -> None:
+        limits = DecoderLimits(packet_size_bytes_max=1_000_000)
+        decoder = Decoder(receiver=Receiver.SERVER, limits=limits)
+        while data := connection.recv(65_536):
+            decoder.feed(data)
+            while (packet := decoder.next_packet()) is not None:
+                self.packets.put(packet)
+                if isinstance(packet, Connect):
+                    connection.sendall(encode_connack(0))
+                elif isinstance(packet, Subscribe):
+                    connection.sendall(encode_suback(packet.packet_id, (1,)))
+                elif isinstance(packet, Publish) and packet.qos and self.acknowledging:
+                    connection.sendall(encode_puback(packet.packet_id))
+
+    def cut(self) -> None:
+        assert self.connection is not None
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+    def close(self) -> None:
+        self._socket.close()
+        if self.connection is not None:
+            self.connection.close()
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.heard: Queue[tuple[str, bytes]] = Queue()
+        self.connections: Queue[None] = Queue()
+
+    def connected(self) -> None:
+        self.connections.put(None)
+
+    def received(self, topic: str, payload: bytes) -> None:
+        self.heard.put((topic, payload))
+
+
+def device_for(root: Path, authority: Authority, port: int, ca_pem: bytes | None = None) -> MqttTransport:
+    settings = DeviceSettings(thing_name="dev-1", hardware_id="posix", mqtt_host="127.0.0.1", mqtt_port=port)
+    certificate, key = authority.issue("dev-1")
+    directory = create_device_directory(
+        root, settings, certificate_pem=certificate, private_key_pem=key, ca_pem=ca_pem or authority.pem, anchors={}
+    )
+    assert isinstance(directory, DeviceDirectory)
+    return MqttTransport(directory, settings, version="1.2.3")
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+def test_it_introduces_itself_as_the_c_sdks_do(tmp_path: Path, authority: Authority) -> None:
+    server = StubServer(tmp_path, authority)
+    transport = device_for(tmp_path / "d", authority, server.port)
+    transport.start(Listener())
+    hello = server.packets.get(timeout=TIMEOUT_S)
+    assert isinstance(hello, Connect)
+    assert (hello.client_id, hello.clean_session, hello.keep_alive_s) == ("dev-1", True, 60)
+    assert (hello.username, hello.password) == ("?SDK=Overair&Version=1.2.3", None)
+    transport.stop()
+    transport.stop()
+    server.close()
+
+
+def test_messages_go_both_ways_and_an_acknowledged_one_is_known_to_be(tmp_path: Path, authority: Authority) -> None:
+    server = StubServer(tmp_path, authority)
+    transport, listener = device_for(tmp_path / "d", authority, server.port), Listener()
+    assert transport.publish("lost", b"", qos=0) is False
+    transport.start(listener)
+    listener.connections.get(timeout=TIMEOUT_S)
+    transport.subscribe("a/b", qos=1)
+    assert transport.publish("up", b"1", qos=1, timeout_s=TIMEOUT_S) is True
+    assert transport.publish("up", b"0", qos=0) is True
+    assert server.connection is not None
+    server.connection.sendall(encode_publish("never/subscribed", b"down"))
+    assert listener.heard.get(timeout=TIMEOUT_S) == ("never/subscribed", b"down")
+    server.acknowledging = False
+    assert transport.publish("up", b"2", qos=1, timeout_s=0.1) is False
+    transport.stop()
+    server.close()
+
+
+def test_after_a_lost_connection_it_comes_back_and_sends_what_was_not_acknowledged(
+    tmp_path: Path, authority: Authority
+) -> None:
+    server = StubServer(tmp_path, authority)
+    transport, listener = device_for(tmp_path / "d", authority, server.port), Listener()
+    transport.start(listener)
+    listener.connections.get(timeout=TIMEOUT_S)
+    server.acknowledging = False
+    assert transport.publish("final", b"word", qos=1, timeout_s=0.1) is False
+    server.acknowledging = True
+    server.cut()
+    listener.connections.get(timeout=TIMEOUT_S)
+    published = []
+    while len(published) < 2:
+        packet = server.packets.get(timeout=TIMEOUT_S)
+        if isinstance(packet, Publish):
+            published.append((packet.topic, packet.payload))
+    assert published == [("final", b"word")] * 2
+    transport.stop()
+    server.close()
+
+
+@pytest.mark.parametrize("wrong", ["authority", "host"])
+def test_a_server_that_cannot_prove_itself_hears_nothing(tmp_path: Path, authority: Authority, wrong: str) -> None:
+    server = StubServer(tmp_path, authority, host="127.0.0.2" if wrong == "host" else "127.0.0.1")
+    ca = Authority().pem if wrong == "authority" else None
+    transport = device_for(tmp_path / "d", authority, server.port, ca)
+    transport.start(Listener())
+    # TLS 1.3 lets our side finish before the device has judged us: what counts is that it goes away without a word.
+    server.handshakes.get(timeout=TIMEOUT_S)
+    server.handshakes.get(timeout=TIMEOUT_S)
+    assert server.packets.empty()
+    transport.stop()
+    server.close()
