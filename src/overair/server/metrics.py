@@ -27,6 +27,11 @@ class Metrics:
         self.stream_blocks = Counter("overair_stream_blocks", "Stream blocks sent to devices.", registry=self.registry)
         self.worker_runs = Counter("overair_worker_runs", "Durable steps that workers did.", ["worker"], registry=self.registry)
 
+    def observe_request(self, service: str, operation: str, status: int, seconds: float) -> None:
+        """After each answer of the operator door."""
+        self.requests.labels(service, operation, status).inc()
+        self.request_seconds.labels(service).observe(seconds)
+
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)

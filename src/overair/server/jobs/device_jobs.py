@@ -216,7 +216,7 @@ class DeviceJobs:
         return found
 
     def _require_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
-        if not self._members.exists(tx, account, thing):
+        if not self._members.has_thing(tx, account, thing):
             raise NotFound(f"There is no thing {thing!r} in this account.", subject="thing")
 
     @staticmethod

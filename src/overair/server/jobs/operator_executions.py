@@ -66,7 +66,7 @@ class OperatorExecutions:
         limit: int,
     ) -> Sequence[Execution]:
         """Attempts, newest first. Raises NotFound, subject ``thing``."""
-        if not self._members.exists(tx, account, thing):
+        if not self._members.has_thing(tx, account, thing):
             raise NotFound(f"There is no thing {thing!r} in this account.", subject="thing")
         return self._executions.of_thing(tx, account, thing, status=status, job=job, before=before, limit=limit)
 

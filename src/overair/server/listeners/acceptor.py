@@ -43,7 +43,8 @@ def open_socket(address: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise PortRefused(
-            f"Port {port} on {address} can't be opened: {error.strerror}. Stop what holds it, or name another port (0: a free one)."
+            f"Port {port} on {address} can't be opened: {error.strerror}. "
+            "Stop what holds it, or name another port (0: a free one)."
         ) from error
     return listening
 
