@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from overair.basics.errors import InvalidRequest, NotFound, Unsupported
@@ -10,7 +10,7 @@ from overair.basics.ids import ThingName, ThingTypeName
 from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
-from overair.server.devices.model import Thing, ThingPrincipalType, ThingQuery
+from overair.server.devices.model import Thing, ThingPrincipal, ThingPrincipalType, ThingQuery
 from overair.server.devices.service import DevicesService, ThingUpdate
 
 ENDPOINT_TYPES: Final = frozenset({"iot:Data", "iot:Data-ATS", "iot:Data-Beta", "iot:Jobs"})
@@ -107,37 +107,44 @@ class DevicesOperatorApi:
         return {}
 
     @operation("iot", "ListThingPrincipals")
-    @operation("iot", "ListThingPrincipalsV2")
     async def list_thing_principals(self, caller: Caller, request: Request) -> Members:
+        page, token = await self._principals(caller, request)
+        return {"principals": [caller.place.iot("cert", row.certificate) for row in page], "nextToken": token}
+
+    @operation("iot", "ListThingPrincipalsV2")
+    async def list_thing_principals_v2(self, caller: Caller, request: Request) -> Members:
+        page, token = await self._principals(caller, request)
+        objects = [
+            {"principal": caller.place.iot("cert", row.certificate), "thingPrincipalType": row.type.value} for row in page
+        ]
+        return {"thingPrincipalObjects": objects, "nextToken": token}
+
+    @operation("iot", "ListPrincipalThings")
+    async def list_principal_things(self, caller: Caller, request: Request) -> Members:
+        page, token = await self._things_of_principal(caller, request)
+        return {"things": [row.thing for row in page], "nextToken": token}
+
+    @operation("iot", "ListPrincipalThingsV2")
+    async def list_principal_things_v2(self, caller: Caller, request: Request) -> Members:
+        page, token = await self._things_of_principal(caller, request)
+        objects = [{"thingName": row.thing, "thingPrincipalType": row.type.value} for row in page]
+        return {"principalThingObjects": objects, "nextToken": token}
+
+    async def _principals(self, caller: Caller, request: Request) -> tuple[Sequence[ThingPrincipal], str | None]:
         name, wanted = ThingName(request["thingName"]), _principal_type(request)
         after, limit = _after(request)
         rows = await self.work.read(
             lambda tx: self.devices.principals(tx, caller.account, name, type=wanted, after=after, limit=limit + 1)
         )
-        page, token = cut(rows, limit, lambda row: (row.certificate,))
-        arns = [caller.place.iot("cert", row.certificate) for row in page]
-        return {
-            "principals": arns,
-            "thingPrincipalObjects": [
-                {"principal": arn, "thingPrincipalType": row.type.value} for arn, row in zip(arns, page, strict=True)
-            ],
-            "nextToken": token,
-        }
+        return cut(rows, limit, lambda row: (row.certificate,))
 
-    @operation("iot", "ListPrincipalThings")
-    @operation("iot", "ListPrincipalThingsV2")
-    async def list_principal_things(self, caller: Caller, request: Request) -> Members:
+    async def _things_of_principal(self, caller: Caller, request: Request) -> tuple[Sequence[ThingPrincipal], str | None]:
         principal, wanted = request["principal"], _principal_type(request)
         after, limit = _after(request)
         rows = await self.work.read(
             lambda tx: self.devices.things_of_principal(tx, caller.place, principal, type=wanted, after=after, limit=limit + 1)
         )
-        page, token = cut(rows, limit, lambda row: (row.thing,))
-        return {
-            "things": [row.thing for row in page],
-            "principalThingObjects": [{"thingName": row.thing, "thingPrincipalType": row.type.value} for row in page],
-            "nextToken": token,
-        }
+        return cut(rows, limit, lambda row: (row.thing,))
 
 
 def _after(request: Request) -> tuple[str | None, int]:
