@@ -125,7 +125,7 @@ def do(room: JobsRoom, step: tuple[Any, ...]) -> None:
             run(lambda tx: room.jobs.executions.time_out_overdue(tx, now=now))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=3, max_size=25))
 def test_whatever_happens_counts_queues_and_notices_agree_with_the_executions(
     room: JobsRoom, steps: list[tuple[Any, ...]]

@@ -7,12 +7,13 @@ away is answered. Everything here runs on the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from overair.basics.ids import AccountId, BucketName, ObjectKey, StreamId
-from overair.server.objects.model import ContentId
+from overair.basics.work import Tx
+from overair.server.objects.model import ContentId, ObjectVersion
 from overair.wire.stream_messages import RefusalCode
 
 DESCRIPTORS_MAX: Final = 10_000
@@ -72,19 +73,38 @@ class Descriptors:
         self._held[key] = descriptor
         return True
 
-    def evict_stream(self, account: AccountId, stream: StreamId) -> None:
-        self._generation += 1
-        self._held.pop((account, stream), None)
+    # Who takes something away says so inside the unit that does it; what is held goes at its commit, before the caller hears.
 
-    def evict_object(self, account: AccountId, bucket: BucketName, key: ObjectKey) -> None:
-        """An object, or one of its versions, was changed or deleted."""
+    def stream_changed(self, tx: Tx, account: AccountId, stream: StreamId) -> None:
+        """A stream has another version, or is gone."""
+
+        def evict() -> None:
+            self._generation += 1
+            self._held.pop((account, stream), None)
+
+        tx.after_commit(evict)
+
+    def object_gone(self, tx: Tx, version: ObjectVersion) -> None:
+        """A version of an object was deleted or replaced (``objects.service.ObjectGone``)."""
+        tx.after_commit(lambda: self._evict_object(version.account, version.bucket, version.key))
+
+    def bucket_policy_changed(self, tx: Tx, account: AccountId, bucket: BucketName) -> None:
+        """A bucket's policy was put, changed or deleted."""
+        tx.after_commit(lambda: self._evict_bucket(account, bucket))
+
+    def evict(self) -> None:
+        """Drop everything, on the event loop: some role or policy has changed. That is seldom, and reading again is cheap."""
+        self._generation += 1
+        self._held.clear()
+
+    def _evict_object(self, account: AccountId, bucket: BucketName, key: ObjectKey) -> None:
+        self._drop(account, lambda descriptor: (bucket, key) in descriptor.sources)
+
+    def _evict_bucket(self, account: AccountId, bucket: BucketName) -> None:
+        self._drop(account, lambda descriptor: any(source[0] == bucket for source in descriptor.sources))
+
+    def _drop(self, account: AccountId, touched: Callable[[Descriptor], bool]) -> None:
         self._generation += 1
         for held, descriptor in list(self._held.items()):
-            if held[0] == account and (bucket, key) in descriptor.sources:
+            if held[0] == account and touched(descriptor):
                 del self._held[held]
-
-    def evict_account(self, account: AccountId) -> None:
-        """A grant was taken away somewhere: a role, a policy, a bucket policy. Grants change seldom; reading again is cheap."""
-        self._generation += 1
-        for held in [held for held in self._held if held[0] == account]:
-            del self._held[held]

@@ -167,7 +167,7 @@ class StreamsService:
             last_updated_at=self._clock.now(),
         )
         self._store.save(tx, place.account, changed)
-        self._evict(tx, place.account, stream)
+        self._descriptors.stream_changed(tx, place.account, stream)
         return changed
 
     def delete(self, tx: Tx, place: Place, stream: StreamId) -> None:
@@ -175,7 +175,7 @@ class StreamsService:
         self.find(tx, place, stream)
         self._store.bury(tx, place.account, stream, now=self._clock.now())
         self._tags.forget(tx, place, stream_arn(place, stream))
-        self._evict(tx, place.account, stream)
+        self._descriptors.stream_changed(tx, place.account, stream)
 
     def open(self, tx: Tx, place: Place, stream: StreamId) -> Descriptor:
         """Read what serving needs, checking the role and each file again.
@@ -203,20 +203,7 @@ class StreamsService:
             sources=frozenset((file.source.bucket, file.source.key) for file in found.files),
         )
 
-    # What rooms below announce (their protocols are joined to these in app.py) --------------------------------------------
-
-    def object_changed(self, tx: Tx, account: AccountId, bucket: BucketName, key: ObjectKey) -> None:
-        """An object's version was deleted, or an unversioned object was replaced."""
-        tx.after_commit(lambda: self._descriptors.evict_object(account, bucket, key))
-
-    def grants_changed(self, tx: Tx, account: AccountId) -> None:
-        """A role, a policy of one, or a bucket's policy was changed or taken away."""
-        tx.after_commit(lambda: self._descriptors.evict_account(account))
-
     # ----------------------------------------------------------------------------------------------------------------------
-
-    def _evict(self, tx: Tx, account: AccountId, stream: StreamId) -> None:
-        tx.after_commit(lambda: self._descriptors.evict_stream(account, stream))
 
     def _version_after(self, stream: StreamId, version: int) -> int:
         following = next_version(version)
