@@ -9,6 +9,14 @@ from overair.basics.ids import ClientId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientPresence:
+    """Whether a client is connected, and since when it is not as far as this process remembers."""
+
+    connected: bool
+    gone_since: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetainedMessage:
     """The last message published to a topic with the retain flag."""
 

@@ -71,6 +71,10 @@ class Presence:
         """Subscriptions were given up."""
         self._tell(record, record.link, "subscriptions/unsubscribed", {"eventType": "unsubscribed", "topics": list(filters)})
 
+    def gone_since(self, account: AccountId, client_id: ClientId) -> Instant | None:
+        """When the client left; None while it is here, and once that was forgotten."""
+        return self._versions.get((account, client_id), (0, None))[1]
+
     def forget_long_gone(self) -> None:
         """Free what is kept of clients that were away for longer than their version is kept."""
         limit = self._clock.now() - VERSION_KEPT_MS

@@ -8,16 +8,16 @@ the commit, so that the common case costs no task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
 import structlog
 
 from overair.basics.clock import Clock, Instant
 from overair.basics.errors import LimitExceeded, OverairError
-from overair.basics.ids import AccountId, ClientId, IdSource
+from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
 from overair.server.broker.deliveries import LOAD_COUNT, Deliveries
-from overair.server.broker.model import RetainedMessage, StoredSession
+from overair.server.broker.model import ClientPresence, RetainedMessage, StoredSession
 from overair.server.broker.ports import Records
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionRecord
@@ -100,6 +100,16 @@ class Broker:
     def session_count(self) -> int:
         """Sessions held, live and waiting."""
         return len(self._sessions)
+
+    def presence_of(self, account: AccountId, client_id: ClientId, certificates: Collection[CertificateId]) -> ClientPresence:
+        """Whether a client of that id, or one with one of these certificates, is connected."""
+        record = self._sessions.get((account, client_id))
+        if record is not None and record.link is not None:
+            return ClientPresence(connected=True)
+        for other in self._sessions.values():
+            if other.account == account and other.link is not None and other.link.certificate_id in certificates:
+                return ClientPresence(connected=True)
+        return ClientPresence(connected=False, gone_since=self._presence.gone_since(account, client_id))
 
     # -- connections --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Why is this device where it is? One chain of reasons."""

@@ -1,0 +1,171 @@
+"""From facts about one thing to a chain of reasons. Pure: what is true comes in, sentences go out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from overair.basics.clock import Instant, as_datetime
+from overair.basics.ids import CertificateId, JobId, OtaUpdateId, ThingName
+from overair.server.broker.model import ClientPresence
+from overair.server.certificates.model import CertificateStatus
+from overair.server.jobs.model import Execution
+from overair.server.updates.model import Update, UpdateStatus
+from overair.wire.agent_reasons import blocks_received, reason_in_words
+from overair.wire.job_messages import ExecutionStatus
+
+OTHERS_NAMED_MAX: Final = 5
+SILENT_AFTER_MS: Final = 60_000
+"""A connected agent asks for its job at once; one that hasn't after this long is silent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldCertificate:
+    """A certificate attached to the thing. ``status`` None: its registration is gone."""
+
+    id: CertificateId
+    status: CertificateStatus | None
+    expired: bool = False
+
+    @property
+    def may_connect(self) -> bool:
+        return self.status is CertificateStatus.ACTIVE and not self.expired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the records say of one thing."""
+
+    thing: ThingName
+    certificates: Sequence[HeldCertificate]
+    pending: Sequence[Execution]
+    """What it is doing and what waits, in the order of ``$next``."""
+    last: Execution | None
+    """The one that changed last, where nothing is pending."""
+    rolling_out: Sequence[JobId]
+    """Jobs under way that are meant for it and haven't reached it."""
+    updates: Sequence[Update]
+    """Newest first, those meant for it that aren't whole: failed, or still being created."""
+    unsigned_jobs: frozenset[JobId] = field(default_factory=frozenset)
+
+
+def explain(facts: Facts, presence: ClientPresence, *, now: Instant) -> tuple[str, ...]:
+    """The chain, each link the reason for the one before it. Never empty."""
+    if facts.pending:
+        chain = _pending(facts, presence, now=now)
+    elif facts.last is not None:
+        chain = [*_ended(facts.thing, facts.last, unsigned=facts.last.job in facts.unsigned_jobs), *_not_yet(facts)]
+    else:
+        chain = [f"{facts.thing} has nothing to do: no job was ever given to it.", *_not_yet(facts)]
+    if presence.connected:
+        if not facts.pending:
+            chain.append(f"{facts.thing} is connected and waits.")
+    else:
+        chain += _offline(facts, presence, now=now)
+    return tuple(chain)
+
+
+def _pending(facts: Facts, presence: ClientPresence, *, now: Instant) -> list[str]:
+    first, others = facts.pending[0], facts.pending[1:]
+    if first.status is ExecutionStatus.IN_PROGRESS:
+        chain = [f"{facts.thing} is at job {first.job} since {_moment(first.started_at or first.queued_at)}: {_doing(first)}."]
+        if presence.connected:
+            chain.append(f"It is connected and said so last at {_moment(first.last_updated_at)}.")
+    else:
+        chain = [f"{facts.thing} has not started job {first.job}, which is queued for it since {_moment(first.queued_at)}."]
+        if presence.connected and now - first.queued_at > SILENT_AFTER_MS:
+            chain.append(
+                "It is connected but has never started it. Agents drop a job without a word when its file is empty or has more "
+                "blocks than their bitmap, when the document is too long for their buffer, or while their policy doesn't let "
+                "them receive the answer."
+            )
+        elif presence.connected:
+            chain.append("It is connected and was told a moment ago.")
+    if others:
+        named = ", ".join(execution.job for execution in others[:OTHERS_NAMED_MAX])
+        more = f" and {len(others) - OTHERS_NAMED_MAX} more" if len(others) > OTHERS_NAMED_MAX else ""
+        chain.insert(1, f"Queued behind {first.job}, one at a time: {named}{more}.")
+    if first.job in facts.unsigned_jobs:
+        chain.append(f"{first.job} is UNSIGNED: a device that checks signatures will refuse it.")
+    return chain
+
+
+def _doing(execution: Execution) -> str:
+    details = execution.status_details
+    self_test = details.get("self_test")
+    if self_test == "ready":
+        return "the image is there and verified, and it restarts into it"
+    if self_test == "active":
+        return "it runs the new image, which tests itself"
+    if self_test is not None:
+        return f"self-test {self_test}"
+    blocks = blocks_received(details)
+    return f"{blocks[0]} of {blocks[1]} blocks received" if blocks is not None else "no block reported yet"
+
+
+_ENDS: Final[Mapping[ExecutionStatus, str]] = {
+    ExecutionStatus.SUCCEEDED: "has done job {job}",
+    ExecutionStatus.FAILED: "has refused or failed job {job}",
+    ExecutionStatus.REJECTED: "has rejected job {job}",
+    ExecutionStatus.TIMED_OUT: "ran out of time on job {job}",
+    ExecutionStatus.CANCELED: "was told to drop job {job}, which an operator or an abort rule cancelled",
+    ExecutionStatus.REMOVED: "left the group that job {job} is for",
+}
+
+
+def _ended(thing: ThingName, execution: Execution, *, unsigned: bool) -> list[str]:
+    what = _ENDS[execution.status].format(job=execution.job)
+    chain = [f"{thing} {what} at {_moment(execution.last_updated_at)}, and has nothing else to do."]
+    reason = execution.status_details.get("reason")
+    if reason:
+        chain.append(f"Its own words: {reason_in_words(reason)}.")
+    elif execution.status is ExecutionStatus.TIMED_OUT:
+        chain.append(f"The last that it said: {_doing(execution)}.")
+    if unsigned:
+        chain.append(f"{execution.job} was UNSIGNED.")
+    return chain
+
+
+def _not_yet(facts: Facts) -> list[str]:
+    chain = []
+    if facts.rolling_out:
+        named = ", ".join(facts.rolling_out[:OTHERS_NAMED_MAX])
+        chain.append(f"Being rolled out and not at it yet: {named}.")
+    for update in facts.updates[:OTHERS_NAMED_MAX]:
+        # An update that failed before the thing's last work is no reason for anything now.
+        if facts.last is not None and update.created_at <= facts.last.queued_at:
+            continue
+        chain.append(_update(update.id, update))
+    return chain
+
+
+def _update(update_id: OtaUpdateId, update: Update) -> str:
+    if update.status is UpdateStatus.CREATE_FAILED and update.failure is not None:
+        return f"OTA update {update_id} was meant for it but is CREATE_FAILED: {update.failure.code}: {update.failure.message}"
+    return f"OTA update {update_id} is meant for it and still being created ({update.status}): next is {update.step}."
+
+
+def _offline(facts: Facts, presence: ClientPresence, *, now: Instant) -> list[str]:
+    if presence.gone_since is not None:
+        chain = [f"It is offline since {_moment(presence.gone_since)}."]
+    else:
+        chain = ["It is not connected, and has not been since this server last started."]
+    if not facts.certificates:
+        chain.append("No certificate is attached to it, so that no device can connect as it. Enroll it, or attach one.")
+    elif not any(certificate.may_connect for certificate in facts.certificates):
+        chain += [_why_not(certificate) for certificate in facts.certificates]
+    return chain
+
+
+def _why_not(certificate: HeldCertificate) -> str:
+    name = f"Its certificate {certificate.id[:16]}…"
+    if certificate.status is None:
+        return f"{name} is registered no more."
+    if certificate.status is not CertificateStatus.ACTIVE:
+        return f"{name} is {certificate.status.value}: only an ACTIVE one may connect."
+    return f"{name} has expired. Give the device a new one."
+
+
+def _moment(instant: Instant) -> str:
+    return as_datetime(instant).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,30 @@
+"""``overair why``: an operation of our own service model."""
+
+from __future__ import annotations
+
+from overair.basics.clock import Clock
+from overair.basics.ids import ClientId, ThingName
+from overair.basics.work import Work
+from overair.server.aws_protocol.operations import Caller, Members, Request, operation
+from overair.server.explain.model import explain
+from overair.server.explain.service import ExplainService, Presences
+
+
+class ExplainOperations:
+    """Questions that AWS has no words for."""
+
+    def __init__(self, *, work: Work, explain: ExplainService, presences: Presences, clock: Clock) -> None:
+        self._work = work
+        self._explain = explain
+        self._presences = presences
+        self._clock = clock
+
+    @operation("overair", "ExplainThing")
+    async def explain_thing(self, caller: Caller, request: Request) -> Members:
+        """The chain of reasons, each the reason for the one before it."""
+        thing = ThingName(request["thingName"])
+        facts = await self._work.read(lambda tx: self._explain.facts(tx, caller.place, thing))
+        certificates = [certificate.id for certificate in facts.certificates]
+        # An agent connects under its thing's name; a certificate of the thing under another id counts as well.
+        presence = self._presences.presence_of(caller.account, ClientId(thing), certificates)
+        return {"reasons": list(explain(facts, presence, now=self._clock.now()))}

@@ -1,0 +1,111 @@
+"""Gathers what is known of a thing from the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, Protocol
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock
+from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, ThingName
+from overair.basics.work import Tx
+from overair.server.broker.model import ClientPresence
+from overair.server.certificates.service import CertificatesService
+from overair.server.devices.service import DevicesService, ThingGroupsService
+from overair.server.explain.model import Facts, HeldCertificate
+from overair.server.jobs.model import Execution, JobStatus
+from overair.server.jobs.service import JobsService
+from overair.server.updates.model import Update, UpdateStatus
+from overair.server.updates.service import UpdateQuery, UpdatesService
+
+CERTIFICATES_MAX: Final = 50
+EXECUTIONS_MAX: Final = 100
+UPDATES_MAX: Final = 50
+JOBS_PER_TARGET_MAX: Final = 10
+TARGETS_MAX: Final = 20
+
+
+class Presences(Protocol):
+    """Whoever knows which clients are connected. Asked on the event loop."""
+
+    def presence_of(self, account: AccountId, client_id: ClientId, certificates: Collection[CertificateId]) -> ClientPresence:
+        """Whether a client of that id, or one with one of these certificates, is connected."""
+        ...
+
+
+class ExplainService:
+    """Reads, and changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        devices: DevicesService,
+        groups: ThingGroupsService,
+        certificates: CertificatesService,
+        jobs: JobsService,
+        updates: UpdatesService,
+        clock: Clock,
+    ) -> None:
+        self._devices = devices
+        self._groups = groups
+        self._certificates = certificates
+        self._jobs = jobs
+        self._updates = updates
+        self._clock = clock
+
+    def facts(self, tx: Tx, place: Place, thing: ThingName) -> Facts:
+        """What the records say.
+
+        Raises:
+            NotFound: there is no such thing.
+        """
+        self._devices.find(tx, place.account, thing)
+        executions = self._jobs.executions.of_thing(tx, place.account, thing, limit=EXECUTIONS_MAX)
+        pending = self._jobs.device.pending(tx, place, thing)
+        known = {execution.job for execution in executions}
+        targets = self._targets(tx, place, thing)
+        newest = self._updates.page(tx, place.account, UpdateQuery(limit=UPDATES_MAX))
+        meant = [update for update in newest if targets.intersection(update.plan.targets)]
+        return Facts(
+            thing=thing,
+            certificates=self._held(tx, place, thing),
+            pending=pending,
+            last=None if pending else _latest(executions),
+            rolling_out=self._rolling_out(tx, place, targets, known),
+            updates=[update for update in meant if update.status is not UpdateStatus.CREATE_COMPLETE],
+            unsigned_jobs=_unsigned(meant),
+        )
+
+    def _targets(self, tx: Tx, place: Place, thing: ThingName) -> frozenset[str]:
+        groups = self._groups.all_groups_of(tx, place.account, thing)
+        return frozenset({place.iot("thing", thing), *(place.iot("thinggroup", group) for group in groups)})
+
+    def _rolling_out(self, tx: Tx, place: Place, targets: Collection[str], known: Collection[JobId]) -> list[JobId]:
+        """Jobs under way for one of the targets that have no execution on the thing."""
+        found: dict[JobId, None] = {}
+        for target in sorted(targets)[:TARGETS_MAX]:
+            jobs = self._jobs.page(tx, place.account, status=JobStatus.IN_PROGRESS, target=target, limit=JOBS_PER_TARGET_MAX)
+            found.update((job.id, None) for job in jobs if job.id not in known)
+        return list(found)
+
+    def _held(self, tx: Tx, place: Place, thing: ThingName) -> list[HeldCertificate]:
+        now = self._clock.now()
+        held = []
+        for principal in self._devices.principals(tx, place.account, thing, limit=CERTIFICATES_MAX):
+            registered = self._certificates.find_anywhere(tx, principal.certificate)
+            held.append(
+                HeldCertificate(
+                    id=principal.certificate,
+                    status=registered.status if registered is not None else None,
+                    expired=registered is not None and now > registered.not_after,
+                )
+            )
+        return held
+
+
+def _latest(executions: Collection[Execution]) -> Execution | None:
+    return max(executions, key=lambda execution: (execution.last_updated_at, execution.queued_at), default=None)
+
+
+def _unsigned(updates: Collection[Update]) -> frozenset[JobId]:
+    return frozenset(update.job for update in updates if update.is_unsigned)

@@ -1,0 +1,91 @@
+"""What an agent's ``statusDetails`` mean, for people. The codes are those of the C agent (wire reference §7.3, §7.6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+AGENT_CODES: Final[Mapping[int, str]] = {
+    0x06: "it could not ask for its job",
+    0x07: "it could not begin the transfer",
+    0x08: "it could not ask for blocks",
+    0x0B: "it could not report its status",
+    0x0C: "the job document could not be used",
+    0x0D: "the document names no protocol that the device speaks",
+    0x0E: "too many requests for blocks stayed unanswered",
+    0x0F: "the image is older than the one that runs, and downgrades aren't allowed",
+    0x10: "the image has the same version as the one that runs",
+    0x11: "the job says self-test, but the device isn't trying a new image",
+    0x12: "there is no job to act on",
+    0x13: "the application aborted it",
+    0x14: "a request could not be encoded as CBOR",
+    0x15: "a block could not be decoded as CBOR",
+    0x16: "the new image could not be activated",
+    0x17: "the file is larger than the device can count",
+    0xE0: "the platform layer was not ready, or a block was out of range or undecodable",
+    0xE1: "the device ran out of memory",
+    0xE2: "the platform layer was called without a file",
+    0xE3: "the image's signature does not verify",
+    0xE4: "the image file could not be made",
+    0xE5: "the image is too large for the device",
+    0xE6: "the boot information could not be written",
+    0xE7: "the signer's certificate on the device could not be used",
+    0xE8: "the platform can't be in that image state",
+    0xE9: "aborting failed",
+    0xEA: "rejecting the image failed",
+    0xEB: "committing the image failed",
+    0xEC: "activating the image failed",
+    0xED: "the half-received file could not be dropped",
+    0xEE: "the received file could not be closed",
+}
+DOCUMENT_CODES: Final[Mapping[int, str]] = {
+    1: "there was no document",
+    3: "the file size is zero",
+    4: "it is no OTA document, or a field is missing or malformed",
+    5: "the file is too large for the device's block bitmap",
+    7: "there is no active job",
+}
+"""Second word after ``0x0000000c``."""
+_JOB_PARSER_ERROR: Final = 0x0C
+
+_ENDED: Final = re.compile(r"(rejected|aborted): 0x([0-9a-fA-F]{1,8})")
+_FAILED: Final = re.compile(r"0x([0-9a-fA-F]{1,8}): 0x([0-9a-fA-F]{1,8})")
+_RECEIVED: Final = re.compile(r"(\d{1,10})/(\d{1,10})")
+_ACCEPTED: Final = re.compile(r"accepted\s+v(\S+)")
+
+
+def reason_in_words(reason: str) -> str:
+    """A ``reason`` of an execution that has ended, decoded; one in other words is given back as it is.
+
+    ``rejected: 0x0000000f`` → ``rejected: the image is older than …``. The device's own text stays behind it in brackets.
+    """
+    text = " ".join(reason.split())
+    ended = _ENDED.fullmatch(text)
+    if ended is not None:
+        return f"{ended[1]}: {_code_in_words(int(ended[2], 16))} [{text}]"
+    failed = _FAILED.fullmatch(text)
+    if failed is not None:
+        main, sub = int(failed[1], 16), int(failed[2], 16)
+        words = _code_in_words(main)
+        if main == _JOB_PARSER_ERROR and sub in DOCUMENT_CODES:
+            words = f"{words}: {DOCUMENT_CODES[sub]}"
+        return f"{words} [{text}]"
+    accepted = _ACCEPTED.fullmatch(text)
+    if accepted is not None:
+        return f"accepted version {accepted[1]}"
+    return text
+
+
+def blocks_received(details: Mapping[str, str]) -> tuple[int, int] | None:
+    """(received, total) where the agent has said so: ``receive`` reads ``64/256``."""
+    match = _RECEIVED.fullmatch(details.get("receive", ""))
+    return (int(match[1]), int(match[2])) if match is not None else None
+
+
+def _code_in_words(code: int) -> str:
+    if code > 0xFFFFFF:
+        # A platform layer's word: its main code above 24 bits of its own.
+        main, sub = code >> 24, code & 0xFFFFFF
+        return AGENT_CODES.get(main, f"code {main:#x}") + (f" (detail {sub:#x})" if sub else "")
+    return AGENT_CODES.get(code, "no code was given" if code == 0 else f"code {code:#x}")

@@ -1,0 +1,257 @@
+"""``overair why``: every state of a thing has a chain of reasons, in words that name what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from overair.basics.arn import Place
+from overair.basics.clock import Instant, SettableClock
+from overair.basics.errors import NotFound
+from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, SeededIds, ThingName
+from overair.basics.work import Tx
+from overair.server.broker.model import ClientPresence
+from overair.server.certificates.model import CertificateStatus
+from overair.server.explain.operator_api import ExplainOperations
+from overair.server.explain.service import ExplainService
+from overair.server.jobs.model import JobPlan, JobSettings, Report, RolloutConfig
+from overair.server.storage.work import SqlWork
+from overair.wire.job_messages import ExecutionStatus
+from tests.support.updates_road import UpdatesRoad
+
+DEV = ThingName("dev-1")
+IMAGE = b"firmware"
+
+
+class Presences:
+    """A broker whose clients a test sets."""
+
+    def __init__(self) -> None:
+        self.now = ClientPresence(connected=False)
+        self.asked: list[tuple[AccountId, ClientId, list[CertificateId]]] = []
+
+    def presence_of(self, account: AccountId, client_id: ClientId, certificates: Collection[CertificateId]) -> ClientPresence:
+        self.asked.append((account, client_id, list(certificates)))
+        return self.now
+
+
+class Room:
+    """The updates' road with the question on top."""
+
+    def __init__(self, road: UpdatesRoad) -> None:
+        self.road = road
+        self.presences = Presences()
+        service = ExplainService(
+            devices=road.registry.devices,
+            groups=road.registry.groups,
+            certificates=road.registry.certificates,
+            jobs=road.jobs,
+            updates=road.updates,
+            clock=road.clock,
+        )
+        self.door = ExplainOperations(work=road.work, explain=service, presences=self.presences, clock=road.clock)
+
+    async def why(self, thing: str = DEV) -> list[str]:
+        answer = await self.door.explain_thing(self.road.caller(), {"thingName": thing})
+        return list(answer["reasons"])
+
+    async def ship(self, update: str = "rel-7", **more: object) -> None:
+        file = {
+            "fileName": "fw",
+            "fileLocation": await self.road.stored("fw.bin", IMAGE),
+            "codeSigning": self.road.signing_parameter(),
+        }
+        await self.road.create(file, update=update, **more)
+        await self.road.drive()
+
+    async def report(self, status: ExecutionStatus, update: str = "rel-7", **details: str) -> None:
+        report = Report(status=status, status_details=details or None)
+        job = JobId(f"AFR_OTA-{update}")
+        await self.road.work.run(lambda tx: self.road.jobs.device.report(tx, self.road.place, DEV, job, report))
+
+    def certificate(self, *, active: bool = True) -> CertificateId:
+        """A certificate attached to the thing."""
+        road, key = self.road, ec.generate_private_key(ec.SECP256R1()).public_key()
+
+        def unit(tx: Tx) -> CertificateId:
+            issued = road.registry.certificates.issue(tx, road.place, public_key=key, active=active)
+            arn = road.place.iot("cert", issued.id)
+            road.registry.devices.attach(tx, road.place, DEV, arn)
+            return issued.id
+
+        return road.work.run_blocking(unit)
+
+
+@pytest.fixture
+def room(work: SqlWork, clock: SettableClock, ids: SeededIds, place: Place, tmp_path: Path) -> Iterator[Room]:
+    road = UpdatesRoad(work, clock, ids, place, tmp_path)
+    road.settle()
+    yield Room(road)
+    road.contents.close()
+
+
+async def test_a_thing_that_is_not_there_is_not_found(room: Room) -> None:
+    with pytest.raises(NotFound):
+        await room.why("nobody")
+
+
+async def test_a_thing_without_work_and_without_certificate_says_both(room: Room) -> None:
+    assert await room.why() == [
+        "dev-1 has nothing to do: no job was ever given to it.",
+        "It is not connected, and has not been since this server last started.",
+        "No certificate is attached to it, so that no device can connect as it. Enroll it, or attach one.",
+    ]
+
+
+async def test_a_certificate_that_may_not_connect_is_named(room: Room) -> None:
+    certificate = room.certificate(active=False)
+    room.presences.now = ClientPresence(connected=False, gone_since=Instant(1_767_225_600_000))
+    assert (await room.why())[1:] == [
+        "It is offline since 2026-01-01 00:00:00 UTC.",
+        f"Its certificate {certificate[:16]}… is INACTIVE: only an ACTIVE one may connect.",
+    ]
+    other = room.certificate()
+    assert (await room.why())[1:] == ["It is offline since 2026-01-01 00:00:00 UTC."]
+    assert room.presences.asked[-1][0:2] == (room.road.account, "dev-1")
+    assert sorted(room.presences.asked[-1][2]) == sorted([certificate, other])
+
+
+async def test_an_expired_certificate_is_named(room: Room) -> None:
+    certificate = room.certificate()
+    room.road.clock.advance(milliseconds=60 * 365 * 86_400_000)
+    assert (await room.why())[-1] == f"Its certificate {certificate[:16]}… has expired. Give the device a new one."
+
+
+async def test_a_revoked_certificate_is_named(room: Room) -> None:
+    certificate = room.certificate()
+    road = room.road
+    await road.work.run(
+        lambda tx: road.registry.certificates.set_status(tx, road.place, certificate, CertificateStatus.REVOKED)
+    )
+    assert (await room.why())[-1] == f"Its certificate {certificate[:16]}… is REVOKED: only an ACTIVE one may connect."
+
+
+async def test_a_queued_job_of_an_absent_device_waits_for_it(room: Room) -> None:
+    room.certificate()
+    await room.ship()
+    assert await room.why() == [
+        "dev-1 has not started job AFR_OTA-rel-7, which is queued for it since 2026-01-01 00:00:00 UTC.",
+        "It is not connected, and has not been since this server last started.",
+    ]
+
+
+async def test_a_connected_device_that_never_starts_is_explained_by_the_silence_of_agents(room: Room) -> None:
+    await room.ship()
+    room.presences.now = ClientPresence(connected=True)
+    assert (await room.why())[-1] == "It is connected and was told a moment ago."
+    room.road.clock.advance(milliseconds=61_000)
+    assert "Agents drop a job without a word" in (await room.why())[-1]
+
+
+async def test_work_behind_other_work_is_told_with_what_it_waits_for(room: Room) -> None:
+    await room.ship()
+    room.road.clock.advance(milliseconds=1)
+    await room.ship("rel-8")
+    reasons = await room.why()
+    assert reasons[1] == "Queued behind AFR_OTA-rel-7, one at a time: AFR_OTA-rel-8."
+
+
+@pytest.mark.parametrize(
+    ("details", "doing"),
+    [
+        ({}, "no block reported yet"),
+        ({"receive": "64/256"}, "64 of 256 blocks received"),
+        ({"self_test": "ready", "updatedBy": "0x01000000"}, "the image is there and verified, and it restarts into it"),
+        ({"self_test": "active", "updatedBy": "0x02000000"}, "it runs the new image, which tests itself"),
+    ],
+)
+async def test_a_device_at_work_says_how_far_it_is(room: Room, details: dict[str, str], doing: str) -> None:
+    await room.ship()
+    await room.report(ExecutionStatus.IN_PROGRESS, **details)
+    room.presences.now = ClientPresence(connected=True)
+    assert await room.why() == [
+        f"dev-1 is at job AFR_OTA-rel-7 since 2026-01-01 00:00:00 UTC: {doing}.",
+        "It is connected and said so last at 2026-01-01 00:00:00 UTC.",
+    ]
+
+
+async def test_a_refusal_is_told_in_words(room: Room) -> None:
+    await room.ship()
+    await room.report(ExecutionStatus.IN_PROGRESS)
+    await room.report(ExecutionStatus.FAILED, reason="0x000000e3: 0x00000000")
+    room.presences.now = ClientPresence(connected=True)
+    assert await room.why() == [
+        "dev-1 has refused or failed job AFR_OTA-rel-7 at 2026-01-01 00:00:00 UTC, and has nothing else to do.",
+        "Its own words: the image's signature does not verify [0x000000e3: 0x00000000].",
+        "dev-1 is connected and waits.",
+    ]
+
+
+async def test_success_is_told_with_the_version(room: Room) -> None:
+    await room.ship()
+    await room.report(ExecutionStatus.SUCCEEDED, reason="accepted  v2.0.0", updatedBy="  v1.0.0")
+    reasons = await room.why()
+    assert reasons[0].startswith("dev-1 has done job AFR_OTA-rel-7")
+    assert reasons[1] == "Its own words: accepted version 2.0.0."
+
+
+async def test_a_cancelled_job_is_no_failure_of_the_device(room: Room) -> None:
+    await room.ship()
+    road = room.road
+    await road.work.run(lambda tx: road.jobs.cancel(tx, road.account, JobId("AFR_OTA-rel-7")))
+    assert "cancelled" in (await room.why())[0]
+
+
+async def test_an_update_that_came_to_nothing_is_the_reason_for_no_work(room: Room) -> None:
+    room.road.role_arn = room.road.make_role("powerless", '{"Version":"2012-10-17","Statement":[]}')
+    await room.ship(targets=[room.road.place.iot("thinggroup", "fleet")])
+    reasons = await room.why()
+    assert reasons[0] == "dev-1 has nothing to do: no job was ever given to it."
+    assert reasons[1].startswith(
+        "OTA update rel-7 was meant for it but is CREATE_FAILED: AccessDeniedException: User: arn:aws:sts::"
+    )
+
+
+async def test_an_old_failure_is_no_reason_once_the_thing_has_had_work(room: Room) -> None:
+    good = room.road.role_arn
+    room.road.role_arn = room.road.make_role("powerless", '{"Version":"2012-10-17","Statement":[]}')
+    await room.ship()
+    room.road.role_arn = good
+    room.road.clock.advance(milliseconds=1000)
+    await room.ship("rel-8")
+    await room.report(ExecutionStatus.SUCCEEDED, "rel-8")
+    assert not any("CREATE_FAILED" in reason for reason in await room.why())
+
+
+async def test_an_update_still_being_created_is_told_with_its_step(room: Room) -> None:
+    file = {"fileName": "fw", "fileLocation": await room.road.stored("fw.bin", IMAGE)}
+    await room.road.create(file)
+    assert (await room.why())[1] == (
+        "OTA update rel-7 is meant for it and still being created (CREATE_PENDING): next is update.assume-role."
+    )
+
+
+async def test_an_unsigned_update_is_called_so(room: Room) -> None:
+    file = {"fileName": "fw", "fileLocation": await room.road.stored("fw.bin", IMAGE)}
+    await room.road.create(file)
+    await room.road.drive()
+    assert any("UNSIGNED" in reason for reason in await room.why())
+    await room.report(ExecutionStatus.FAILED, reason="0x000000e3: 0x00000000")
+    assert "AFR_OTA-rel-7 was UNSIGNED." in await room.why()
+
+
+async def test_a_job_that_has_not_reached_the_thing_yet_is_named(room: Room) -> None:
+    road = room.road
+    road.make_thing("dev-0", groups=("fleet",))
+    plan = JobPlan(
+        id=JobId("slow"),
+        targets=(road.place.iot("thinggroup", "fleet"),),
+        document="{}",
+        settings=JobSettings(rollout=RolloutConfig(maximum_per_minute=1)),
+    )
+    await road.work.run(lambda tx: road.jobs.create(tx, road.place, plan))
+    assert (await room.why())[1] == "Being rolled out and not at it yet: slow."
+    assert "slow" in (await room.why("dev-0"))[0]
