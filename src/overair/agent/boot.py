@@ -31,7 +31,7 @@ LOG = logging.getLogger("overair.boot")
 
 STOP_TIMEOUT_S: Final = 8.0
 RESTART_DELAY_S_MIN: Final = 0.1
-RESTART_DELAY_S_MAX: Final = 10.0
+RESTART_DELAY_S_MAX: Final = 2.0
 QUICK_END_S: Final = 10.0
 """An image that ran at least this long isn't in a crash loop: the delay starts over."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -51,12 +51,20 @@ class ProgressFile:
         self._last: Progress | None = None
 
     def show(self, progress: Progress) -> None:
-        if progress == self._last:
+        if self._last is not None and not _worth_showing(self._last, progress):
             return
         self._last = progress
         temporary = self._path.with_name(self._path.name + ".new")
         temporary.write_text(json.dumps(asdict(progress)) + "\n")
         temporary.replace(self._path)
+
+
+def _worth_showing(last: Progress, new: Progress) -> bool:
+    """Blocks alone are worth it in steps of half a percent: nobody sees more, and each step is a file written."""
+    if replace(new, received_blocks=last.received_blocks) != last:
+        return True
+    advance = new.received_blocks - last.received_blocks
+    return advance < 0 or advance >= max(1, new.total_blocks // 200) or 0 < advance == new.total_blocks - last.received_blocks
 
 
 def read_progress(path: Path) -> Progress | None:
