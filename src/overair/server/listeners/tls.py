@@ -18,7 +18,6 @@ from overair.basics.redacted import Redacted
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 READ_SIZE_BYTES: Final = 64 * 1024
-WRITE_PIECE_BYTES: Final = 128 * 1024
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _MODE_RELEASE_BUFFERS: Final = 0x10
 _OP_NO_RENEGOTIATION: Final = 0x40000000
@@ -305,13 +304,12 @@ class TlsProtocol(asyncio.Protocol):
         if connection is None or self.is_closing or not data:
             return
         try:
-            if len(data) <= WRITE_PIECE_BYTES:
-                connection.send(data)
-            else:
+            # One call encrypts at most one record (16 KiB) and says how much of the data that was.
+            sent = connection.send(data)
+            if sent < len(data):
                 view = memoryview(data)
-                for start in range(0, len(view), WRITE_PIECE_BYTES):
-                    connection.send(view[start : start + WRITE_PIECE_BYTES])
-                    self._flush()
+                while sent < len(view):
+                    sent += connection.send(view[sent:])
         except SSL.Error as error:
             logger.debug("writing failed", error=str(error))
             self.abort()
