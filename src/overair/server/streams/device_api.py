@@ -6,7 +6,8 @@ the first request for a stream, or the first after an eviction, waits for the re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache, partial
 from typing import Final, Protocol
 
 import structlog
@@ -22,6 +23,7 @@ from overair.server.streams.service import StreamsService
 from overair.wire.stream_messages import (
     BlockEncoder,
     Dialect,
+    Echo,
     GetStreamRequest,
     RefusalCode,
     StreamDescription,
@@ -37,6 +39,36 @@ logger = structlog.get_logger("overair.streams")
 
 LOAD_ATTEMPTS: Final = 3
 """How often a descriptor is read again because something was evicted meanwhile."""
+REMEMBERED_MAX: Final = 4096
+REMEMBERED_SIZE_BYTES_MAX: Final = 512
+"""A fleet that takes one image asks the same questions in the same bytes: short requests and their encoders are remembered."""
+
+_decoded_cbor: Final = lru_cache(REMEMBERED_MAX)(partial(decode_get_stream, dialect=Dialect.CBOR))
+_decoded_json: Final = lru_cache(REMEMBERED_MAX)(partial(decode_get_stream, dialect=Dialect.JSON))
+
+
+@lru_cache(REMEMBERED_MAX)
+def _writer(is_cbor: bool, file_id: int, block_size_bytes: int, client_token: str | None) -> Callable[[int, bytes], bytes]:
+    dialect = Dialect.CBOR if is_cbor else Dialect.JSON
+    echo = Echo(client_token=client_token)
+    return BlockEncoder(dialect=dialect, file_id=file_id, block_size_bytes=block_size_bytes, echo=echo).write
+
+
+def _decoded(payload: bytes, dialect: Dialect) -> GetStreamRequest:
+    if len(payload) <= REMEMBERED_SIZE_BYTES_MAX:
+        if dialect is Dialect.CBOR:
+            return _decoded_cbor(payload)
+        if dialect is Dialect.JSON:
+            return _decoded_json(payload)
+    return decode_get_stream(payload, dialect)
+
+
+def _writer_for(request: GetStreamRequest, dialect: Dialect) -> Callable[[int, bytes], bytes]:
+    if dialect is Dialect.GUIDE_2018:
+        return BlockEncoder(
+            dialect=dialect, file_id=request.file_id, block_size_bytes=request.block_size_bytes, echo=request.echo
+        ).write
+    return _writer(dialect is Dialect.CBOR, request.file_id, request.block_size_bytes, request.echo.client_token)
 
 
 class Contents(Protocol):
@@ -94,7 +126,7 @@ class StreamTopics:
         self, connection: Connection, thing: str, stream: str, payload: bytes, dialect: Dialect
     ) -> Replies | Awaitable[Replies]:
         try:
-            request = decode_get_stream(payload, dialect)
+            request = _decoded(payload, dialect)
             descriptor = self._descriptors.get((connection.account, StreamId(stream)))
             if descriptor is None:
                 return self._load_and_answer(connection.place, thing, StreamId(stream), request, dialect)
@@ -145,7 +177,7 @@ class StreamTopics:
             raise StreamRequestRefused(file.code, file.message, request.echo)
         size = request.block_size_bytes
         numbers = request.blocks_to_send(file.size_bytes)
-        write = BlockEncoder(dialect=dialect, file_id=request.file_id, block_size_bytes=size, echo=request.echo).write
+        write = _writer_for(request, dialect)
         reply_topic = _data_topic(thing, descriptor.stream, dialect)
         read = self._read
         content = file.content_id
