@@ -12,10 +12,10 @@ import urllib3
 from botocore.exceptions import ClientError
 
 from overair.basics.clock import Instant
-from overair.basics.errors import AlreadyExists, InvalidRequest, NotFound, Unavailable
+from overair.basics.errors import AlreadyExists, NotFound, Unavailable
 from overair.server.aws_protocol.authentication import current_operation
 from overair.server.aws_protocol.operations import Answer, Caller, Members, Request, operation
-from tests.support.operator_door import UNKNOWN_KEY, RunningDoor, running_door
+from tests.support.engine_door import UNKNOWN_KEY, RunningDoor, running_door
 
 MOMENT = Instant(1_767_225_600_250)
 
@@ -441,8 +441,8 @@ def test_xml_with_a_document_type_is_refused(door: RunningDoor, handlers: Handle
 
 
 def test_who_may_not_is_denied(door: RunningDoor, handlers: Handlers) -> None:
-    door.authoriser.denied.add("ExplainThing")  # type: ignore[attr-defined]
+    door.authoriser.denied.add("ExplainThing")
     try:
         assert refused(door.client("overair").explain_thing, thingName="t")[:2] == (403, "AccessDeniedException")
     finally:
-        door.authoriser.denied.clear()  # type: ignore[attr-defined]
+        door.authoriser.denied.clear()
