@@ -394,7 +394,7 @@ class Server:
                     objects=self.objects,
                     contents=self.contents,
                     clock=clock,
-                    after_step=self._after_step,
+                    after_step=self._signing_went_on,
                 ),
                 UpdatesWorker(work=self.work, updates=updates, saga=saga, after_step=self._after_step),
                 JobPlanner(work=self.work, planner=jobs.planner, clock=schedule_clock),
@@ -403,6 +403,10 @@ class Server:
             random=Random(),
         )
         jobs.wake_with(lambda: self.workers.wake(JobPlanner.name))
+
+    def _signing_went_on(self, step: str) -> None:
+        self._after_step(step)
+        self.workers.wake(UpdatesWorker.name)
 
     def _open_records(self) -> SqlWork:
         if self._settings.database is not None:

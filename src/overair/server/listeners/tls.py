@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from OpenSSL import SSL, crypto
@@ -189,8 +189,8 @@ class TlsProtocol(asyncio.Protocol):
     # The plain transport below --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.plain = transport
+        # uvloop's transports are no subclass of the standard ones.
+        self.plain = cast("asyncio.Transport", transport)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(HANDSHAKE_TIMEOUT_S, self.abort)
 
