@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.device import Device, enroll
+from tests.support.field_device import Device, enroll
 from tests.support.server_process import ServerProcess
 
 
