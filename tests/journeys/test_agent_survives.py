@@ -94,16 +94,18 @@ def test_agent_boot_loader_and_image_are_really_separate(new_device: Callable[[s
     assert device.process.poll() is None, "the boot loader is the same process throughout"
 
 
-@pytest.mark.parametrize("self_test", ["crash", "fail"])
+@pytest.mark.parametrize("self_test", ["crash", "fail", "hang"])
 def test_an_image_that_fails_its_self_test_is_rolled_back_and_reported(
     new_device: Callable[[str], DeviceProcess], self_test: str
 ) -> None:
     device = new_device(f"rolled-back-{self_test}")
+    device.stop()
+    device.change_settings(self_test_timeout_s=3 if self_test == "hang" else 30).boot()
     before = device.status()
     job = device.ship(image("3.0.0", self_test=self_test))
     execution = device.wait_for_end(job)
     assert execution["status"] == "FAILED"
-    reason = {"crash": "rejected: 0x00000011", "fail": "rejected: 0x00000000"}[self_test]
+    reason = "rejected: 0x00000000" if self_test == "fail" else "rejected: 0x00000011"
     assert execution["statusDetails"]["detailsMap"] == {"reason": reason}
     wait_until(lambda: (device.progress or Progress(state="", version="")).version == "1.0.0", what=device.log)
     after = device.status()

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from overair.agent.device_directory import DeviceDirectory
+from overair.agent.device_directory import DeviceDirectory, read_settings, write_settings
 from overair.agent.progress import Progress, read_progress
 from tests.support.server_process import ServerProcess, clean_environment
 
@@ -59,6 +60,11 @@ class DeviceProcess:
         image = self.directory.root.with_suffix(".first")
         image.write_bytes(first_image)
         command("overair.cli.device_main", "flash", self.directory.root, image)
+        return self
+
+    def change_settings(self, **changes: Any) -> DeviceProcess:
+        """Rewrite ``device.json``; read at the next boot."""
+        write_settings(self.directory, replace(read_settings(self.directory), **changes))
         return self
 
     def boot(self) -> DeviceProcess:
