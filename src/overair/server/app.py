@@ -64,6 +64,8 @@ from overair.server.devices.thing_groups import ThingGroupsService
 from overair.server.devices.thing_groups_operator_api import ThingGroupsOperatorApi
 from overair.server.devices.thing_types import ThingTypesService
 from overair.server.devices.thing_types_operator_api import ThingTypesOperatorApi
+from overair.server.explain.operator_api import ExplainOperations
+from overair.server.explain.service import ExplainService
 from overair.server.gateway.http_publish import HttpPublish
 from overair.server.gateway.limits import AWS, GENEROUS
 from overair.server.gateway.reserved_topics import ReservedTopics
@@ -149,6 +151,7 @@ class Server:
         self._metrics = Metrics()
         self._drain_timeout_s = 0.0
         self.is_first_start = False
+        self._is_up = False
 
     # Life -----------------------------------------------------------------------------------------------------------------
 
@@ -182,6 +185,7 @@ class Server:
         await self._open_doors(identity)
         endpoints = self._endpoints(place)
         self._state.write_endpoints(endpoints)
+        self._is_up = True
         logger.info("up", operator_url=endpoints["operator_url"], first_start=self.is_first_start)
         return endpoints
 
@@ -192,7 +196,8 @@ class Server:
             ended = self._undo.pop()()
             if asyncio.iscoroutine(ended):
                 await ended
-        logger.info("down")
+        if self._is_up:
+            logger.info("down")
 
     def wake_workers(self) -> None:
         """There may be work now. On the event loop."""
@@ -297,7 +302,7 @@ class Server:
             certificates=self.acm,
             keyring=keyring,
             objects=self.objects,
-            wake=lambda: self.workers.wake(SigningWorker.name),
+            wake=self.wake_workers,  # the update that waits for a signature goes on as soon as it is there
         )
         self.acm.used_by(self.signing)
         streams = StreamsService(
@@ -335,6 +340,10 @@ class Server:
             signing=self.signing,
             streams=streams,
             jobs=jobs,
+        )
+
+        explain = ExplainService(
+            devices=devices, groups=groups, certificates=certificates, jobs=jobs, updates=updates, clock=clock
         )
 
         # The devices' doors.
@@ -380,6 +389,7 @@ class Server:
             JobOperations(work=audited, jobs=jobs, rights=access, objects=self.objects, contents=self.contents),
             JobsDataOperations(work=audited, jobs=jobs.device, clock=schedule_clock),
             UpdateOperations(work=audited, updates=updates, contents=self.contents, after_step=self._after_step),
+            ExplainOperations(work=audited, explain=explain, presences=self.broker, clock=schedule_clock),
             BrokerOperations(work=audited, broker=self.broker, store=BrokerStore()),
         )
 
