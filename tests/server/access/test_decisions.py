@@ -90,6 +90,18 @@ def test_a_permission_given_and_taken_counts_from_the_next_request(room: AccessR
     denial(room, ann, "iot", "DescribeThing", thingName="t")
 
 
+def test_who_remembers_a_grant_is_told_before_the_change_is_acknowledged(room: AccessRoom) -> None:
+    told: list[str] = []
+    room.grants.watched_by(lambda: told.append("changed"))
+    room.user("ann")
+    told.clear()
+    room.work.run_blocking(lambda tx: room.policies.put_inline(tx, ACCOUNT, ANN, "p", document(allow("iot:*"))))
+    assert told == ["changed"]
+    with pytest.raises(InvalidRequest):
+        room.work.run_blocking(lambda tx: room.policies.put_inline(tx, ACCOUNT, ANN, "p", "{}"))
+    assert told == ["changed"]
+
+
 def test_the_root_needs_no_policy_and_an_unknown_operation_is_denied_to_it_too(room: AccessRoom) -> None:
     root = room.caller("root")
     assert authorise(room, root, "iot", "DeleteThing", thingName="t") == IOT + "thing/t"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -71,6 +71,12 @@ class GrantsDirectory:
         self._remembered: dict[PrincipalKey, Grants] = {}
         self._generation = 0
         self._gate = threading.Lock()
+        self._watchers: list[Callable[[], None]] = []
+
+    def watched_by(self, changed: Callable[[], None]) -> None:
+        """Register, at composition, whoever remembers what a grant allowed (streams' descriptors): called on the event loop
+        after each commit that changed an identity or a policy, before the change is acknowledged."""
+        self._watchers.append(changed)
 
     def of(self, tx: Tx, key: PrincipalKey) -> Grants:
         """The grants as this unit sees them. Not remembered: a unit may see what is never committed."""
@@ -96,6 +102,8 @@ class GrantsDirectory:
         with self._gate:
             self._generation += 1
             self._remembered.clear()
+        for changed in self._watchers:
+            changed()
 
     def evict_after(self, tx: Tx) -> None:
         """Forget everything once this unit has committed."""
