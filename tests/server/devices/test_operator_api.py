@@ -179,7 +179,11 @@ def test_thing_types(iot: Any, clock: SettableClock) -> None:
     assert described == {**made, "thingTypeProperties": properties}
     assert metadata["deprecated"] is False
     assert metadata["creationDate"].timestamp() * 1000 == clock.now()
-    iot.update_thing_type(thingTypeName="sensor", thingTypeProperties={"searchableAttributes": []})
+    propagating = [{"userPropertyKey": "site", "thingAttribute": "site"}]
+    change = {"searchableAttributes": ["room"], "mqtt5Configuration": {"propagatingAttributes": propagating}}
+    iot.update_thing_type(thingTypeName="sensor", thingTypeProperties=change)
+    changed = iot.describe_thing_type(thingTypeName="sensor")["thingTypeProperties"]
+    assert changed == {"thingTypeDescription": "measures", **change}
     for number in range(3):
         iot.create_thing_type(thingTypeName=f"t{number}")
     names = [row["thingTypeName"] for row in by_token(iot, "list_thing_types", "thingTypes")]
@@ -475,6 +479,30 @@ def test_tags(iot: Any) -> None:
         iot.tag_resource(resourceArn="nonsense", tags=[{"Key": "k", "Value": "v"}])
     with Refused("LimitExceededException", 410):
         iot.tag_resource(resourceArn=arn, tags=[{"Key": f"k{n}", "Value": "v"} for n in range(50)])
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("attach_policy", {"policyName": "p", "target": STEM + "thinggroup/a\0b"}),
+        ("detach_policy", {"policyName": "p", "target": STEM + "cert/a\0b"}),
+        ("list_attached_policies", {"target": STEM + "thinggroup/\0"}),
+        ("tag_resource", {"resourceArn": STEM + "policy/\0", "tags": [{"Key": "k", "Value": "v"}]}),
+        ("tag_resource", {"resourceArn": STEM + "policy/p", "tags": [{"Key": "k", "Value": "\0"}]}),
+        ("add_thing_to_thing_group", {"thingName": "dev-1", "thingGroupArn": STEM + "thinggroup/\0"}),
+        ("get_effective_policies", {"principal": STEM + "cert/\0"}),
+        ("list_things", {"nextToken": "WyJcdTAwMDAiXQ=="}),
+        ("list_things", {"nextToken": "WyJcdWQ4MDAiXQ=="}),
+        ("list_policies", {"marker": "WzkyMjMzNzIwMzY4NTQ3NzU4MDgsImEiXQ=="}),
+    ],
+)
+def test_characters_and_numbers_that_a_database_refuses_are_refused_before(
+    iot: Any, operation: str, arguments: dict[str, Any]
+) -> None:
+    iot.create_thing(thingName="dev-1")
+    iot.create_policy(policyName="p", policyDocument=ANYTHING)
+    with Refused("InvalidRequestException", 400):
+        getattr(iot, operation)(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,18 @@ class PolicyTarget:
         return place.iot(self.kind.value, self.name)
 
 
+def job_target(arn: str) -> tuple[str, str]:
+    """(``thing`` or ``thinggroup``, name) of a job's target, whatever its region and account.
+
+    Raises:
+        InvalidRequest: the ARN names neither. Subject ``target``.
+    """
+    read = parse_arn(arn)
+    if read.service != "iot" or read.kind not in ("thing", "thinggroup") or not read.name or not read.name.isprintable():
+        raise InvalidRequest(f"{arn[:200]!r} names neither a thing nor a group.", subject="target")
+    return read.kind, read.name
+
+
 def policy_target(place: Place, arn: str) -> PolicyTarget:
     """Read the target of a policy.
 
@@ -235,7 +247,8 @@ def own_resource(place: Place, arn: str, word: str, kinds: tuple[str, ...]) -> t
         read = parse_arn(arn)
     except InvalidRequest as broken:
         raise InvalidRequest(f"Invalid {word}: {broken.message}", subject=word) from None
-    if read.service != "iot" or read.kind not in kinds or not read.name:
+    # A control character is in no name, and not every database would take it in a question.
+    if read.service != "iot" or read.kind not in kinds or not read.name or not read.name.isprintable():
         raise InvalidRequest(
             f"{arn[:200]!r} can't be a {word}. Expected {' or '.join(place.iot(kind, '…') for kind in kinds)}.", subject=word
         )

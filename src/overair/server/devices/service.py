@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from overair.basics.arn import Place, parse_arn
+from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.errors import AlreadyExists, InvalidRequest, NotFound, VersionConflict
 from overair.basics.ids import AccountId, CertificateId, GroupName, IdSource, ThingName, ThingTypeName
@@ -18,6 +18,7 @@ from overair.server.devices.model import (
     ThingPrincipal,
     ThingPrincipalType,
     ThingQuery,
+    job_target,
     own_resource,
     principal_certificate,
 )
@@ -192,7 +193,7 @@ class DevicesService:
             InvalidRequest: the ARN names neither. Subject ``target``.
             NotFound: there is no such thing or group.
         """
-        kind, name = _target(target_arn)
+        kind, name = job_target(target_arn)
         if kind == "thinggroup":
             self._groups.find(tx, account, GroupName(name))
             return self._groups.members(tx, account, GroupName(name), nested=True, after=after, limit=limit)
@@ -201,7 +202,7 @@ class DevicesService:
 
     def is_member(self, tx: Tx, account: AccountId, target_arn: str, thing: ThingName) -> bool:
         """Whether a target means this thing; false for a target that is gone."""
-        kind, name = _target(target_arn)
+        kind, name = job_target(target_arn)
         if kind == "thinggroup":
             return GroupName(name) in self._groups.all_groups_of(tx, account, thing)
         return name == thing and self.has_thing(tx, account, thing)
@@ -294,13 +295,6 @@ def tell_certificates_of_thing(
         access_changed.everything(tx, account)
     else:
         access_changed.certificates(tx, account, [CertificateId(principal.certificate) for principal in attached])
-
-
-def _target(arn: str) -> tuple[str, str]:
-    read = parse_arn(arn)
-    if read.service != "iot" or read.kind not in ("thing", "thinggroup") or not read.name:
-        raise InvalidRequest(f"{arn[:200]!r} names neither a thing nor a group.", subject="target")
-    return read.kind, read.name
 
 
 def _expect(thing: Thing, expected_version: int | None) -> None:

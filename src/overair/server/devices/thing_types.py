@@ -19,11 +19,11 @@ KIND = "thingtype"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeSettings:
-    """What an operator says about a type."""
+    """What an operator says about a type; what is None stays as it is, and is empty at first."""
 
-    description: str = ""
-    searchable_attributes: tuple[str, ...] = ()
-    propagating_attributes: tuple[Mapping[str, str], ...] = ()
+    description: str | None = None
+    searchable_attributes: tuple[str, ...] | None = None
+    propagating_attributes: tuple[Mapping[str, str], ...] | None = None
 
 
 class ThingTypesService:
@@ -51,9 +51,9 @@ class ThingTypesService:
             account=place.account,
             name=name,
             id=self._ids.uuid(),
-            description=settings.description,
-            searchable_attributes=settings.searchable_attributes,
-            propagating_attributes=settings.propagating_attributes,
+            description=settings.description or "",
+            searchable_attributes=settings.searchable_attributes or (),
+            propagating_attributes=settings.propagating_attributes or (),
             created_at=self._clock.now(),
         )
         standing = self._store.find(tx, place.account, name)
@@ -85,17 +85,20 @@ class ThingTypesService:
             )
 
     def update(self, tx: Tx, account: AccountId, name: ThingTypeName, settings: TypeSettings) -> None:
-        """Replace a type's settings."""
+        """Change what the settings name."""
         self._check(settings)
-        self._store.put(
-            tx,
-            replace(
-                self.find(tx, account, name),
-                description=settings.description,
-                searchable_attributes=settings.searchable_attributes,
-                propagating_attributes=settings.propagating_attributes,
+        found = self.find(tx, account, name)
+        changed = replace(
+            found,
+            description=found.description if settings.description is None else settings.description,
+            searchable_attributes=(
+                found.searchable_attributes if settings.searchable_attributes is None else settings.searchable_attributes
+            ),
+            propagating_attributes=(
+                found.propagating_attributes if settings.propagating_attributes is None else settings.propagating_attributes
             ),
         )
+        self._store.put(tx, changed)
 
     def deprecate(self, tx: Tx, account: AccountId, name: ThingTypeName, *, undo: bool) -> None:
         """Close a type for new things, or open it again. A repeat doesn't move the moment of deprecation."""
@@ -135,7 +138,7 @@ class ThingTypesService:
 
     def _check(self, settings: TypeSettings) -> None:
         most = self._limits.searchable_attributes_max
-        if len(settings.searchable_attributes) > most:
+        if len(settings.searchable_attributes or ()) > most:
             raise InvalidRequest(f"A thing type has at most {most} searchable attributes.", subject="thing-type")
-        if len(settings.propagating_attributes) > self._limits.attributes_with_type_max:
+        if len(settings.propagating_attributes or ()) > self._limits.attributes_with_type_max:
             raise InvalidRequest("A thing type has too many propagating attributes.", subject="thing-type")

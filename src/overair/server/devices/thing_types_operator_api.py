@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from overair.basics.ids import ThingTypeName
@@ -68,11 +68,13 @@ class ThingTypesOperatorApi:
 
 def _settings(request: Request) -> TypeSettings:
     properties: Mapping[str, Any] = request.get("thingTypeProperties", {})
+    searchable: Sequence[str] | None = properties.get("searchableAttributes")
     configuration: Mapping[str, Any] = properties.get("mqtt5Configuration", {})
+    propagating: Sequence[Mapping[str, str]] | None = configuration.get("propagatingAttributes")
     return TypeSettings(
-        description=properties.get("thingTypeDescription", ""),
-        searchable_attributes=tuple(properties.get("searchableAttributes", ())),
-        propagating_attributes=tuple(dict(item) for item in configuration.get("propagatingAttributes", ())),
+        description=properties.get("thingTypeDescription"),
+        searchable_attributes=None if searchable is None else tuple(searchable),
+        propagating_attributes=None if propagating is None else tuple(dict(item) for item in propagating),
     )
 
 
