@@ -1,4 +1,4 @@
-"""The operator door's engine alone on a real port: an authenticator that believes nearly every signature, an open authoriser."""
+"""The operator door's engine alone on a real port: an authenticator that believes nearly everything, an open authoriser."""
 
 from __future__ import annotations
 

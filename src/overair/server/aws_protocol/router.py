@@ -60,7 +60,7 @@ class Router:
         path, _, query = operation.uri.partition("?")
         node = self._roots.setdefault(operation.method, _Node())
         labels: list[str] = []
-        for segment in path.strip("/").split("/") if path.strip("/") else ():
+        for segment in path.removeprefix("/").split("/") if path != "/" else ():
             if segment.startswith("{"):
                 labels.append(segment[1:-1].removesuffix("+"))
                 if segment.endswith("+}"):

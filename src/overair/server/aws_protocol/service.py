@@ -23,7 +23,7 @@ BODY_SIZES_BYTES_MAX: Final[Mapping[str, int]] = {
     "iot-data": 256 * KIB,
     "iot-jobs-data": 256 * KIB,
     "signer": 1024 * KIB,
-    "acm": 512 * KIB,
+    "acm": 4096 * KIB,
     "s3": 4096 * KIB,
     "iam": 512 * KIB,
     "sts": 256 * KIB,
