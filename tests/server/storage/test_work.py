@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from overair.basics.errors import NotFound, Unavailable
+from overair.basics.errors import InvalidRequest, NotFound, Unavailable
 from overair.basics.ids import AccountId
 from overair.basics.work import Notice, Tx
 from overair.server.storage.schema import account_column, metadata, outbox
@@ -185,6 +185,21 @@ async def test_a_cancelled_caller_does_not_stop_the_writer(work: SqlWork) -> Non
         await task
     await work.run(lambda tx: add(tx, "sure"))
     assert "sure" in await work.read(names)
+
+
+@pytest.mark.parametrize("name", ["a\ud800", pytest.param("a\x00", id="nul")])
+async def test_text_that_no_column_takes_is_the_askers_fault(work: SqlWork, name: str) -> None:
+    if name == "a\x00" and work.engine.dialect.name == "sqlite":
+        # SQLite keeps it; the doors refuse it where a name is meant.
+        await work.run(lambda tx: add(tx, name))
+        return
+    with pytest.raises(InvalidRequest, match="can't be kept"):
+        await work.run(lambda tx: add(tx, name))
+    with pytest.raises(InvalidRequest, match="can't be kept"):
+        await work.read(lambda tx: find_probe.first(tx, b_account=ACCOUNT, b_name=name))
+    with pytest.raises(InvalidRequest, match="can't be kept"):
+        await work.run(lambda tx: raise_version.run(tx, b_account=ACCOUNT, b_name="a", b_expected=1 << 70))
+    assert await work.read(names) == []
 
 
 def test_blocking_callers_get_the_same(work: SqlWork) -> None:

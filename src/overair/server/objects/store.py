@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     Boolean,
     Column,
-    ColumnElement,
     Index,
     String,
     Table,
@@ -21,7 +19,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     insert,
-    or_,
     select,
     update,
 )
@@ -29,21 +26,18 @@ from sqlalchemy import (
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, BucketName, ObjectKey, VersionId
 from overair.basics.work import Tx
+from overair.server.objects.columns import CONTENT_ID_LENGTH, properties_text, read_properties, within
 from overair.server.objects.model import (
     AnyVersion,
     Bucket,
-    ChecksumType,
     ContentId,
     DeleteMarker,
     ObjectVersion,
-    Properties,
     Versioning,
 )
 from overair.server.objects.ports import Position
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
-
-CONTENT_ID_LENGTH: Final = 66
 
 buckets = Table(
     "objects_buckets",
@@ -264,34 +258,3 @@ def _any_version(row: Any) -> AnyVersion:
     return ObjectVersion(
         **shared, content_id=ContentId(content_id), size_bytes=size_bytes, etag=etag, properties=read_properties(properties)
     )
-
-
-_DEFAULT_PROPERTIES: Final = Properties()
-_encoder: Final = msgspec.json.Encoder()
-
-
-def properties_text(properties: Properties) -> str:
-    """Only what differs from the default, so that most rows stay short."""
-    content = {
-        name: getattr(properties, name)
-        for name in Properties.__dataclass_fields__
-        if getattr(properties, name) != getattr(_DEFAULT_PROPERTIES, name)
-    }
-    return _encoder.encode(content).decode()
-
-
-def read_properties(text: str) -> Properties:
-    content = msgspec.json.decode(text)
-    if "checksum_type" in content:
-        content["checksum_type"] = ChecksumType(content["checksum_type"])
-    return Properties(**content)
-
-
-def within(key: Column[str], at: Position, below: str | None, behind: ColumnElement[bool] | None = None) -> list[Any]:
-    """The conditions of a list's page."""
-    conditions: list[Any] = [key >= at.at_least]
-    if at.after is not None:
-        conditions.append(key > at.after if behind is None else or_(key > at.after, and_(key == at.after, behind)))
-    if below is not None:
-        conditions.append(key < below)
-    return conditions

@@ -11,9 +11,9 @@ from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, BucketName, ObjectKey
 from overair.basics.work import Tx
+from overair.server.objects.columns import CONTENT_ID_LENGTH, properties_text, read_properties, within
 from overair.server.objects.model import ChecksumType, ContentId, UploadId
 from overair.server.objects.ports import Position
-from overair.server.objects.store import CONTENT_ID_LENGTH, properties_text, read_properties, within
 from overair.server.objects.upload_model import Part, Upload
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import sql

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from overair.basics.errors import OverairError, Unavailable
+from overair.basics.errors import InvalidRequest, OverairError, Unavailable
 
 BUSY_TIMEOUT_MS: Final = 10_000
 SQLITE_CACHE_KIB: Final = 16 * 1024
@@ -35,7 +35,8 @@ class Engines:
     integrity_error: type[Exception]
     in_transaction: Callable[[Any], bool]
     refusal: Callable[[BaseException], BaseException]
-    """What a caller is told for a driver's error: ``Unavailable`` where the asker can't help it, else the error itself."""
+    """What a caller is told for a driver's error: ``Unavailable`` where the asker can't help it, ``InvalidRequest`` where a
+    value from outside is one that no column takes, else the error itself."""
 
     def dispose(self) -> None:
         self.writer.dispose()
@@ -108,7 +109,7 @@ def _sqlite_refusal(error: BaseException) -> BaseException:
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if isinstance(cause, sqlite3.OperationalError) and code in _SQLITE_REASONS:
         return Unavailable(_SQLITE_REASONS[code], subject="storage")
-    return error
+    return _value_refused() if isinstance(cause, _NO_COLUMN_TAKES) else error
 
 
 # PostgreSQL -----------------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def open_postgresql_engines(url: str) -> Engines:
             return Unavailable("Another node wrote the same records at the same time. Ask again.", subject="storage")
         if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
             return Unavailable("The database that holds the records can't be reached. Ask again.", subject="storage")
-        return error
+        return _value_refused() if isinstance(cause, (psycopg.DataError, *_NO_COLUMN_TAKES)) else error
 
     return Engines(
         writer=engine,
@@ -164,6 +165,19 @@ def open_postgresql_engines(url: str) -> Engines:
         integrity_error=psycopg.IntegrityError,
         in_transaction=lambda driver: bool(driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE),
         refusal=refusal,
+    )
+
+
+# What drivers raise for a lone surrogate and for an integer of more than 64 bits.
+_NO_COLUMN_TAKES: Final = (UnicodeEncodeError, OverflowError)
+
+
+def _value_refused() -> InvalidRequest:
+    """The last line behind the doors' own checks: a name with a NUL must not look like our failure."""
+    return InvalidRequest(
+        "The request holds a value that can't be kept: text with a character NUL or half a surrogate pair, or a number beyond "
+        "64 bits.",
+        subject="argument",
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 import structlog
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Unavailable
@@ -167,7 +167,7 @@ class SqlWork:
             driver.execute("COMMIT")
         except Exception as error:
             refusal = self._engines.refusal(error)
-            if not isinstance(refusal, Unavailable):
+            if not isinstance(refusal, OverairError):
                 logger.exception("a group of units was lost", units=len(group))
             for asked in group:
                 asked.actions, asked.notices = [], []
@@ -256,7 +256,7 @@ class SqlWork:
                 raise RuntimeError("A query is a plain function: nothing awaits inside a transaction.")
         except OverairError:
             raise
-        except DBAPIError as error:
+        except Exception as error:
             refusal = self._engines.refusal(error)
             if refusal is error:
                 raise
