@@ -108,7 +108,7 @@ class BootLoader:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ask for the end; safe in a signal handler and from any thread."""
+        """Ask for the end; from any thread."""
         self._stopping = True
         self._events.put(None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from overair.agent.platforms.posix import PosixPlatform
 from overair.agent.progress import ProgressFile
 from overair.agent.settings import AgentSettings
 from overair.agent.states import Event
+from overair.agent.stop_signals import call_on_stop_signals
 from overair.wire.image import read_manifest
 
 
@@ -52,8 +52,7 @@ def main(self_test: Callable[[], bool], arguments: list[str] | None = None) -> i
         monotonic=time.monotonic,
         progress=ProgressFile(directory.run / "progress.json"),
     )
-    signal.signal(signal.SIGTERM, lambda *_: agent.signal(Event.SHUTDOWN))
-    signal.signal(signal.SIGINT, lambda *_: agent.signal(Event.SHUTDOWN))
+    call_on_stop_signals(lambda: agent.signal(Event.SHUTDOWN))
     if options.supervised:
         threading.Thread(target=_end_with_boot_loader, daemon=True).start()
     return agent.run()

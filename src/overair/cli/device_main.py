@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from base64 import b64decode
@@ -15,6 +14,7 @@ from overair.agent.boot import BootLoader, NothingToBoot
 from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory
 from overair.agent.flash import FlashRefused, flash, read_status
 from overair.agent.slots import SlotSignature
+from overair.agent.stop_signals import call_on_stop_signals
 from overair.wire.image_signature import SIGNATURE_SIZE_BYTES_MAX, SignatureAlgorithm
 
 DONE, USAGE, REFUSED = 0, 1, 2
@@ -74,8 +74,7 @@ def _boot(options: argparse.Namespace) -> int:
         print(f"boot: {line}", file=sys.stderr, flush=True)
 
     loader = BootLoader(DeviceDirectory(options.device.resolve()), monotonic=time.monotonic, say=say)
-    signal.signal(signal.SIGTERM, lambda *_: loader.stop())
-    signal.signal(signal.SIGINT, lambda *_: loader.stop())
+    call_on_stop_signals(loader.stop)
     return loader.run()
 
 
