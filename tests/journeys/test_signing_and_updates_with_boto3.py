@@ -207,9 +207,19 @@ def test_an_update_is_listed_explained_and_deleted(server: ServerProcess) -> Non
     refused("ResourceNotFoundException", 404, iot.describe_job, jobId=f"AFR_OTA-{update}")
 
 
+def operator_without_pass_role(server: ServerProcess) -> Any:
+    """An ``iot`` client of a user who may do everything in IoT and nothing else."""
+    iam, name = server.client("iam"), unique("op")
+    iam.create_user(UserName=name)
+    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}
+    iam.put_user_policy(UserName=name, PolicyName="iot", PolicyDocument=json.dumps(document))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return server.client("iot", aws_access_key_id=key["AccessKeyId"], aws_secret_access_key=key["SecretAccessKey"])
+
+
 def test_the_codes_of_the_2018_guide_as_the_control_plane_spells_them(server: ServerProcess) -> None:
     iot = server.client("iot")
-    _, thing_arn = make_thing(server)
+    thing, thing_arn = make_thing(server)
     update = unique("rel")
     request = {
         "otaUpdateId": update,
@@ -224,3 +234,20 @@ def test_the_codes_of_the_2018_guide_as_the_control_plane_spells_them(server: Se
     elsewhere = {**request, "otaUpdateId": unique("rel"), "files": [{"fileName": "fw", "fileLocation": stream}]}
     refused("ResourceNotFoundException", 404, iot.create_ota_update, **elsewhere)
     refused("InvalidRequestException", 400, iot.create_ota_update, **{**request, "otaUpdateId": "x" * 57})
+    stranger = operator_without_pass_role(server)
+    message = refused("AccessDeniedException", 403, stranger.create_ota_update, **{**request, "otaUpdateId": unique("rel")})
+    assert "iam:PassRole" in message
+
+    def read() -> tuple[str, Any]:
+        status = iot.get_ota_update(otaUpdateId=update)["otaUpdateInfo"]["otaUpdateStatus"]
+        return status, status
+
+    assert ended(read, {"CREATE_PENDING", "CREATE_IN_PROGRESS"}) == "CREATE_COMPLETE"
+    refused(
+        "VersionConflictException",
+        409,
+        iot.cancel_job_execution,
+        jobId=f"AFR_OTA-{update}",
+        thingName=thing,
+        expectedVersion=99,
+    )

@@ -203,7 +203,7 @@ async def test_a_cancelled_profile_signs_nothing_more_and_its_name_stays_taken(r
         await road.signer_api.cancel_signing_profile(road.caller(), {"profileName": "signer"})
     with pytest.raises(InvalidRequest, match="is Canceled"):
         await road.start("signer", source)
-    with pytest.raises(Conflict, match="name stays taken"):
+    with pytest.raises(InvalidRequest, match="name stays taken"):
         await road.make_profile("signer", arn)
     listed = await road.signer_api.list_signing_profiles(road.caller(), {})
     assert listed["profiles"] == []

@@ -427,6 +427,18 @@ async def test_a_stream_that_serves_other_bytes_than_were_signed_fails_the_updat
     assert "isn't what signing job" in info["errorInfo"]["message"]
 
 
+async def test_a_streamed_file_that_was_replaced_since_fails_the_update(road: UpdatesRoad) -> None:
+    road.make_bucket("plain", Versioning.NEVER)
+    await road.upload("fw.bin", IMAGE, bucket="plain")
+    await road.make_stream("own", {"s3Location": {"bucket": "plain", "key": "fw.bin", "version": None}})
+    await road.upload("fw.bin", b"another image", bucket="plain")
+    await road.create({"fileName": "fw", "fileLocation": {"stream": {"streamId": "own", "fileId": 0}}})
+    await road.drive()
+    info = await road.info()
+    assert info["errorInfo"]["code"] == "InvalidRequestException"
+    assert "has changed since the stream was made" in info["errorInfo"]["message"]
+
+
 async def test_a_revoked_signature_is_never_sent(road: UpdatesRoad) -> None:
     job, _ = await finished_signing(road)
     await road.signer_api.revoke_signature(road.caller(), {"jobId": job, "reason": "stolen key"})

@@ -9,7 +9,7 @@ from typing import Final
 
 from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import Conflict, InvalidRequest, NotFound
+from overair.basics.errors import InvalidRequest, NotFound
 from overair.basics.ids import AccountId, IdSource, KeyId, SigningJobId, SigningProfileName
 from overair.basics.work import Tx
 from overair.server.keyring.service import Keyring
@@ -88,14 +88,14 @@ class SigningService:
 
         Raises:
             NotFound: there is no such certificate.
-            InvalidRequest: the certificate isn't fit to sign code, platform and key don't go together, or a limit is broken.
-            Conflict: the profile was cancelled or revoked; its name stays taken.
+            InvalidRequest: the certificate isn't fit to sign code, platform and key don't go together, a limit is broken, or
+                the profile was cancelled or revoked: its name stays taken.
         """
         check_plan(plan)
         check_tags(tags)
         present = self._store.profile(tx, place.account, name)
         if present is not None and present.status is not ProfileStatus.ACTIVE:
-            raise Conflict(
+            raise InvalidRequest(
                 f"Signing profile {name} is {present.status} and its name stays taken. Make one with another name.",
                 subject="signing profile",
             )
