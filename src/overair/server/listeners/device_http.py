@@ -37,15 +37,16 @@ class DevicePaths:
         for each in self._paths:
             if method in each.methods and path.startswith(each.prefix):
                 if each.needs_certificate and scope["state"].get("peer_der") is None:
-                    await _answer(send, 403, "This path needs a registered device certificate in the TLS handshake.")
+                    await _answer(send, method, 403, "This path needs a registered device certificate in the TLS handshake.")
                     return
                 await each.application(scope, receive, send)
                 return
-        await _answer(send, 404, f"There is nothing for {method} at this path on the device port.")
+        await _answer(send, method, 404, f"There is nothing for {method} at this path on the device port.")
 
 
-async def _answer(send: Callable[[Any], Awaitable[None]], status: int, message: str) -> None:
+async def _answer(send: Callable[[Any], Awaitable[None]], method: str, status: int, message: str) -> None:
     body = json.dumps({"message": message}).encode()
-    headers = [_JSON, (b"content-length", b"%d" % len(body))]
+    # The request's body wasn't read, and may be large: the connection ends with the answer.
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})

@@ -14,8 +14,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 KEEP_ALIVE_TIMEOUT_S: Final = 75
-FIRST_REQUEST_TIMEOUT_S: Final = 30.0
-"""From the handshake to the first whole request line and headers; the library has no such timer."""
+HEAD_TIMEOUT_S: Final = 30.0
+"""From the handshake, or from the first byte of a later request, to the end of its headers; the library has no such timer."""
+HEAD_SIZE_BYTES_MAX: Final = 64 * 1024
+"""Request line and headers together; the library has no such bound. At most one more read of the socket is held beyond it."""
+_HEAD_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 Application = Callable[..., Any]
 
@@ -73,23 +76,60 @@ class HttpService:
 
 
 class _TimedHttp(HttpToolsProtocol):
-    """The library's protocol with a bound on how long a new connection may say nothing."""
+    """The library's protocol with bounds on a request's head: how large it is, and how long it takes."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _head_is_whole = True
+    _head_size_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._first = self.loop.call_later(FIRST_REQUEST_TIMEOUT_S, self._say_something, transport)
-
-    def on_headers_complete(self) -> None:
-        self._first.cancel()
-        super().on_headers_complete()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._first.cancel()
+        self._stop_head_timer()
         super().connection_lost(exc)
 
-    @staticmethod
-    def _say_something(transport: asyncio.Transport) -> None:
-        transport.close()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_is_whole:
+            return
+        self._head_size_bytes += len(data)
+        if self._head_size_bytes > HEAD_SIZE_BYTES_MAX:
+            self._refuse_head()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        self._head_is_whole = False
+        self._head_size_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_is_whole = True
+        self._stop_head_timer()
+        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > HEAD_SIZE_BYTES_MAX:
+            self._refuse_head()
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None:  # a head that was refused has none
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class PlainHttpListener:

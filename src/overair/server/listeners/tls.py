@@ -17,6 +17,8 @@ from OpenSSL import SSL, crypto
 from overair.basics.redacted import Redacted
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 10.0
+"""How long a peer may take, after a close, to receive what was already written; then it's cut."""
 READ_SIZE_BYTES: Final = 64 * 1024
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _MODE_RELEASE_BUFFERS: Final = 0x10
@@ -155,8 +157,10 @@ class TlsProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_accept",
+        "_close_timeout_s",
         "_connection",
         "_ended",
+        "_handshake_timeout_s",
         "_shaken",
         "_timer",
         "_transport",
@@ -173,12 +177,16 @@ class TlsProtocol(asyncio.Protocol):
         *,
         shaken: Callable[[], None],
         ended: Callable[[TlsProtocol], None],
+        handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self._connection: SSL.Connection | None = SSL.Connection(context, None)
         self._connection.set_accept_state()
         self._accept: Callable[[TlsTransport], asyncio.Protocol] | None = accept
         self._shaken: Callable[[], None] | None = shaken
         self._ended = ended
+        self._handshake_timeout_s = handshake_timeout_s
+        self._close_timeout_s = close_timeout_s
         self._timer: asyncio.TimerHandle | None = None
         self._transport: TlsTransport | None = None
         self.application: asyncio.Protocol | None = None
@@ -192,7 +200,7 @@ class TlsProtocol(asyncio.Protocol):
         # uvloop's transports are no subclass of the standard ones.
         self.plain = cast("asyncio.Transport", transport)
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(HANDSHAKE_TIMEOUT_S, self.abort)
+        self._timer = loop.call_later(self._handshake_timeout_s, self.abort)
 
     def data_received(self, data: bytes) -> None:
         connection = self._connection
@@ -224,9 +232,11 @@ class TlsProtocol(asyncio.Protocol):
         self.application = self._transport = self._connection = self._accept = self.plain = None
         if transport is not None:
             transport.forget()
-        if application is not None:
-            application.connection_lost(error)
-        self._ended(self)
+        try:
+            if application is not None:
+                application.connection_lost(error)
+        finally:
+            self._ended(self)
 
     # The handshake --------------------------------------------------------------------------------------------------------
 
@@ -263,10 +273,13 @@ class TlsProtocol(asyncio.Protocol):
             logger.exception("a connection could not be taken over")
             self.abort()
 
-    def _handshake_over(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _handshake_over(self) -> None:
+        self._stop_timer()
         if self._shaken is not None:
             shaken, self._shaken = self._shaken, None
             shaken()
@@ -292,7 +305,12 @@ class TlsProtocol(asyncio.Protocol):
             application = self.application
             if application is None:
                 return
-            application.data_received(data)
+            try:
+                application.data_received(data)
+            except Exception:
+                logger.exception("a protocol failed on what it received")
+                self.abort()
+                return
             connection = self._connection
             if connection is None:
                 return
@@ -363,6 +381,8 @@ class TlsProtocol(asyncio.Protocol):
     def _close_plain(self) -> None:
         self.is_closing = True
         if self.plain is not None:
+            self._stop_timer()
+            self._timer = asyncio.get_running_loop().call_later(self._close_timeout_s, self.plain.abort)
             self.plain.close()
 
     def abort(self) -> None:
