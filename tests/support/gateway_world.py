@@ -135,6 +135,9 @@ class Transport(asyncio.Transport):
 
     abort = close
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Takes everything at once."""
+
 
 class Client:
     """One raw MQTT client."""

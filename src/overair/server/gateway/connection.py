@@ -15,7 +15,7 @@ from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.server.gateway.answers import AnswerQueue, Slot
 from overair.server.gateway.authority import DeviceIdentity, Refusal
 from overair.server.gateway.handlers import Replies, Reply
-from overair.server.gateway.limits import BEFORE_CONNECT_TIMEOUT_S, GatewayLimits
+from overair.server.gateway.limits import BEFORE_CONNECT_TIMEOUT_S, WRITE_BUFFER_SIZE_BYTES, GatewayLimits
 from overair.server.gateway.model import DisconnectReason, HeldSession, Message
 from overair.server.gateway.packet_stream import PacketStream
 from overair.server.gateway.rights import Refused, Rights, will_refusal
@@ -218,6 +218,7 @@ class DeviceConnection(PacketStream):
 
     def _connected(self, packet: Connect, present: bool, limits: GatewayLimits) -> None:
         self.limit_packets(limits.packet_size_bytes_max)
+        self.hold_answers(WRITE_BUFFER_SIZE_BYTES)
         self._state = State.CONNECTED
         self._keep_alive = KeepAlive.honoured(packet.keep_alive_s, Mode.AWS)
         self._heard_s = self._loop.time()

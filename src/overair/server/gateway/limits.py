@@ -13,6 +13,8 @@ BEFORE_CONNECT_TIMEOUT_S: Final = 10
 """From the end of the handshake to a whole CONNECT."""
 BEFORE_CONNECT_SIZE_BYTES_MAX: Final = 16 * 1024
 """Buffered before CONNECT is accepted, beside the CONNECT itself."""
+WRITE_BUFFER_SIZE_BYTES: Final = 256 * 1024
+"""Held by one transport before its peer counts as slow: the largest answer to a GetStream, and one more under way."""
 ROUTES_COUNT_MAX: Final = 256
 """Topics of one connection whose verdicts are remembered until its policy or its subscriptions change."""
 

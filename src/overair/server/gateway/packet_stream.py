@@ -110,6 +110,11 @@ class PacketStream(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
+    def hold_answers(self, size_bytes_max: int) -> None:
+        """Let the transport hold so much before it calls the peer slow."""
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=size_bytes_max)
+
     def limit_packets(self, packet_size_bytes_max: int) -> None:
         """Bound the packets to come."""
         if self._decoder is not None:
