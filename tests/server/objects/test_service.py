@@ -165,6 +165,9 @@ def test_who_holds_copies_hears_of_a_version_that_goes(work, place, clock, ids, 
         def object_gone(self, tx, version) -> None:
             gone.append(version.version_id)
 
+        def bucket_policy_changed(self, tx, account, bucket) -> None:
+            gone.append(bucket)
+
     objects = ObjectsService(SqlObjectStore(), SqlUploadStore(), clock=clock, ids=ids, when_gone=(Listener(),))
     work.run_blocking(lambda tx: objects.create_bucket(tx, place, "abc", versioning=Versioning.ENABLED))
     stored = contents.store_blocking([b"1"])
@@ -173,3 +176,6 @@ def test_who_holds_copies_hears_of_a_version_that_goes(work, place, clock, ids, 
     assert gone == []
     work.run_blocking(lambda tx: objects.delete(tx, place, "abc", "a", version.version_id))
     assert gone == [version.version_id]
+    work.run_blocking(lambda tx: objects.set_policy(tx, place, "abc", "{}"))
+    work.run_blocking(lambda tx: objects.set_policy(tx, place, "abc", None))
+    assert gone == [version.version_id, "abc", "abc"]

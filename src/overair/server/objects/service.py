@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.errors import AlreadyExists, Conflict, InvalidRequest, LimitExceeded, NotFound, PreconditionFailed
-from overair.basics.ids import BucketName, IdSource, ObjectKey, VersionId
+from overair.basics.ids import AccountId, BucketName, IdSource, ObjectKey, VersionId
 from overair.basics.work import Tx
 from overair.server.objects.model import (
     BUCKETS_MAX,
@@ -37,9 +37,10 @@ _DEFAULT: Final = Properties()
 
 
 class ObjectGone(Protocol):
-    """Whoever holds copies of what an object version said; told inside the unit of work that takes it away."""
+    """Whoever holds copies of what an object version or a bucket policy said; told inside the unit of work that changes it."""
 
     def object_gone(self, tx: Tx, version: ObjectVersion) -> None: ...
+    def bucket_policy_changed(self, tx: Tx, account: AccountId, bucket: BucketName) -> None: ...
 
 
 class ObjectsService:
@@ -142,6 +143,8 @@ class ObjectsService:
         if policy is not None and len(policy.encode()) > POLICY_SIZE_BYTES_MAX:
             raise InvalidRequest(f"A bucket policy has at most {POLICY_SIZE_BYTES_MAX} bytes.", subject="policy")
         self._store.set_policy(tx, place.account, bucket.name, policy)
+        for listener in self._when_gone:
+            listener.bucket_policy_changed(tx, place.account, bucket.name)
 
     def bucket_policy(self, tx: Tx, place: Place, bucket: str) -> str | None:
         """The bucket's policy document, or None, also where there is no such bucket: then there is nothing to grant."""
