@@ -12,19 +12,18 @@ import structlog
 from overair.basics.arn import Place
 from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId, CertificateId, ClientId
+from overair.server.gateway.admission import Live, admit, grounds_to_refuse, will_refusal
 from overair.server.gateway.answers import AnswerQueue, Slot
 from overair.server.gateway.authority import DeviceIdentity, Refusal
 from overair.server.gateway.handlers import Replies, Reply
-from overair.server.gateway.limits import BEFORE_CONNECT_TIMEOUT_S, WRITE_BUFFER_SIZE_BYTES, GatewayLimits
-from overair.server.gateway.model import DisconnectReason, HeldSession, Message
+from overair.server.gateway.limits import BEFORE_CONNECT_TIMEOUT_S, WRITE_BUFFER_SIZE_BYTES
+from overair.server.gateway.model import DisconnectReason, Message
 from overair.server.gateway.packet_stream import PacketStream
-from overair.server.gateway.rights import Refused, Rights, will_refusal
+from overair.server.gateway.rights import Refused
 from overair.wire.mqtt.decoder import DecoderLimits
 from overair.wire.mqtt.packets import (
     ACCEPTED,
-    NOT_AUTHORIZED,
     PINGRESP_BYTES,
-    SERVER_UNAVAILABLE,
     Connect,
     Disconnect,
     Packet,
@@ -62,17 +61,6 @@ class State(Enum):
     CONNECTED = 3
 
 
-class _Live:
-    """What a connection has once it was admitted."""
-
-    __slots__ = ("limits", "record", "rights")
-
-    def __init__(self, record: HeldSession, rights: Rights, limits: GatewayLimits) -> None:
-        self.record = record
-        self.rights = rights
-        self.limits = limits
-
-
 class DeviceConnection(PacketStream):
     """Implements ``handlers.Connection`` for rooms and ``broker.model.Link`` for the broker."""
 
@@ -100,12 +88,12 @@ class DeviceConnection(PacketStream):
         super().__init__(loop)
         self._gateway = gateway
         self._state = State.AWAITING_CONNECT
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._will: Will | None = None
         self._keep_alive = KeepAlive(0)
         self._throttled = False
-        self._published = (0, 0)
-        """(second of the loop's clock, publishes in it)"""
+        self._published = (0, 0)  # second of the loop's clock, publishes in it
+
         self._answers = AnswerQueue()
         self.bucket = -1
         """Where the gateway's wheel holds this connection."""
@@ -188,51 +176,19 @@ class DeviceConnection(PacketStream):
         self._gateway.spawn(self._admit(packet))
 
     async def _admit(self, packet: Connect) -> None:
-        verdict = await self._gateway.verdict(self)
-        if verdict is None:
+        admitted = await admit(self._gateway, self, packet)
+        if admitted is None:
             return
-        if isinstance(verdict, Refusal) or (refusal := self._grounds_to_refuse(verdict)) is not None:
-            self.write(encode_connack(NOT_AUTHORIZED))
-            self.refuse(Refused(verdict.reason if isinstance(verdict, Refusal) else refusal or "", DisconnectReason.AUTH_ERROR))
-            return
-        self.place, self.certificate_id = verdict.place, verdict.certificate_id
-        limits = self._gateway.limits_for(self.account)
-        self._gateway.admitted(self)
-        changed = self._gateway.verdicts_changed
-        try:
-            record, present = await self._gateway.broker.attach(self, clean_session=packet.clean_session)
-        except OverairError as error:
-            self._gateway.broker.detach(self, DisconnectReason.SERVER_ERROR, None)
-            self.write(encode_connack(SERVER_UNAVAILABLE))
-            self.refuse(Refused(f"the session can't be taken up: {error}", DisconnectReason.SERVER_ERROR))
-            return
-        if self.is_closed:
-            # Closed while the session was taken up; unless another connection has it by now, nobody has it.
-            self._gateway.broker.detach(self, DisconnectReason.CONNECTION_LOST, None)
-            return
-        rights = Rights(policy=verdict.policy, limits=limits, topics=self._gateway.topics, session=record.session)
-        self._live = _Live(record, rights, limits)
-        self._connected(packet, present, limits)
-        if changed != self._gateway.verdicts_changed:
-            self._gateway.reconsider(self.account, [self.certificate_id])
-
-    def _connected(self, packet: Connect, present: bool, limits: GatewayLimits) -> None:
-        self.limit_packets(limits.packet_size_bytes_max)
-        self.hold_answers(WRITE_BUFFER_SIZE_BYTES)
+        self._live, present = admitted
         self._state = State.CONNECTED
         self._keep_alive = KeepAlive.honoured(packet.keep_alive_s, Mode.AWS)
         self._heard_s = self._loop.time()
         self._gateway.watch(self, self.deadline_s())
+        self.limit_packets(self._live.limits.packet_size_bytes_max)
+        self.hold_answers(WRITE_BUFFER_SIZE_BYTES)
         self.write(encode_connack(ACCEPTED, session_present=present))
         self._gateway.broker.begin(self)
         self.go_on()
-
-    def _grounds_to_refuse(self, verdict: DeviceIdentity) -> str | None:
-        if not verdict.policy.allows_connect(self.client_id):
-            return f"no policy allows iot:Connect on client/{self.client_id}"
-        if self._will is not None and self._state is not State.CONNECTED:
-            return will_refusal(self._will, verdict.policy)
-        return None
 
     # -- publishes --------------------------------------------------------------------------------------------------------
 
@@ -377,10 +333,10 @@ class DeviceConnection(PacketStream):
         """The authority's new verdict about a live connection: it goes on with what it may still do, or ends."""
         if self.is_closed or self._live is None:
             return
-        refusal = verdict.reason if isinstance(verdict, Refusal) else self._grounds_to_refuse(verdict)
-        if refusal is not None or isinstance(verdict, Refusal):
+        why = grounds_to_refuse(verdict, self.client_id, None)
+        if why is not None or isinstance(verdict, Refusal):
             self._will = None  # whoever may not connect has nothing more to say
-            self.refuse(Refused(refusal or "", DisconnectReason.FORBIDDEN_ACCESS))
+            self.refuse(Refused(why or "", DisconnectReason.FORBIDDEN_ACCESS))
             return
         self._live.rights.renew(verdict.policy)
         if self._will is not None and will_refusal(self._will, verdict.policy) is not None:

@@ -10,7 +10,7 @@ from overair.server.gateway.handlers import TopicHandler
 from overair.server.gateway.limits import ROUTES_COUNT_MAX, GatewayLimits
 from overair.server.gateway.model import DisconnectReason
 from overair.server.gateway.reserved_topics import ReservedTopics
-from overair.wire.mqtt.packets import SUBSCRIPTION_REFUSED, MalformedPacket, Publish, Will, encode_text
+from overair.wire.mqtt.packets import SUBSCRIPTION_REFUSED, MalformedPacket, Publish, encode_text
 from overair.wire.mqtt.session import ServerSession
 from overair.wire.topics import matches
 
@@ -40,15 +40,6 @@ class Route:
         """None: an ordinary topic."""
         self.parameters = parameters
         self.retain_allowed = retain_allowed
-
-
-def will_refusal(will: Will, policy: DevicePolicy) -> str | None:
-    """Why policy forbids a will, or None."""
-    if not policy.allows_publish(will.topic):
-        return f"no policy allows iot:Publish on the will's topic/{will.topic}"
-    if will.retain and not policy.allows_retain(will.topic):
-        return f"no policy allows iot:RetainPublish on the will's topic/{will.topic}"
-    return None
 
 
 def check_name(name: str, limits: GatewayLimits) -> None:
