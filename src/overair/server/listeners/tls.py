@@ -12,7 +12,9 @@ from enum import Enum
 from typing import Any, Final, cast
 
 import structlog
-from OpenSSL import SSL, crypto
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from OpenSSL import SSL
 
 from overair.basics.redacted import Redacted
 
@@ -49,8 +51,9 @@ def tls_context(
     # TLS 1.3 then names sessions by ids into a cache, and there is no cache: nothing can be resumed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(_MODE_RELEASE_BUFFERS)
-    context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, certificate_pem.encode("ascii")))
-    context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem.reveal()))
+    context.use_certificate(x509.load_pem_x509_certificate(certificate_pem.encode("ascii")))
+    key: Any = load_pem_private_key(key_pem.reveal(), password=None)
+    context.use_privatekey(key)
     context.check_privatekey()
     if client_certificate is not ClientCertificate.NOT_ASKED:
         flags = SSL.VERIFY_PEER
@@ -255,10 +258,10 @@ class TlsProtocol(asyncio.Protocol):
             return
         self._flush()
         self._handshake_over()
-        peer = self._connection.get_peer_certificate(as_cryptography=False)
+        peer = self._connection.get_peer_certificate(as_cryptography=True)
         alpn = self._connection.get_alpn_proto_negotiated()
         extra = {
-            "peer_der": crypto.dump_certificate(crypto.FILETYPE_ASN1, peer) if peer is not None else None,
+            "peer_der": peer.public_bytes(Encoding.DER) if peer is not None else None,
             "alpn": alpn.decode("ascii", "replace") if alpn else None,
             "tls_version": self._connection.get_protocol_version_name(),
             "sslcontext": self._connection.get_context(),
