@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -418,3 +419,25 @@ def test_an_image_that_could_not_be_announced_is_not_activated_and_not_fetched_t
     machine.run()
     assert (machine.version, execution.status) == ("2.0.0", ExecutionStatus.SUCCEEDED)
     assert machine.cloud.blocks_sent == total
+
+
+def test_its_messages_are_those_of_the_c_agent_byte_for_byte(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    machine.cloud.ship("AFR_OTA-1", (machine.signer.file(image), image))
+    machine.run()
+    published = [(topic.removeprefix(f"$aws/things/{THING}/"), payload) for topic, payload in machine.cloud.published]
+    topics = [topic for topic, _ in published]
+    assert published[0] == ("jobs/$next/get", b'{"clientToken":"0:dev-1"}')
+    blocks = -(-len(image) // 1024)
+    bitmap = ((1 << blocks) - 1).to_bytes((blocks + 7) // 8, "little")
+    head = bytes.fromhex("a6 6163 63726479 6166 00 616c 190400 616f 00 6162") + cbor2.dumps(bitmap)
+    assert published[1] == (f"streams/{STREAM}/get/cbor", head + b"\x61n" + cbor2.dumps(blocks))
+    updates = [payload for topic, payload in published if topic == "jobs/AFR_OTA-1/update"]
+    assert updates[0] == f'{{"status":"IN_PROGRESS","statusDetails":{{"receive":"1/{blocks}"}}}}'.encode()
+    assert updates[-3:] == [
+        b'{"status":"IN_PROGRESS","statusDetails":{"self_test":"ready","updatedBy":"0x01000000"}}',
+        b'{"status":"IN_PROGRESS","statusDetails":{"self_test":"active","updatedBy":"0x02000000"}}',
+        b'{"status":"SUCCEEDED","statusDetails":{"reason":"accepted  v2.0.0","updatedBy":"  v1.0.0"}}',
+    ]
+    assert topics.count("jobs/$next/get") == 2
+    assert machine.cloud.subscriptions == {f"$aws/things/{THING}/jobs/notify-next"}

@@ -23,6 +23,10 @@ class Progress:
     total_blocks: int = 0
     resumed_blocks: int = 0
     """Blocks that an earlier run of the agent had brought to the disk."""
+    last_job: str | None = None
+    """The job whose file was received last, also after it ended and over restarts; the next two tell of that file."""
+    last_received_blocks: int = 0
+    last_total_blocks: int = 0
     status: str | None = None
     """The last status reported for the job."""
     reason: str | None = None
@@ -48,9 +52,14 @@ class ProgressFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._last: Progress | None = None
+        self._last = read_progress(path)
 
     def show(self, progress: Progress) -> None:
+        if progress.job is not None and progress.total_blocks:
+            progress = _remembering(progress, progress.job, progress.received_blocks, progress.total_blocks)
+        elif self._last is not None:
+            last = self._last
+            progress = _remembering(progress, last.last_job, last.last_received_blocks, last.last_total_blocks)
         if self._last is not None and not _worth_showing(self._last, progress):
             return
         self._last = progress
@@ -59,9 +68,13 @@ class ProgressFile:
         temporary.replace(self._path)
 
 
+def _remembering(progress: Progress, job: str | None, received: int, total: int) -> Progress:
+    return replace(progress, last_job=job, last_received_blocks=received, last_total_blocks=total)
+
+
 def _worth_showing(last: Progress, new: Progress) -> bool:
     """Blocks alone are worth it in steps of half a percent: nobody sees more, and each step is a file written."""
-    if replace(new, received_blocks=last.received_blocks) != last:
+    if replace(new, received_blocks=last.received_blocks, last_received_blocks=last.last_received_blocks) != last:
         return True
     advance = new.received_blocks - last.received_blocks
     return advance < 0 or advance >= max(1, new.total_blocks // 200) or 0 < advance == new.total_blocks - last.received_blocks
