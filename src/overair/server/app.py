@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from random import Random
 from typing import Any
 
@@ -65,6 +66,7 @@ from overair.server.devices.thing_groups_operator_api import ThingGroupsOperator
 from overair.server.devices.thing_types import ThingTypesService
 from overair.server.devices.thing_types_operator_api import ThingTypesOperatorApi
 from overair.server.explain.operator_api import ExplainOperations
+from overair.server.explain.server_status import Running, ServerStatusOperations
 from overair.server.explain.service import ExplainService
 from overair.server.gateway.http_publish import HttpPublish
 from overair.server.gateway.limits import AWS, GENEROUS
@@ -87,9 +89,12 @@ from overair.server.listeners.device_http import DevicePaths, Path
 from overair.server.listeners.http import HttpService, PlainHttpListener
 from overair.server.listeners.tls import ClientCertificate, tls_context
 from overair.server.metrics import Metrics
+from overair.server.objects.collector import ContentCollector
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.listing import ObjectLists
 from overair.server.objects.operator_api import ObjectsApi
+from overair.server.objects.presigned_downloads import PresignedDownloads
+from overair.server.objects.segments import SegmentCache
 from overair.server.objects.service import ObjectsService
 from overair.server.objects.store import SqlObjectStore
 from overair.server.objects.upload_store import SqlUploadStore
@@ -113,6 +118,8 @@ from overair.server.updates.service import UpdatesService
 from overair.server.updates.store import SqlUpdatesStore
 from overair.server.updates.worker import UpdatesWorker
 from overair.server.workers.loop import WorkerLoop
+
+VERSION = version("overair")
 
 logger = structlog.get_logger("overair")
 
@@ -253,6 +260,7 @@ class Server:
         descriptors = Descriptors()
         self.contents = ContentStore(self._state.contents, clock=clock, ids=ids)
         self._undo.append(self.contents.close)
+        segments = SegmentCache(self.contents)
         object_store, upload_store = SqlObjectStore(), SqlUploadStore()
         self.objects = ObjectsService(object_store, upload_store, clock=clock, ids=ids)
         uploads = UploadsService(self.objects, upload_store, clock=clock, ids=ids)
@@ -353,7 +361,7 @@ class Server:
         )
         topics = ReservedTopics()
         topics.register(JobTopics(work=self.work, jobs=jobs.device, clock=schedule_clock))
-        topics.register(StreamTopics(work=self.work, streams=streams, descriptors=descriptors, contents=self.contents))
+        topics.register(StreamTopics(work=self.work, streams=streams, descriptors=descriptors, contents=segments))
         self.gateway = Gateway(authority=authority, broker=self.broker, topics=topics, limits_for=lambda _account: limits)
         authority.watched_by(self.gateway)
 
@@ -366,9 +374,14 @@ class Server:
             schedule_clock=schedule_clock,
             presigned_v2=self._settings.presigned_v2,
         )
+        authoriser = PolicyAuthoriser(self.work, grants, identity_store, self.objects)
+        objects_api = ObjectsApi(
+            work=audited, objects=self.objects, uploads=uploads, lists=object_lists, contents=self.contents
+        )
+        self.downloads = PresignedDownloads(authenticator=authenticator, authoriser=authoriser, downloads=objects_api, ids=ids)
         self.operator_door = AwsProtocol(
             authenticator=authenticator,
-            authoriser=PolicyAuthoriser(self.work, grants, identity_store, self.objects),
+            authoriser=authoriser,
             ids=ids,
             plain_routes={"/healthz": self._healthz, "/metrics": self._print_metrics},
             observe=self._metrics.observe_request,
@@ -378,7 +391,7 @@ class Server:
             PolicyOperatorApi(work=audited, policies=self.access_policies, identities=self.identities, grants=grants),
             CertificatesOperatorApi(work=audited, certificates=certificates),
             AcmOperatorApi(work=audited, acm=self.acm),
-            ObjectsApi(work=audited, objects=self.objects, uploads=uploads, lists=object_lists, contents=self.contents),
+            objects_api,
             DevicesOperatorApi(work=audited, devices=devices, endpoint_host=self._settings.host[0]),
             ThingTypesOperatorApi(work=audited, types=types),
             ThingGroupsOperatorApi(work=audited, groups=groups),
@@ -389,6 +402,20 @@ class Server:
             JobOperations(work=audited, jobs=jobs, rights=access, objects=self.objects, contents=self.contents),
             JobsDataOperations(work=audited, jobs=jobs.device, clock=schedule_clock),
             UpdateOperations(work=audited, updates=updates, contents=self.contents, after_step=self._after_step),
+            ServerStatusOperations(
+                work=audited,
+                devices=devices,
+                jobs=jobs,
+                signing=self.signing,
+                running=Running(
+                    version=VERSION,
+                    started_at=clock.now(),
+                    has_passphrase=self.secret_box.has_passphrase,
+                    connected=lambda: self.gateway.connection_count,
+                    failing_workers=lambda: self.workers.failing,
+                ),
+                clock=clock,
+            ),
             ExplainOperations(work=audited, explain=explain, presences=self.broker, clock=schedule_clock),
             BrokerOperations(work=audited, broker=self.broker, store=BrokerStore()),
         )
@@ -408,6 +435,7 @@ class Server:
                 ),
                 UpdatesWorker(work=self.work, updates=updates, saga=saga, after_step=self._after_step),
                 JobPlanner(work=self.work, planner=jobs.planner, clock=schedule_clock),
+                ContentCollector(work=self.work, store=object_store, uploads=upload_store, contents=self.contents, clock=clock),
                 JobTimers(work=self.work, executions=jobs.executions, clock=schedule_clock),
             ],
             random=Random(),
@@ -451,7 +479,14 @@ class Server:
                         methods=frozenset({"POST"}),
                         prefix="/topics/",
                         application=HttpPublish(gateway=self.gateway, ids=self._ids),
-                    )
+                    ),
+                    # Last: whatever path no room has a word for may be a bucket's; the signature in it is the proof.
+                    Path(
+                        methods=frozenset({"GET", "HEAD"}),
+                        prefix="/",
+                        application=self.downloads,
+                        needs_certificate=False,
+                    ),
                 ]
             )
         )

@@ -102,10 +102,8 @@ TABLE: Final = {
     ),
     ("iot-data", "GetRetainedMessage"): (need("iot:GetRetainedMessage", on=iot("topic/{topic}")),),
     ("iot-data", "ListRetainedMessages"): (need("iot:ListRetainedMessages"),),
-    ("overair", "Why"): (need("overair:Why", on=_THING),),
-    ("overair", "WhyThing"): (need("overair:Why", on=_THING),),
-    ("overair", "ExplainThing"): (need("overair:ExplainThing", "overair:Why", on=_THING),),
-    ("overair", "GetStatus"): (need("overair:GetStatus"),),
+    ("overair", "ExplainThing"): (need("overair:ExplainThing", on=_THING),),
+    ("overair", "DescribeServer"): (need("overair:DescribeServer"),),
     ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),
 }
 

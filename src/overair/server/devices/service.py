@@ -163,6 +163,10 @@ class DevicesService:
         self._groups.forget_thing(tx, account, name)
         self._store.delete(tx, account, name)
 
+    def count(self, tx: Tx, account: AccountId) -> int:
+        """How many things the account has."""
+        return self._store.count(tx, account)
+
     def page(self, tx: Tx, account: AccountId, query: ThingQuery, *, after: str | None, limit: int) -> Sequence[Thing]:
         """Things by name, from just after ``after``."""
         return self._store.page(tx, account, query, after=after, limit=limit)

@@ -111,6 +111,10 @@ class JobsService:
         """Call ``wake`` on the event loop after each commit that left background work, so that nobody waits for a tick."""
         self._lifecycle.wake = wake
 
+    def count_with_status(self, tx: Tx, account: AccountId, status: JobStatus) -> int:
+        """How many of the account's jobs are in a state."""
+        return self._jobs.count_with_status(tx, account, status)
+
     # Jobs -----------------------------------------------------------------------------------------------------------------
 
     def create(self, tx: Tx, place: Place, plan: JobPlan) -> Job:

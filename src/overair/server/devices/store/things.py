@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Index, String, Table, Text, bindparam, delete, insert, select, update
+from sqlalchemy import BigInteger, Column, Index, String, Table, Text, bindparam, delete, func, insert, select, update
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, ThingName, ThingTypeName
@@ -95,6 +95,9 @@ class SqlThingStore:
     def delete(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
         self._unindex(tx, account, thing)
         sql(tx).execute(delete(things).where(things.c.account == account, things.c.name == thing))
+
+    def count(self, tx: Tx, account: AccountId) -> int:
+        return int(sql(tx).execute(select(func.count()).select_from(things).where(things.c.account == account)).scalar_one())
 
     def page(self, tx: Tx, account: AccountId, query: ThingQuery, *, after: str | None, limit: int) -> Sequence[Thing]:
         columns = (things.c.name, things.c.id, things.c.type_name, things.c.attributes, things.c.version, things.c.created_at)

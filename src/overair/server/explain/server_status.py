@@ -1,0 +1,102 @@
+"""What this server is and what a thief of it could do: ``overair status``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock, Instant, as_datetime
+from overair.basics.work import Tx, Work
+from overair.server.aws_protocol.operations import Caller, Members, Request, operation
+from overair.server.devices.service import DevicesService
+from overair.server.jobs.model import JobStatus
+from overair.server.jobs.service import JobsService
+from overair.server.signing.model import ProfileStatus
+from overair.server.signing.service import SigningService
+
+PROFILES_MAX: Final = 100
+
+SERVER_HELD_KEYS: Final = (
+    "Who takes this server's disk with its wrapping key, or controls its process, can sign images with the server-held "
+    "profiles. Sign with a key of your own (customCodeSigning) to keep that from them."
+)
+BARE_WRAPPING_KEY: Final = (
+    "Private keys at rest are wrapped by a key file beside them: file permissions alone protect them. "
+    "Start with --key-passphrase-file to change that."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What only the running process knows; asked on the event loop."""
+
+    version: str
+    started_at: Instant
+    has_passphrase: bool
+    connected: Callable[[], int]
+    failing_workers: Callable[[], Collection[str]]
+
+
+class ServerStatusOperations:
+    """One operation of our own service model."""
+
+    def __init__(
+        self,
+        *,
+        work: Work,
+        devices: DevicesService,
+        jobs: JobsService,
+        signing: SigningService,
+        running: Running,
+        clock: Clock,
+    ) -> None:
+        self._work = work
+        self._devices = devices
+        self._jobs = jobs
+        self._signing = signing
+        self._running = running
+        self._clock = clock
+
+    @operation("overair", "DescribeServer")
+    async def describe_server(self, caller: Caller, request: Request) -> Members:
+        """Facts, levels, and warnings in words."""
+        running = self._running
+        recorded = await self._work.read(lambda tx: self._recorded(tx, caller.place))
+        failing = sorted(running.failing_workers())
+        profiles = recorded["imageSigning"]["profiles"]
+        warnings = [SERVER_HELD_KEYS] if profiles else []
+        if not running.has_passphrase:
+            warnings.append(BARE_WRAPPING_KEY)
+        testing_only = [profile["name"] for profile in profiles if profile["testingOnly"]]
+        if testing_only:
+            warnings.append(f"Testing only, since their certificates are self-signed: profiles {', '.join(testing_only)}.")
+        if failing:
+            warnings.append(f"Workers that don't get through: {', '.join(failing)}. The log has the reason.")
+        return {
+            "version": running.version,
+            "account": caller.account,
+            "region": caller.place.region,
+            "startedAt": as_datetime(running.started_at).isoformat(timespec="seconds"),
+            "connected": running.connected(),
+            "keysAtRest": "passphrase" if running.has_passphrase else "file",
+            "provisioningLevel": "operator",
+            "failingWorkers": failing,
+            "warnings": warnings,
+            **recorded,
+        }
+
+    def _recorded(self, tx: Tx, place: Place) -> dict[str, Any]:
+        profiles = self._signing.profiles(tx, place.account, statuses=(ProfileStatus.ACTIVE,), limit=PROFILES_MAX)
+        return {
+            "things": self._devices.count(tx, place.account),
+            "openJobs": self._jobs.count_with_status(tx, place.account, JobStatus.IN_PROGRESS),
+            "imageSigning": {
+                "level": "server-held keys" if profiles else "own keys",
+                "profiles": [
+                    {"name": profile.name, "status": profile.status.value, "testingOnly": profile.testing_only}
+                    for profile in profiles
+                ],
+            },
+        }
