@@ -42,11 +42,13 @@ class Registry:
         self, tx: Tx, account: AccountId, target_arn: str, *, after: ThingName | None, limit: int
     ) -> Sequence[ThingName]:
         arn = parse_arn(target_arn)
-        named = self.groups.get(arn.name, set()) if arn.kind == "thinggroup" else {arn.name} & self.things
+        if arn.name not in (self.things if arn.kind == "thing" else self.groups):
+            raise NotFound("no such target", subject="thing")
+        named = self.groups[arn.name] if arn.kind == "thinggroup" else {arn.name}
         return [ThingName(name) for name in sorted(named) if after is None or name > after][:limit]
 
-    def exists(self, tx: Tx, account: AccountId, name: ThingName) -> bool:
-        return name in self.things
+    def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
+        return thing in self.things
 
     def all_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
         return frozenset(GroupName(group) for group, things in self.groups.items() if thing in things)

@@ -415,3 +415,13 @@ def test_groups_are_added_to_running_continuous_jobs_only(room: JobsRoom) -> Non
         room.work.run_blocking(lambda tx: add(tx, room.place, JobId("S"), [room.group_arn("h")], comment=None))
     with pytest.raises(InvalidRequest):
         room.work.run_blocking(lambda tx: add(tx, room.place, JobId("C"), [room.thing_arn("a")], comment=None))
+
+
+async def test_a_group_that_is_deleted_during_the_rollout_names_nobody_any_more(room: JobsRoom) -> None:
+    room.add_things(*(f"t{number:03}" for number in range(150)), group="g")
+    room.create("A", room.group_arn("g"))
+    del room.registry.groups["g"]
+    while await room.planner.run_once():
+        pass
+    assert room.job("A").phase is JobPhase.SETTLED
+    assert counts(room, "A") == {"QUEUED": 100}

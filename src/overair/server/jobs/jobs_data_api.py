@@ -13,7 +13,7 @@ from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.jobs.device_jobs import Described, DeviceJobs, names_next
 from overair.server.jobs.model import Report
-from overair.server.jobs.operator_members import status_details
+from overair.server.jobs.operator_members import status_details, step_timeout_minutes
 from overair.server.jobs.views import state, summaries, view
 from overair.wire.job_messages import ExecutionStatus
 
@@ -63,7 +63,7 @@ class JobsDataOperations:
                 caller.place,
                 ThingName(request["thingName"]),
                 status_details=details,
-                step_timeout_minutes=request.get("stepTimeoutInMinutes"),
+                step_timeout_minutes=step_timeout_minutes(request),
             )
         )
         return {"execution": self._shown(started)}
@@ -76,7 +76,7 @@ class JobsDataOperations:
             status_details=status_details(request),
             expected_version=request.get("expectedVersion"),
             execution_number=request.get("executionNumber"),
-            step_timeout_minutes=request.get("stepTimeoutInMinutes"),
+            step_timeout_minutes=step_timeout_minutes(request),
         )
         include_state = request.get("includeJobExecutionState", False)
         include_document = request.get("includeJobDocument", False)

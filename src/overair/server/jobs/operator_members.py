@@ -24,7 +24,7 @@ from overair.server.jobs.model import (
 )
 from overair.server.jobs.rollout import RETRIES_PER_THING_MAX
 from overair.wire.job_message_parsing import check_status_details
-from overair.wire.job_messages import ExecutionStatus
+from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, STEP_TIMEOUT_MINUTES_MAX, ExecutionStatus
 
 INCREMENT_FACTOR_MIN: Final = 1.1
 INCREMENT_FACTOR_MAX: Final = 5.0
@@ -89,6 +89,16 @@ def status_details(request: Request) -> dict[str, str] | None:
     if wrong is not None:
         raise InvalidRequest(wrong, subject="status-details")
     return dict(details)
+
+
+def step_timeout_minutes(request: Request) -> int | None:
+    """Raises InvalidRequest, subject ``step-timeout``."""
+    minutes: int | None = request.get("stepTimeoutInMinutes")
+    if minutes is not None and minutes != STEP_TIMEOUT_CANCEL and not 1 <= minutes <= STEP_TIMEOUT_MINUTES_MAX:
+        raise InvalidRequest(
+            f"stepTimeoutInMinutes must be 1 to {STEP_TIMEOUT_MINUTES_MAX}, or -1 to stop the timer.", subject="step-timeout"
+        )
+    return minutes
 
 
 def described_job(job: Job, targets: Sequence[JobTarget]) -> Members:

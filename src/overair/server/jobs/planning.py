@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from overair.basics.clock import Clock, Instant
+from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, GroupName, ThingName
 from overair.basics.work import Tx, Work
 from overair.server.jobs.lifecycle import Lifecycle
@@ -90,8 +91,11 @@ class Planner:
     def _plan_target(self, tx: Tx, job: Job, target: JobTarget, *, limit: int, now: Instant) -> int | None:
         """Plan the next members of a target, at most ``limit``; returns how many, or None if there may be more."""
         account = job.place.account
-        # A target that was deleted since the job was made names nobody any more.
-        things = self._members.members(tx, account, target.arn, after=target.cursor, limit=limit)
+        try:
+            things = self._members.members(tx, account, target.arn, after=target.cursor, limit=limit)
+        except NotFound:
+            # Deleted since the job was made: it names nobody any more.
+            things = []
         done = len(things) < limit
         cursor = things[-1] if things else target.cursor
         self._jobs.save_target(tx, account, job.id, replace(target, planned=done, cursor=cursor))

@@ -106,8 +106,9 @@ class JobMembers(Protocol):
     def members(
         self, tx: Tx, account: AccountId, target_arn: str, *, after: ThingName | None, limit: int
     ) -> Sequence[ThingName]:
-        """Things that a target ARN names, by name: the thing itself, or a group's things and those of the groups in it. A
-        target that is gone names none."""
+        """Things that a target ARN names, by name: the thing itself, or a group's things and those of the groups in it.
+
+        Raises NotFound for a target that is gone."""
         ...
 
     def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool: ...
