@@ -60,6 +60,7 @@ def test_an_image_signed_with_rsa_is_verified() -> None:
         (IMAGE, RSA_SIGNATURE, SignatureAlgorithm.ECDSA_SHA256, RSA_SIGNER),
         (IMAGE, bytes(385), SignatureAlgorithm.RSA_SHA256, RSA_SIGNER),
     ],
+    ids=["another-image", "empty", "longer", "another-kind", "another-algorithm", "another-key", "too-long"],
 )
 def test_anything_else_fails_the_check(
     chunks: list[bytes], signature: bytes, algorithm: SignatureAlgorithm, signer: Any
