@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from sqlalchemy import update as sql_update
 
-from overair.basics.errors import AccessDenied, Conflict, InvalidRequest, NotFound, Unsupported
+from overair.basics.errors import AccessDenied, Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
 from overair.basics.ids import ObjectKey, SigningProfileName
 from overair.server.certificates.store import acm_certificates
+from overair.server.objects.model import StoredContent
 from overair.server.signing.worker import SIGNED
 from overair.server.storage.work import sql
 from overair.wire.image_signature import SignatureAlgorithm, load_signer_certificate, verify_image_signature
@@ -306,6 +308,36 @@ async def test_a_job_whose_worker_is_cut_before_its_commit_is_done_again_with_on
     assert (await described(road, job))["status"] == "Succeeded"
     assert len(await road.versions(f"SignedImages/{job}")) == 1
     assert road.steps == [SIGNED]
+
+
+async def test_a_full_disk_fails_no_job_and_holds_up_no_other(road: SigningRoad, monkeypatch: pytest.MonkeyPatch) -> None:
+    await road.make_profile("signer", road.import_certificate(credential()))
+    unlucky = await road.start("signer", await road.upload("fw.bin", IMAGE))
+    road.clock.advance(milliseconds=1)
+    lucky = await road.start("signer", await road.upload("other.bin", b"other"), token="t-2")
+    store = road.contents.store
+
+    async def full(chunks: AsyncIterator[bytes]) -> StoredContent:
+        content = await store(chunks)
+        if content.size_bytes > len(IMAGE):
+            raise Unavailable("The disk is full.", subject="storage")
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(road.contents, "store", full)
+        with pytest.raises(ExceptionGroup):
+            await road.signing_worker.run_once()
+    assert (await described(road, unlucky))["status"] == "InProgress"
+    assert (await described(road, lucky))["status"] == "Succeeded"
+    assert await road.signing_worker.run_once()
+    assert (await described(road, unlucky))["status"] == "Succeeded"
+
+
+@pytest.mark.parametrize("name", ["with-hyphen", "a", "x" * 65, "ümlaut", ""])
+async def test_a_profile_name_that_breaks_the_pattern_is_refused(road: SigningRoad, name: str) -> None:
+    arn = road.import_certificate(credential())
+    with pytest.raises(InvalidRequest, match="no hyphen"):
+        await road.make_profile(name, arn)
 
 
 async def test_a_job_started_for_what_is_not_there_is_refused_at_once(road: SigningRoad) -> None:

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from overair.basics.errors import Unavailable
-from overair.basics.ids import ThingName
+from overair.basics.ids import AccountId, OtaUpdateId, ThingName
+from overair.basics.work import Tx
 from overair.server.objects.model import Versioning
 from overair.server.signing.worker import SIGNED
 from overair.server.updates.steps import NEXT, Step
@@ -463,14 +464,21 @@ async def test_a_full_disk_ends_no_update_but_is_raised_for_another_try(
     road: UpdatesRoad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await road.create(await signed_file(road))
+    road.clock.advance(milliseconds=1)
+    await road.create({"fileName": "fw", "fileLocation": await road.stored("x", b"x")}, update="rel-8")
+    advance = road.saga.advance
 
-    def full(*_: object) -> None:
-        raise Unavailable("The disk is full.", subject="storage")
+    def full(tx: Tx, account: AccountId, update: OtaUpdateId) -> Step | None:
+        if update == "rel-7":
+            raise Unavailable("The disk is full.", subject="storage")
+        return advance(tx, account, update)
 
     with monkeypatch.context() as patch:
         patch.setattr(road.saga, "advance", full)
-        with pytest.raises(Unavailable):
+        with pytest.raises(ExceptionGroup) as raised:
             await road.updates_worker.run_once()
+    assert [type(fault) for fault in raised.value.exceptions] == [Unavailable]
     assert (await road.info())["otaUpdateStatus"] == "CREATE_PENDING"
+    assert (await road.info("rel-8"))["otaUpdateStatus"] == "CREATE_COMPLETE", "the others had their turn"
     await road.drive()
-    await check_whole(road)
+    assert (await road.info())["otaUpdateStatus"] == "CREATE_COMPLETE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,6 +11,18 @@ from overair.server.signing.model import PARAMETER_LENGTH_MAX, PARAMETERS_PER_PR
 from overair.server.signing.platforms import platform_of
 
 TAGS_MAX: Final = 50
+PROFILE_NAME: Final = re.compile(r"[a-zA-Z0-9_]{2,64}")
+
+
+def check_name(name: str) -> None:
+    """Raises:
+    InvalidRequest: the name isn't 2 to 64 letters, digits and underscores (the model's pattern is tied to its start alone).
+    """
+    if not PROFILE_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name[:64]!r} can't name a signing profile: 2 to 64 letters, digits and underscores, no hyphen.",
+            subject="signing profile",
+        )
 
 
 def check_plan(plan: ProfilePlan) -> None:

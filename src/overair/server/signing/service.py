@@ -15,7 +15,7 @@ from overair.basics.work import Tx
 from overair.server.keyring.service import Keyring
 from overair.server.objects.service import ObjectsService
 from overair.server.signing.code_signing_certificate import CodeSigner, check_code_signing_certificate
-from overair.server.signing.limits import check_plan, check_tags
+from overair.server.signing.limits import check_name, check_plan, check_tags
 from overair.server.signing.model import (
     PAYLOAD_SIZE_BYTES_MAX,
     PREFIX_LENGTH_MAX,
@@ -91,6 +91,7 @@ class SigningService:
             InvalidRequest: the certificate isn't fit to sign code, platform and key don't go together, a limit is broken, or
                 the profile was cancelled or revoked: its name stays taken.
         """
+        check_name(name)
         check_plan(plan)
         check_tags(tags)
         present = self._store.profile(tx, place.account, name)

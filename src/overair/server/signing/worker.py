@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from overair.basics.clock import Clock
-from overair.basics.errors import NotFound, OverairError
+from overair.basics.errors import OverairError, Throttled, Unavailable
 from overair.basics.work import Tx, Work
 from overair.server.keyring.service import Keyring, Signer
 from overair.server.objects.contents import ContentStore
@@ -69,31 +69,39 @@ class SigningWorker:
         self._after_step = after_step
 
     async def run_once(self) -> bool:
-        """Do up to ``JOBS_PER_ROUND`` waiting jobs. One that can't be signed ends as Failed with the reason; what is our own
-        fault (a disk that doesn't answer) is raised, and the job waits."""
+        """Do up to ``JOBS_PER_ROUND`` waiting jobs.
+
+        One that can't be signed ends as Failed with the reason. What is our own fault (a disk that doesn't answer) is raised
+        once the others had their turn, and the job waits.
+        """
         waiting = await self._work.read(lambda tx: self._signing.unfinished(tx, limit=JOBS_PER_ROUND))
+        faults: list[Exception] = []
         for job in waiting:
-            await self._do(job)
+            try:
+                await self._do(job)
+            except Exception as fault:
+                faults.append(fault)
+        if faults:
+            raise ExceptionGroup("Some images could not be signed now.", faults)
         return bool(waiting)
 
     async def _do(self, job: SigningJob) -> None:
         try:
-            source, signer = await self._work.read(lambda tx: self._begin(tx, job))
+            await self._sign(job)
+        except (Unavailable, Throttled):
+            raise
         except OverairError as error:
-            failed = job.failed(error.message, now=self._clock.now())
+            # The certificate expired, the source or the destination bucket was deleted: no second attempt will help.
             logger.warning("signing failed", job=job.id, reason=error.message)
+            failed = job.failed(error.message, now=self._clock.now())
             await self._work.run(lambda tx: self._signing.finish(tx, failed))
-            return
+
+    async def _sign(self, job: SigningJob) -> None:
+        source, signer = await self._work.read(lambda tx: self._begin(tx, job))
         digest = await self._digest(job, source)
         signature = signature_text(await asyncio.to_thread(sign_digest, signer, digest, job.algorithm))
         content = await self._contents.store(self._signed_object(job, source, signature))
-        try:
-            await self._work.run(lambda tx: self._end(tx, job, content, signature))
-        except NotFound as error:
-            # The destination bucket was deleted meanwhile.
-            failed = job.failed(error.message, now=self._clock.now())
-            await self._work.run(lambda tx: self._signing.finish(tx, failed))
-            return
+        await self._work.run(lambda tx: self._end(tx, job, content, signature))
         self._after_step(SIGNED)
 
     def _begin(self, tx: Tx, job: SigningJob) -> tuple[ObjectVersion, Signer]:

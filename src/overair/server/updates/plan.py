@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import BucketName, ObjectKey, OtaUpdateId, SigningJobId, SigningProfileName, StreamId, VersionId
+from overair.server.signing.limits import check_name
 from overair.server.updates.model import (
     JOB_ID_PREFIX,
     PRESIGN_EXPIRY_S_DEFAULT,
@@ -171,6 +172,8 @@ def _to_start(members: Members, location: Location | None) -> SigningToStart:
             certificate_path=parameter.get("certificatePathOnDevice") or "",
         )
     name = members.get("signingProfileName") or (_profile_name(wanted) if wanted else None)
+    if wanted is not None and name:
+        check_name(name)
     if not name:
         raise InvalidRequest(
             "startSigningJobParameter needs signingProfileName, or signingProfileParameter to make a profile by.",

@@ -35,10 +35,21 @@ class UpdatesWorker:
         self._after_step = after_step
 
     async def run_once(self) -> bool:
-        """Take each unfinished update as far as it goes now. True when at least one went on."""
+        """Take each unfinished update as far as it goes now. True when at least one went on.
+
+        A fault of our own (a disk that doesn't answer) is raised once the others had their turn, and the update waits.
+        """
         unfinished = await self._work.read(lambda tx: self._updates.unfinished(tx, limit=UPDATES_PER_ROUND))
-        went_on = [await self._go_on(account, update) for account, update in unfinished]
-        return any(went_on)
+        went_on = False
+        faults: list[Exception] = []
+        for account, update in unfinished:
+            try:
+                went_on = await self._go_on(account, update) or went_on
+            except Exception as fault:
+                faults.append(fault)
+        if faults:
+            raise ExceptionGroup("Some updates could not go on now.", faults)
+        return went_on
 
     async def _go_on(self, account: AccountId, update: OtaUpdateId) -> bool:
         went_on = False
