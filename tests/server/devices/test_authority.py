@@ -182,26 +182,47 @@ async def test_a_certificate_outside_its_dates_is_refused(registry: Registry, de
     assert "not now" in await refusal(registry, device.der)
 
 
+@pytest.mark.parametrize(
+    ("purposes", "fit"),
+    [
+        (None, True),
+        ([ExtendedKeyUsageOID.CLIENT_AUTH], True),
+        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+        ([ExtendedKeyUsageOID.CODE_SIGNING], False),
+    ],
+)
 async def test_a_certificate_for_another_purpose_is_refused(
-    registry: Registry, work: SqlWork, place: Place, clock: SettableClock
+    registry: Registry,
+    work: SqlWork,
+    place: Place,
+    clock: SettableClock,
+    purposes: list[x509.ObjectIdentifier] | None,
+    fit: bool,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     now = as_datetime(clock.now())
-    leaf = (
+    builder = (
         x509.CertificateBuilder()
-        .subject_name(common_name("server"))
-        .issuer_name(common_name("server"))
+        .subject_name(common_name("device"))
+        .issuer_name(common_name("device"))
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(now)
         .not_valid_after(now.replace(year=2030))
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
     )
+    if purposes is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    leaf = builder.sign(key, hashes.SHA256())
     await work.run(
         lambda tx: registry.certificates.register_without_authority(tx, place, leaf, status=CertificateStatus.ACTIVE)
     )
-    assert "client authentication" in await refusal(registry, der_of(leaf))
+    if fit:
+        answer = await registry.authority.admit(der_of(leaf), ClientId("dev-1"), None, "")
+        assert isinstance(answer, DeviceIdentity)
+    else:
+        assert "client authentication" in await refusal(registry, der_of(leaf))
 
 
 async def test_the_certificate_names_the_account(registry: Registry, work: SqlWork, place: Place, device: Device) -> None:

@@ -15,13 +15,13 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from overair.basics.arn import Place
-from overair.basics.clock import Clock, as_datetime
+from overair.basics.clock import Clock, Instant, as_datetime
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.basics.work import Tx, Work
 from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.x509 import UNREADABLE, certificate_from_der, fingerprint_of_der
-from overair.server.devices.admission import Admission, Admissions
+from overair.server.devices.admission import Admission, Admissions, SpokenFor
 from overair.server.gateway.authority import DeviceIdentity, LiveSessions, Refusal
 from overair.server.policy_language.device_variables import Values, certificate_values, connection_values
 from overair.server.policy_language.iot import (
@@ -73,11 +73,15 @@ class BoundDevicePolicy:
         return self._allows(RECEIVE, self._topic + topic)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Remembered:
-    """An admission with what is costly to make of it."""
+    """What an admission comes to, with what is costly to make of it; without the texts, since it is kept for each connection."""
 
-    admission: Admission
+    account: AccountId
+    status: CertificateStatus
+    not_before: Instant
+    not_after: Instant
+    thing: SpokenFor | None
     policies: PolicySet
     certificate_values: Values
 
@@ -128,18 +132,16 @@ class RegistryAuthority:
             return Refusal(reason=f"certificate {identity} isn't registered")
         if isinstance(found, Refusal):
             return found
-        certificate = found.admission.certificate
-        now = self._clock.now()
-        if certificate.status is not CertificateStatus.ACTIVE:
-            return Refusal(reason=f"certificate {identity} is {certificate.status.value}", certificate_id=identity)
-        if not certificate.not_before <= now <= certificate.not_after:
+        if found.status is not CertificateStatus.ACTIVE:
+            return Refusal(reason=f"certificate {identity} is {found.status.value}", certificate_id=identity)
+        if not found.not_before <= self._clock.now() <= found.not_after:
             return Refusal(
-                reason=f"certificate {identity} holds from {as_datetime(certificate.not_before).isoformat()} "
-                f"to {as_datetime(certificate.not_after).isoformat()}, not now",
+                reason=f"certificate {identity} holds from {as_datetime(found.not_before).isoformat()} "
+                f"to {as_datetime(found.not_after).isoformat()}, not now",
                 certificate_id=identity,
             )
-        place = Place(self._region, certificate.account)
-        thing = found.admission.thing
+        place = Place(self._region, found.account)
+        thing = found.thing
         values: Values = {
             **found.certificate_values,
             **connection_values(
@@ -172,7 +174,7 @@ class RegistryAuthority:
             certificates_forgotten: Collection[CertificateId] = [
                 identity
                 for identity, keys in self._clients_of.items()
-                if any(self._remembered[key].admission.certificate.account == account for key in keys)
+                if any(self._remembered[key].account == account for key in keys)
             ]
             for reading in self._reads.values():
                 reading.stale = True
@@ -230,7 +232,16 @@ class RegistryAuthority:
             return Refusal(
                 reason=f"certificate {identity} isn't for client authentication (extended key usage)", certificate_id=identity
             )
-        return _Remembered(admission, policies, certificate_values(certificate, identity))
+        registered = admission.certificate
+        return _Remembered(
+            account=registered.account,
+            status=registered.status,
+            not_before=registered.not_before,
+            not_after=registered.not_after,
+            thing=admission.thing,
+            policies=policies,
+            certificate_values=certificate_values(certificate, identity),
+        )
 
     def _policy_set(self, documents: tuple[str, ...]) -> PolicySet:
         found = self._policy_sets.get(documents)
