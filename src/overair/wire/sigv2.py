@@ -68,7 +68,8 @@ def read_claim(request: SignableRequest) -> Claim | None:
     Raises:
         MalformedSignature: it is there and can't be read.
     """
-    if b"AWSAccessKeyId=" not in request.query or b"X-Amz-Algorithm=" in request.query:
+    marked = b"&" + request.query
+    if b"&AWSAccessKeyId=" not in marked or b"&X-Amz-Algorithm=" in marked:
         return None
     values: dict[bytes, str] = {}
     for name, value in query_pairs(request.query):

@@ -71,7 +71,7 @@ class Claim:
         return read_timestamp(self.timestamp)
 
 
-_TIMESTAMP: Final = re.compile(r"\d{8}T\d{6}Z")
+_TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
 _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256\s+Credential=([^,\s]+)\s*,\s*SignedHeaders=([^,\s]+)\s*,\s*Signature=([^,\s]+)\s*"
@@ -87,7 +87,9 @@ def read_timestamp(text: str) -> datetime:
     if not _TIMESTAMP.fullmatch(text):
         raise MalformedSignature(f"The date {text[:40]!r} of the signature must read YYYYMMDDTHHMMSSZ.")
     try:
-        return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        # By hand: strptime takes five times as long, and this is on the path of every request.
+        day = (int(text[0:4]), int(text[4:6]), int(text[6:8]))
+        return datetime(*day, int(text[9:11]), int(text[11:13]), int(text[13:15]), tzinfo=UTC)
     except ValueError:
         raise MalformedSignature(f"The date {text!r} of the signature is no moment in time.") from None
 
@@ -112,7 +114,7 @@ def read_claim(request: SignableRequest) -> Claim | None:
         MalformedSignature: it is there, but it can't be read, or it stands in both places.
     """
     authorization = header_values(request.headers, b"authorization")
-    in_query = b"X-Amz-Algorithm=" in request.query
+    in_query = b"&X-Amz-Algorithm=" in b"&" + request.query
     if in_query and authorization:
         raise MalformedSignature("A request is signed either in its Authorization header or in its query, not in both.")
     if in_query:

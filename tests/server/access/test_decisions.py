@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import botocore
 import pytest
 
+from overair import server
 from overair.basics.arn import Place
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.errors import AccessDenied, InvalidRequest
@@ -21,7 +24,7 @@ from overair.server.access.aws_managed import AWS_MANAGED, DOCUMENTS
 from overair.server.access.grants import Grants
 from overair.server.access.model import AssumedRole, Owner, OwnerKind
 from overair.server.access.service import judge
-from overair.server.aws_protocol.operations import Caller
+from overair.server.aws_protocol.operations import _MARK, Caller
 from overair.server.policy_language.document import Kind, parse_policy
 from overair.server.policy_language.evaluation import CompiledPolicy
 from overair.server.storage.work import SqlWork
@@ -392,6 +395,25 @@ def test_a_session_is_named_and_bounded(room: AccessRoom, name: str, seconds: in
 def model(service: str) -> dict[str, Any]:
     (path,) = sorted((Path(botocore.__file__).parent / "data" / service).glob("*/service-2.json.gz"))[-1:]
     return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def marked_operations() -> set[tuple[str, str]]:
+    """What every door in the server's rooms marks with ``@operation``."""
+    found: set[tuple[str, str]] = set()
+    for module in pkgutil.walk_packages(server.__path__, "overair.server."):
+        if "operator" not in module.name.rpartition(".")[2]:
+            continue
+        for member in vars(importlib.import_module(module.name)).values():
+            if isinstance(member, type) and member.__module__ == module.name:
+                for name in vars(member).values():
+                    found.update(getattr(name, _MARK, ()))
+    return found
+
+
+def test_every_operation_that_a_room_offers_has_its_row() -> None:
+    offered = marked_operations()
+    assert len(offered) > 150
+    assert offered <= set(operation_table())
 
 
 @pytest.mark.parametrize("service", sorted({service for service, _ in operation_table()} - {"overair"}))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from overair.basics.arn import Place
-from overair.server.access.actions import OPEN, Need, Resources, anything, by_resource, member_arn, need
+from overair.server.access.actions import OPEN, Need, Resources, anything, by_resource, member_arn
 from overair.server.access.model import OwnerKind
 from overair.server.aws_protocol.operations import Request
 
@@ -41,7 +41,7 @@ def _on(resources: Resources, *operations: str) -> dict[tuple[str, str], tuple[N
 
 
 TABLE: Final = {
-    **_on(anything, "ListUsers", "ListRoles", "ListPolicies", "GetAccessKeyLastUsed"),
+    **_on(anything, "ListUsers", "ListRoles", "ListPolicies"),
     **_on(Named(OwnerKind.USER, "UserName", new=True), "CreateUser"),
     **_on(Named(OwnerKind.ROLE, "RoleName", new=True), "CreateRole"),
     **_on(_USER, "GetUser", "DeleteUser", "CreateAccessKey", "ListAccessKeys", "UpdateAccessKey", "DeleteAccessKey"),
@@ -57,5 +57,4 @@ TABLE: Final = {
     # Whoever is proved may ask who he is; a role's trust policy takes part in the other, so it is judged inside.
     ("sts", "GetCallerIdentity"): OPEN,
     ("sts", "AssumeRole"): OPEN,
-    ("iam", "SimulateCustomPolicy"): (need("iam:SimulateCustomPolicy"),),
 }

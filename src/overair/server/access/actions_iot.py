@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from overair.server.access.actions import OPEN, anything, both, by_resource, each_of, iot, member_arn, name_or_arn, need
+from overair.server.access.actions import anything, both, by_resource, each_of, iot, member_arn, name_or_arn, need
 
 _THING: Final = iot("thing/{thingName}")
 _GROUP: Final = iot("thinggroup/{thingGroupName}")
@@ -104,7 +104,4 @@ TABLE: Final = {
     ("iot-data", "ListRetainedMessages"): (need("iot:ListRetainedMessages"),),
     ("overair", "ExplainThing"): (need("overair:ExplainThing", on=_THING),),
     ("overair", "DescribeServer"): (need("overair:DescribeServer"),),
-    ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),
 }
-
-__all__ = ["OPEN", "TABLE"]

@@ -80,7 +80,7 @@ TABLE: Final = {
     ("s3", "ListObjectVersions"): (need("s3:ListBucketVersions", on=_BUCKET),),
     ("s3", "ListMultipartUploads"): (need("s3:ListBucketMultipartUploads", on=_BUCKET),),
     **by_resource("s3", _BUCKET, "GetBucketLocation", "PutBucketVersioning", "GetBucketVersioning"),
-    **by_resource("s3", _BUCKET, "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy", "GetBucketPolicyStatus"),
+    **by_resource("s3", _BUCKET, "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy"),
     ("s3", "PutObject"): (need("s3:PutObject", on=_OBJECT),),
     ("s3", "CreateMultipartUpload"): (need("s3:PutObject", on=_OBJECT),),
     ("s3", "UploadPart"): (need("s3:PutObject", on=_OBJECT),),
@@ -89,7 +89,6 @@ TABLE: Final = {
     ("s3", "ListParts"): (need("s3:ListMultipartUploadParts", on=_OBJECT),),
     ("s3", "GetObject"): _by_version("GetObject"),
     ("s3", "HeadObject"): _by_version("GetObject"),
-    ("s3", "GetObjectAttributes"): _by_version("GetObject"),
     ("s3", "DeleteObject"): _by_version("DeleteObject"),
     ("s3", "DeleteObjects"): (
         need("s3:DeleteObject", on=_each_deleted(False)),
@@ -103,8 +102,8 @@ TABLE: Final = {
     **by_resource("acm", _CERTIFICATE, "AddTagsToCertificate", "RemoveTagsFromCertificate", "ListTagsForCertificate"),
     **by_resource("signer", anything, "ListSigningProfiles", "ListSigningJobs", "ListSigningPlatforms", "GetSigningPlatform"),
     **by_resource("signer", _PROFILE, "PutSigningProfile", "GetSigningProfile", "CancelSigningProfile", "StartSigningJob"),
-    **by_resource("signer", _PROFILE, "SignPayload"),
-    **by_resource("signer", _SIGNING_JOB, "DescribeSigningJob"),
+    **by_resource("signer", _PROFILE, "SignPayload", "RevokeSigningProfile"),
+    **by_resource("signer", _SIGNING_JOB, "DescribeSigningJob", "RevokeSignature"),
     **by_resource("signer", member_arn("resourceArn"), "TagResource", "UntagResource", "ListTagsForResource"),
 }
 

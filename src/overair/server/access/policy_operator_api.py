@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from overair.basics.arn import parse_arn
 from overair.basics.clock import as_datetime
-from overair.basics.errors import InvalidRequest
+from overair.basics.errors import InvalidRequest, Unsupported
 from overair.basics.work import Tx, Work
 from overair.server.access.aws_managed import AWS_MANAGED
 from overair.server.access.grants import Grants, GrantsDirectory, PrincipalKey
@@ -124,6 +124,8 @@ class PolicyOperatorApi:
 
     @operation("iam", "ListPolicies")
     async def list_policies(self, caller: Caller, request: Request) -> Members:
+        if request.get("PolicyUsageFilter") == "PermissionsBoundary":
+            raise Unsupported("ListPolicies can't list boundaries alone; leave PolicyUsageFilter out.", subject="member")
         position = read_page_token(request.get("Marker"), tuple[str, str], name="Marker")
         group, after = position or ("own", None)
         _, limit = page_of({name: value for name, value in request.items() if name != "Marker"})
@@ -194,6 +196,11 @@ class PolicyOperatorApi:
 
     @operation("iam", "SimulatePrincipalPolicy")
     async def simulate_principal_policy(self, caller: Caller, request: Request) -> Members:
+        for member in ("ResourcePolicy", "PermissionsBoundaryPolicyInputList", "PolicyExclusionList", "CallerArn"):
+            if request.get(member):
+                raise Unsupported(
+                    f"SimulatePrincipalPolicy with {member} isn't available here; leave it out.", subject="member"
+                )
         source = parse_arn(request["PolicySourceArn"])
         if source.service != "iam" or source.account != caller.account or source.kind not in ("user", "role"):
             raise InvalidRequest("PolicySourceArn must be the ARN of a user or role of this account.", subject="iam-input")
