@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 
 from overair.agent.platform import ResetRequested
 from overair.agent.settings import EXIT_STATUS_RESET
+from overair.agent.sources import RangeUnavailable, UrlNoLongerGood
 from overair.agent.states import Event, State
 from overair.wire.job_document import TransferProtocol
 from overair.wire.job_messages import ExecutionStatus
 from tests.support.device import Signer, cached_image
-from tests.support.fake_cloud import STREAM, THING
+from tests.support.fake_cloud import STREAM, THING, Execution
 from tests.support.machine import Machine
 
 
@@ -286,11 +288,71 @@ def test_a_job_that_is_no_update_is_refused_as_the_c_agent_refuses_it(machine: M
     assert reasons(execution) == [("FAILED", {"reason": "0x0000000c: 0x00000004"})]
 
 
-def test_a_job_over_http_alone_is_refused(machine: Machine) -> None:
-    image = cached_image("2.0.0")
-    execution = machine.cloud.ship("job", (machine.signer.file(image), image), protocols=(TransferProtocol.HTTP,))
+def ship_by_url(machine: Machine, image: bytes, url: str = "https://server/1") -> Execution:
+    entry = machine.signer.file(image, url=url, auth_scheme="aws.s3.presigned")
+    return machine.cloud.ship("job", (entry, image), protocols=(TransferProtocol.HTTP,))
+
+
+class FakeRanges:
+    """Serves one image under one URL at a time."""
+
+    def __init__(self, image: bytes, good_url: str) -> None:
+        self.image = image
+        self.good_url = good_url
+        self.fetched: list[tuple[int, int]] = []
+        self.failures = 0
+        self.hook: Callable[[], None] = lambda: None
+
+    def fetch(self, url: str, first_byte: int, last_byte: int) -> bytes:
+        self.hook()
+        if url != self.good_url:
+            raise UrlNoLongerGood("status 403")
+        if self.failures:
+            self.failures -= 1
+            raise RangeUnavailable("cut")
+        self.fetched.append((first_byte, last_byte))
+        return self.image[first_byte : last_byte + 1]
+
+
+def test_a_job_over_http_is_refused_where_nothing_fetches_by_url(machine: Machine) -> None:
+    execution = ship_by_url(machine, cached_image("2.0.0"))
     machine.run()
     assert execution.details["reason"] == "0x0000000d: 0x00000000"
+
+
+def test_an_image_is_fetched_by_url_each_byte_once_and_without_gaps(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=300_000)
+    execution = ship_by_url(machine, image)
+    machine.ranges = FakeRanges(image, "https://server/1")
+    machine.ranges.failures = 3
+    machine.run()
+    assert (machine.version, execution.status) == ("2.0.0", ExecutionStatus.SUCCEEDED)
+    assert b"".join(image[first : last + 1] for first, last in machine.ranges.fetched) == image
+    assert not [topic for topic, _ in machine.cloud.published if "/streams/" in topic]
+
+
+def test_an_expired_url_is_asked_for_again_and_the_download_goes_on_where_it_stood(machine: Machine) -> None:
+    image = cached_image("2.0.0", size_bytes=300_000)
+    execution = ship_by_url(machine, image)
+    ranges = machine.ranges = FakeRanges(image, "https://server/1")
+
+    def expire() -> None:
+        if len(ranges.fetched) == 2:
+            ranges.good_url = "https://server/2"
+            execution.document = execution.document.replace("server/1", "server/2")
+
+    ranges.hook = expire
+    machine.run()
+    assert (machine.version, execution.status) == ("2.0.0", ExecutionStatus.SUCCEEDED)
+    assert b"".join(image[first : last + 1] for first, last in ranges.fetched) == image
+
+
+def test_a_url_that_is_never_good_is_given_up(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    execution = ship_by_url(machine, image)
+    machine.ranges = FakeRanges(image, "https://elsewhere")
+    machine.run()
+    assert execution.details["reason"] == "aborted: 0x0000000e"
 
 
 def test_a_wrong_block_fails_the_job(machine: Machine) -> None:

@@ -132,3 +132,39 @@ def test_a_version_that_does_not_rise_is_refused_by_the_device(new_device: Calla
     execution = device.wait_for_end(job)
     assert (execution["status"], execution["statusDetails"]["detailsMap"]) == ("FAILED", {"reason": "rejected: 0x0000000f"})
     assert device.status()["version"] == "1.0.0"
+
+
+def test_an_image_travels_by_presigned_url_over_https(
+    server: ServerProcess, new_device: Callable[[str], DeviceProcess]
+) -> None:
+    device = new_device("by-url")
+    shipped = image("2.0.0", size_bytes=500_000)
+    iot, bucket = server.client("iot"), server.endpoints["bucket"]
+    put = server.client("s3").put_object(Bucket=bucket, Key="by-url.zip", Body=shipped)
+    signing = {
+        "signingProfileName": server.endpoints["signing_profile"],
+        "destination": {"s3Destination": {"bucket": bucket, "prefix": "SignedImages/"}},
+    }
+    iot.create_ota_update(
+        otaUpdateId="by-url",
+        targets=[iot.describe_thing(thingName="by-url")["thingArn"]],
+        protocols=["HTTP"],
+        roleArn=server.endpoints["ota_role_arn"],
+        files=[
+            {
+                "fileName": "firmware",
+                "fileType": 0,
+                "fileLocation": {"s3Location": {"bucket": bucket, "key": "by-url.zip", "version": put["VersionId"]}},
+                "codeSigning": {"startSigningJobParameter": signing},
+            }
+        ],
+    )
+
+    def created() -> str | None:
+        info = iot.get_ota_update(otaUpdateId="by-url")["otaUpdateInfo"]
+        assert info["otaUpdateStatus"] != "CREATE_FAILED", info
+        return str(info["awsIotJobId"]) if info["otaUpdateStatus"] == "CREATE_COMPLETE" else None
+
+    execution = device.wait_for_end(wait_until(created, what=server.log))
+    assert execution["status"] == "SUCCEEDED", (execution, device.log())
+    assert device.status()["sha256"] == hashlib.sha256(shipped).hexdigest()

@@ -40,6 +40,7 @@ class Machine:
         self.self_test: Callable[[], bool] = lambda: True
         self.disk = Disk()
         self.boots: list[str] = []
+        self.ranges: Any = None
         image = root / "first.zip"
         image.write_bytes(cached_image("1.0.0"))
         flash(self.directory, image, signature=None)
@@ -70,7 +71,14 @@ class Machine:
         self.boots.append(str(manifest.version))
         platform = PosixPlatform(self.directory, self.settings, running_image=manifest, disk=self.disk)
         settings = AgentSettings(thing_name=THING, block_size_bytes=self.settings.block_size_bytes)
-        return Agent(platform=platform, transport=self.cloud, application=self, settings=settings, monotonic=self.clock)  # type: ignore[arg-type]
+        return Agent(
+            platform=platform,
+            transport=self.cloud,
+            application=self,
+            settings=settings,
+            monotonic=self.clock,
+            ranges=self.ranges,
+        )  # type: ignore[arg-type]
 
     def run(self) -> Agent:
         """Boot until an agent has nothing more to do."""

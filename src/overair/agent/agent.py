@@ -10,12 +10,11 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any
 
 from overair.agent import reports
-from overair.agent.download import FileDownload, block_size_for, stream_topic
+from overair.agent.download import FileDownload, block_size_for
 from overair.agent.platform import (
-    ImageState,
     Platform,
     PlatformError,
     PlatformErrorCode,
@@ -26,14 +25,15 @@ from overair.agent.platform import (
 from overair.agent.progress import NoProgress, Progress, ProgressSink
 from overair.agent.reporter import Reporter
 from overair.agent.reports import AgentErrorCode, ParserSubCode, Report
-from overair.agent.self_test import SelfTestVerdict, judge, passes_self_test
+from overair.agent.self_test import SelfTestVerdict, judge
 from overair.agent.settings import EXIT_STATUS_RESET, AgentSettings, Application
+from overair.agent.sources import Asked, BlockSource, Ranges, StreamSource, UrlSource
 from overair.agent.states import TRANSITIONS, Event, State
 from overair.agent.timers import Timer, Timers
 from overair.agent.transport import Transport
+from overair.agent.trial import conduct
 from overair.agent.update_job import JobRefused, UpdateJob, read_job
 from overair.wire.blocks import UnexpectedBlock
-from overair.wire.image import ImageVersion
 from overair.wire.job_messages import (
     DescribeRequest,
     MalformedMessage,
@@ -45,13 +45,6 @@ from overair.wire.stream_client import MalformedStreamMessage, decode_refusal
 from overair.wire.stream_messages import Dialect
 
 LOG = logging.getLogger("overair.agent")
-
-REFUSED_TRIALS: Final = {
-    SelfTestVerdict.SAME_VERSION: AgentErrorCode.SAME_FIRMWARE_VERSION,
-    SelfTestVerdict.LOWER_VERSION: AgentErrorCode.DOWNGRADE_NOT_ALLOWED,
-    SelfTestVerdict.STATE_MISMATCH: AgentErrorCode.IMAGE_STATE_MISMATCH,
-}
-"""What is reported of a self-test that isn't even begun."""
 
 
 class Agent:
@@ -66,6 +59,7 @@ class Agent:
         settings: AgentSettings,
         monotonic: Callable[[], float],
         progress: ProgressSink | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         self.state = State.READY
         self._platform = platform
@@ -79,6 +73,8 @@ class Agent:
         self._timers = Timers(monotonic)
         self._job: UpdateJob | None = None
         self._download: FileDownload | None = None
+        self._source: BlockSource | None = None
+        self._ranges = ranges
         self._momentum = 0
         self._requests = 0
         self._reporter = Reporter(
@@ -133,12 +129,7 @@ class Agent:
     def _meaning(self, topic: str) -> Event | None:
         if topic in (accepted(describe_topic(self._thing)), notify_next_topic(self._thing)):
             return Event.RECEIVED_JOB_DOCUMENT
-        if self._job is not None and self._job.stream_name is not None:
-            if topic == stream_topic(self._thing, self._job.stream_name, "data"):
-                return Event.RECEIVED_FILE_BLOCK
-            if topic == stream_topic(self._thing, self._job.stream_name, "rejected"):
-                return Event.STREAM_REFUSED
-        return None
+        return None if self._source is None else self._source.meaning(topic)
 
     def _handle(self, event: Event, payload: bytes | None) -> None:
         transition = TRANSITIONS.get((self.state, event))
@@ -193,10 +184,12 @@ class Agent:
         if job is None:
             self._forget_job()
             return State.WAITING_FOR_JOB
+        if self._job is None or not job.same_work(self._job):
+            self._momentum = 0
         self._job = job
         if verdict is not SelfTestVerdict.NOTHING:
             self._signals.append((Event.START_SELF_TEST, None))
-        elif not job.over_mqtt:
+        elif job.stream_name is None and self._ranges is None:
             self._finish_job(reports.failed(AgentErrorCode.INVALID_DATA_PROTOCOL))
             return State.WAITING_FOR_JOB
         else:
@@ -205,33 +198,10 @@ class Agent:
 
     def _run_self_test(self, _: None) -> None:
         assert self._job is not None
-        job = self._job
-        running = self._platform.running_image
-        verdict = judge(
-            image_state=self._platform.image_state(),
-            self_test=job.self_test,
-            updated_by=job.updated_by,
-            running=running,
-            is_firmware=job.installs_firmware,
-        )
-        if verdict is SelfTestVerdict.RUN:
-            self._platform.set_image_state(ImageState.TESTING)
-        if verdict in (SelfTestVerdict.RUN, SelfTestVerdict.STATE_MISMATCH):
-            self._reporter.send(job.job_id, reports.self_test_active(running.version))
-        if verdict in REFUSED_TRIALS:
-            self._platform.set_image_state(ImageState.REJECTED)
-            self._finish_job(reports.rejected(REFUSED_TRIALS[verdict]))
-            self._reset()
-        if not passes_self_test(self._application):
-            self._platform.set_image_state(ImageState.REJECTED)
-            self._finish_job(reports.rejected(AgentErrorCode.NONE))
-            self._reset()
-        updated_by = ImageVersion.from_word(job.updated_by or 0)
-        report = reports.accepted(running.version, updated_by)
-        # Kept before the commit and believed only after it: a power cut between the two rolls back, and the report with it.
-        self._reporter.keep(job.job_id, report)
-        self._platform.set_image_state(ImageState.ACCEPTED)
+        report, stays = conduct(self._job, platform=self._platform, application=self._application, reporter=self._reporter)
         self._finish_job(report)
+        if not stays:
+            self._reset()
 
     def _create_file(self, _: None) -> State | None:
         assert self._job is not None
@@ -243,9 +213,8 @@ class Agent:
             self._download = FileDownload(self._platform, file, block_size_bytes=block_size)
         except PlatformError as error:
             return self._fail_because(error)
-        self._momentum = 0
-        for operation in ("data", "rejected"):
-            self._transport.subscribe(self._stream_topic(operation), qos=0)
+        self._source = self._source_for(self._job)
+        self._source.open()
         self._signals.append((Event.CLOSE_FILE if self._download.complete else Event.REQUEST_FILE_BLOCK, None))
         return None
 
@@ -253,8 +222,12 @@ class Agent:
         assert self._download is not None
         if self._momentum >= self._settings.request_momentum_max:
             return self._fail(reports.aborted(AgentErrorCode.MOMENTUM_ABORT))
-        if self._transport.publish(self._stream_topic("get"), self._download.request(), qos=0):
+        assert self._source is not None
+        asked = self._source.ask(self._download)
+        if asked is not Asked.NOT_SENT:
             self._momentum += 1
+        if asked is Asked.JOB_NEEDED:
+            self._signals.append((Event.REQUEST_JOB_DOCUMENT, None))
         self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
         return None
 
@@ -367,9 +340,15 @@ class Agent:
 
     # --- what handlers share ---
 
-    def _stream_topic(self, operation: str) -> str:
-        assert self._job is not None
-        return stream_topic(self._thing, self._job.stream_name or "", operation)
+    def _source_for(self, job: UpdateJob) -> BlockSource:
+        if job.stream_name is not None:
+            return StreamSource(self._transport, thing=self._thing, stream=job.stream_name)
+        assert self._ranges is not None
+        return UrlSource(
+            self._ranges,
+            url=job.file.url or "",
+            deliver=lambda block: self._signals.append((Event.RECEIVED_FILE_BLOCK, block)),
+        )
 
     def _fail_because(self, error: PlatformError) -> State:
         LOG.warning("the platform refuses: %s", error.message)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from overair.agent.platform import FileContext, Platform
 from overair.wire.blocks import (
     ANSWER_SIZE_BYTES_MAX,
     BLOCK_SIZE_BYTES_MAX,
     BlockDownload,
+    BlockRequest,
     MakeDurable,
     WriteBlock,
     file_size_bytes_max,
 )
 from overair.wire.job_document import DocumentFile
-from overair.wire.stream_client import decode_block, encode_get_stream
-from overair.wire.stream_messages import Dialect, Echo, GetStreamRequest
-
-CLIENT_TOKEN: Final = "rdy"  # noqa: S105  no secret: an echo
-"""Constant, as the C agent's."""
-
-
-def stream_topic(thing: str, stream: str, operation: str) -> str:
-    """``$aws/things/{thing}/streams/{stream}/{operation}/cbor``; operation is get, data or rejected."""
-    return f"$aws/things/{thing}/streams/{stream}/{operation}/cbor"
+from overair.wire.stream_client import decode_block
+from overair.wire.stream_messages import Dialect
 
 
 def block_size_for(file_size_bytes: int, preferred_bytes: int) -> int | None:
@@ -71,20 +62,9 @@ class FileDownload:
         """Every block is on the disk."""
         return self._blocks.complete
 
-    def request(self) -> bytes:
-        """A GetStream request for what is missing in the window."""
-        wanted = self._blocks.request()
-        return encode_get_stream(
-            GetStreamRequest(
-                file_id=self.context.file.file_id,
-                block_size_bytes=self.context.block_size_bytes,
-                block_offset=wanted.offset,
-                bitmap=wanted.bitmap,
-                block_count=wanted.count,
-                echo=Echo(client_token=CLIENT_TOKEN),
-            ),
-            Dialect.CBOR,
-        )
+    def wanted(self) -> BlockRequest:
+        """What is missing in the window."""
+        return self._blocks.request()
 
     def take(self, payload: bytes) -> tuple[bool, bool]:
         """Take one data message; (it brought something new, its window is finished and durable).

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from overair.agent.agent import Agent
 from overair.agent.device_directory import DeviceDirectory, read_settings
+from overair.agent.http_ranges import HttpRanges
 from overair.agent.mqtt_transport import MqttTransport
 from overair.agent.platforms.posix import PosixPlatform
 from overair.agent.progress import ProgressFile
@@ -50,6 +51,7 @@ def main(self_test: Callable[[], bool], arguments: list[str] | None = None) -> i
         application=_Image(self_test),
         settings=AgentSettings(thing_name=settings.thing_name, block_size_bytes=settings.block_size_bytes),
         monotonic=time.monotonic,
+        ranges=HttpRanges(directory.ca_file(settings)),
         progress=ProgressFile(directory.run / "progress.json"),
     )
     call_on_stop_signals(lambda: agent.signal(Event.SHUTDOWN))

@@ -1,15 +1,11 @@
-"""What to do with an execution that speaks of a self-test (wire reference §7.5)."""
+"""What to do with an execution that speaks of a self-test (wire reference §7.5): a pure decision."""
 
 from __future__ import annotations
 
-import logging
 from enum import Enum, auto
 
 from overair.agent.platform import PlatformImageState
-from overair.agent.settings import Application
 from overair.wire.image import ImageManifest
-
-LOG = logging.getLogger("overair.agent")
 
 
 class SelfTestVerdict(Enum):
@@ -57,12 +53,3 @@ def parse_version_word(text: str | None) -> int | None:
     except ValueError:
         return None
     return word if 0 <= word < 2**32 else None
-
-
-def passes_self_test(application: Application) -> bool:
-    """Run the image's own test; an exception is a no."""
-    try:
-        return application.self_test()
-    except Exception:
-        LOG.exception("the self-test failed")
-        return False

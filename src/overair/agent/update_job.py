@@ -26,8 +26,8 @@ class UpdateJob:
     job_id: str
     execution_number: int
     files: tuple[DocumentFile, ...]
-    over_mqtt: bool
     stream_name: str | None
+    """Where the blocks come from; None: each file has a URL instead."""
     self_test: bool
     """The server holds a ``self_test`` detail, whatever its value."""
     updated_by: int | None
@@ -70,15 +70,14 @@ def read_job(payload: bytes) -> UpdateJob | None:
     if len(firmware) > 1:
         raise JobRefused(execution.job_id, ParserSubCode.BAD_MODEL, "Two images can't both be installed.")
     over_mqtt = TransferProtocol.MQTT in document.protocols
-    if over_mqtt and not document.stream_name:
-        raise JobRefused(execution.job_id, ParserSubCode.BAD_MODEL, "The job names no stream.")
+    if not (document.stream_name if over_mqtt else all(file.url for file in document.files)):
+        raise JobRefused(execution.job_id, ParserSubCode.BAD_MODEL, "The job names neither a stream nor a URL for each file.")
     details = execution.status_details or {}
     return UpdateJob(
         job_id=execution.job_id,
         execution_number=execution.execution_number,
         files=(*(file for file in document.files if file.file_type), *firmware),
-        over_mqtt=over_mqtt,
-        stream_name=document.stream_name,
+        stream_name=document.stream_name if over_mqtt else None,
         self_test="self_test" in details,
         updated_by=parse_version_word(details.get("updatedBy")),
     )
