@@ -75,7 +75,7 @@ class BoundDevicePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remembered:
-    """What an admission comes to, with what is costly to make of it; without the texts, since it is kept for each connection."""
+    """What an admission comes to, with what is costly to make of it; without the texts: each connection keeps one."""
 
     account: AccountId
     status: CertificateStatus
