@@ -12,10 +12,11 @@ from overair.wire.agent_reasons import blocks_received, reason_in_words
     [
         ("rejected: 0x0000000f", "rejected: the image is older than the one that runs, and downgrades aren't allowed"),
         ("rejected: 0x00000010", "rejected: the image has the same version as the one that runs"),
-        ("aborted: 0x00000000", "aborted: no code was given"),
+        ("aborted: 0x00000000", "aborted: the application gave no code"),
         ("0x000000e3: 0x00000000", "the image's signature does not verify"),
         ("0x0000000c: 0x00000004", "the job document could not be used: it is no OTA document, or a field is missing"),
         ("rejected: 0xe3000005", "rejected: the image's signature does not verify (detail 0x5)"),
+        ("0x000000e8: 0x00000002", "the platform can't be in that image state (detail 0x2)"),
         ("rejected: 0x00000099", "rejected: code 0x99"),
     ],
 )

@@ -17,6 +17,7 @@ from rich.table import Table
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
+from overair.wire.agent_reasons import reason_in_words
 
 POLL_INTERVAL_S = 0.5
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"})
@@ -41,10 +42,10 @@ class Follow:
 
     @property
     def what(self) -> str:
-        """The device's own words for its last step."""
+        """The device's last step, its codes told in words."""
         if "self_test" in self.details:
             return f"self-test {self.details['self_test']}"
-        return self.details.get("reason", "").strip()
+        return reason_in_words(self.details.get("reason", ""))
 
 
 def executions(operator: Operator, job: str) -> list[Follow]:

@@ -407,6 +407,7 @@ class Server:
                 devices=devices,
                 jobs=jobs,
                 signing=self.signing,
+                updates=updates,
                 running=Running(
                     version=VERSION,
                     started_at=clock.now(),

@@ -70,6 +70,8 @@ def reason_in_words(reason: str) -> str:
         words = _code_in_words(main)
         if main == _JOB_PARSER_ERROR and sub in DOCUMENT_CODES:
             words = f"{words}: {DOCUMENT_CODES[sub]}"
+        elif sub:
+            words = f"{words} (detail {sub:#x})"
         return f"{words} [{text}]"
     accepted = _ACCEPTED.fullmatch(text)
     if accepted is not None:
@@ -88,4 +90,4 @@ def _code_in_words(code: int) -> str:
         # A platform layer's word: its main code above 24 bits of its own.
         main, sub = code >> 24, code & 0xFFFFFF
         return AGENT_CODES.get(main, f"code {main:#x}") + (f" (detail {sub:#x})" if sub else "")
-    return AGENT_CODES.get(code, "no code was given" if code == 0 else f"code {code:#x}")
+    return AGENT_CODES.get(code, "the application gave no code" if code == 0 else f"code {code:#x}")

@@ -15,8 +15,10 @@ from overair.server.jobs.model import JobStatus
 from overair.server.jobs.service import JobsService
 from overair.server.signing.model import ProfileStatus
 from overair.server.signing.service import SigningService
+from overair.server.updates.service import UpdatesService
 
 PROFILES_MAX: Final = 100
+UNSIGNED_NAMED_MAX: Final = 10
 
 SERVER_HELD_KEYS: Final = (
     "Who takes this server's disk with its wrapping key, or controls its process, can sign images with the server-held "
@@ -49,6 +51,7 @@ class ServerStatusOperations:
         devices: DevicesService,
         jobs: JobsService,
         signing: SigningService,
+        updates: UpdatesService,
         running: Running,
         clock: Clock,
     ) -> None:
@@ -56,6 +59,7 @@ class ServerStatusOperations:
         self._devices = devices
         self._jobs = jobs
         self._signing = signing
+        self._updates = updates
         self._running = running
         self._clock = clock
 
@@ -63,7 +67,9 @@ class ServerStatusOperations:
     async def describe_server(self, caller: Caller, request: Request) -> Members:
         """Facts, levels, and warnings in words."""
         running = self._running
-        recorded = await self._work.read(lambda tx: self._recorded(tx, caller.place))
+        recorded, unsigned = await self._work.read(
+            lambda tx: (self._recorded(tx, caller.place), self._unsigned(tx, caller.place))
+        )
         failing = sorted(running.failing_workers())
         profiles = recorded["imageSigning"]["profiles"]
         warnings = [SERVER_HELD_KEYS] if profiles else []
@@ -72,6 +78,8 @@ class ServerStatusOperations:
         testing_only = [profile["name"] for profile in profiles if profile["testingOnly"]]
         if testing_only:
             warnings.append(f"Testing only, since their certificates are self-signed: profiles {', '.join(testing_only)}.")
+        if unsigned:
+            warnings.append(f"Updates with files that nobody signed: {', '.join(unsigned)}.")
         if failing:
             warnings.append(f"Workers that don't get through: {', '.join(failing)}. The log has the reason.")
         return {
@@ -86,6 +94,10 @@ class ServerStatusOperations:
             "warnings": warnings,
             **recorded,
         }
+
+    def _unsigned(self, tx: Tx, place: Place) -> list[str]:
+        """The newest updates that send something unsigned, by id."""
+        return [update.id for update in self._updates.unsigned(tx, place.account, limit=UNSIGNED_NAMED_MAX)]
 
     def _recorded(self, tx: Tx, place: Place) -> dict[str, Any]:
         profiles = self._signing.profiles(tx, place.account, statuses=(ProfileStatus.ACTIVE,), limit=PROFILES_MAX)
