@@ -9,7 +9,7 @@ from overair.basics.errors import Conflict, InvalidRequest, NotFound, OverairErr
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Answer, Caller, Members, Request, operation
 from overair.server.error_codes import code_for
-from overair.server.objects.contents import ContentStore
+from overair.server.objects.contents import BUFFER_SIZE_BYTES, ContentStore
 from overair.server.objects.members import (
     body_of,
     check_md5,
@@ -68,20 +68,22 @@ class ObjectOperations:
                 "upload.",
                 subject="too-large",
             )
-        # Before a gigabyte is taken in for a bucket that isn't there.
-        bucket = await self.work.read(lambda tx: self.objects.require_bucket(tx, place, name))
+        if body.length_bytes is None or body.length_bytes > BUFFER_SIZE_BYTES:
+            # Before a gigabyte is taken in for a bucket that isn't there.
+            await self.work.read(lambda tx: self.objects.require_bucket(tx, place, name))
         stored = await self.contents.store(body)
         check_md5(expected_md5_hex, stored)
         # Trailing checksums are known, and were checked, only now.
         properties = replace(properties, checksums=known_checksums(body.checksums))
-        version = await self.work.run(
-            lambda tx: self.objects.put(
-                tx, place, name, key, stored, properties=properties, conditions=_write_conditions(request)
-            )
-        )
+
+        def unit(tx: Tx) -> tuple[Bucket, ObjectVersion]:
+            conditions = _write_conditions(request)
+            put = self.objects.put(tx, place, name, key, stored, properties=properties, conditions=conditions)
+            return self.objects.require_bucket(tx, place, name), put
+
+        bucket, version = await self.work.run(unit)
         return {
             "ETag": quoted(version.etag),
-            "Size": None,
             **version_member(bucket, version.version_id),
             **with_type(version.properties),
         }
