@@ -33,6 +33,7 @@ class Buckets:
         self.contents: dict[str, bytes] = {}
         self.policies: dict[str, str] = {}
         self.reads = 0
+        self.warm: set[ContentId] = set()
         self._count = 0
 
     def put(self, bucket: str, key: str, data: bytes, *, versioned: bool = True) -> VersionId:
@@ -69,10 +70,16 @@ class Buckets:
     def bucket_policy(self, tx: Tx, place: Place, bucket: BucketName) -> str | None:
         return self.policies.get(bucket)
 
+    def cached(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes | None:
+        if content_id not in self.warm or content_id not in self.contents:
+            return None
+        return self.contents[content_id][offset_bytes : offset_bytes + size_bytes]
+
     def read(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes:
         self.reads += 1
         if content_id not in self.contents:
             raise NotFound("no such content", subject="content")
+        self.warm.add(content_id)
         return self.contents[content_id][offset_bytes : offset_bytes + size_bytes]
 
 

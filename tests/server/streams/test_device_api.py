@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 
 import cbor2
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from overair.basics.ids import StreamId
 from overair.server.gateway.handlers import Reply
+from overair.server.objects.model import ContentId
 from overair.server.streams.model import StreamChange
 from tests.support.streams_room import StreamsRoom, source
 
@@ -292,9 +294,34 @@ async def test_what_was_read_before_an_eviction_is_not_kept_after_it(
     assert times == 2
 
 
+async def test_bytes_that_are_not_in_memory_are_read_in_a_thread_and_an_eviction_meanwhile_counts(
+    room: StreamsRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.of(IMAGE)
+    await get(room)
+    room.buckets.warm.clear()
+    read = room.buckets.read
+    threads: list[bool] = []
+
+    def slow(content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        if len(threads) == 1:
+            room.grants.actions = ()
+            room.descriptors.evict()
+        return read(content_id, offset_bytes, size_bytes)
+
+    monkeypatch.setattr(room.buckets, "read", slow)
+    (reply,) = await get(room, b=b"\x01")
+    assert cbor2.loads(reply.payload)["o"] == "Unauthorized"
+    room.grants.actions = ("s3:GetObjectVersion",)
+    assert numbers(await get(room)) == [0, 1, 2]
+    assert threads
+    assert not any(threads)
+
+
 async def test_short_content_never_becomes_a_block(room: StreamsRoom) -> None:
     room.of(IMAGE)
-    content = next(iter(room.buckets.contents))
+    content = ContentId(next(iter(room.buckets.contents)))
     room.buckets.contents[content] = IMAGE[:-1]
     assert numbers(await get(room, b=b"\x01")) == [0]
     (reply,) = await get(room)

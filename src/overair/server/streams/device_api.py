@@ -1,12 +1,14 @@
 """Stream topics (wire reference §4.1 to §4.7): today's in JSON and CBOR, and those of the 2018 guide in its own words.
 
-GetStream is the hottest path of the server. A plain function serves it from a descriptor and the contents' segment cache; only
-the first request for a stream, or the first after an eviction, waits for the records.
+GetStream is the hottest path of the server. A plain function serves it from a descriptor and the contents' segment cache. Only
+the first request for a stream, or the first after an eviction, waits for the records, and only bytes that nobody asked for
+lately wait for the disk, in a thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Final, Protocol
 
@@ -18,7 +20,7 @@ from overair.basics.ids import StreamId
 from overair.basics.work import Work
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.objects.model import ContentId
-from overair.server.streams.descriptors import ClosedFile, Descriptor, Descriptors
+from overair.server.streams.descriptors import ClosedFile, Descriptor, Descriptors, OpenFile
 from overair.server.streams.service import StreamsService
 from overair.wire.stream_messages import (
     BlockEncoder,
@@ -72,10 +74,14 @@ def _writer_for(request: GetStreamRequest, dialect: Dialect) -> Callable[[int, b
 
 
 class Contents(Protocol):
-    """Where the bytes are (``objects.contents.ContentStore``)."""
+    """Where the bytes are (``objects.segments.SegmentCache``)."""
+
+    def cached(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes | None:
+        """Bytes that are in memory, without blocking; None where some aren't."""
+        ...
 
     def read(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes:
-        """Blocking but short. Raises NotFound when the content is gone."""
+        """The same, blocking, for a thread. Raises NotFound when the content is gone."""
         ...
 
 
@@ -86,7 +92,8 @@ class StreamTopics:
         self._work = work
         self._streams = streams
         self._descriptors = descriptors
-        self._read = contents.read
+        self._contents = contents
+        self._cached = contents.cached
 
     @topic("$aws/things/{thing}/streams/{stream}/get/cbor")
     def get_cbor(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies | Awaitable[Replies]:
@@ -128,23 +135,68 @@ class StreamTopics:
         try:
             request = _decoded(payload, dialect)
             descriptor = self._descriptors.get((connection.account, StreamId(stream)))
-            if descriptor is None:
-                return self._load_and_answer(connection.place, thing, StreamId(stream), request, dialect)
-            file = descriptor.files.get(request.file_id)
-            if type(file) is ClosedFile:
-                # What was closed may have been opened again; nothing tells, so it is looked at anew.
-                return self._load_and_answer(connection.place, thing, StreamId(stream), request, dialect)
-            return self._blocks(descriptor, thing, request, dialect)
+            if descriptor is not None:
+                replies = self._from_memory(descriptor, thing, request, dialect)
+                if replies is not None:
+                    return replies
+            return self._from_records(connection.place, thing, StreamId(stream), request, dialect)
         except StreamRequestRefused as refused:
             return _refusal(refused, thing, stream, "get", dialect)
 
-    async def _load_and_answer(
+    def _from_memory(self, descriptor: Descriptor, thing: str, request: GetStreamRequest, dialect: Dialect) -> Replies | None:
+        """The whole answer, or None where something must be looked up: a block's bytes, or a file that was closed and may
+        have been opened again since."""
+        if type(descriptor.files.get(request.file_id)) is ClosedFile:
+            return None
+        file, numbers = _wanted(descriptor, request)
+        write = _writer_for(request, dialect)
+        reply_topic = _data_topic(thing, descriptor.stream, dialect)
+        size, file_size, content, cached = request.block_size_bytes, file.size_bytes, file.content_id, self._cached
+        replies = []
+        for number in numbers:
+            offset = number * size
+            wanted = min(size, file_size - offset)
+            data = cached(content, offset, wanted)
+            if data is None:
+                return None
+            if len(data) != wanted:
+                raise _vanished(request)
+            replies.append(Reply(topic=reply_topic, payload=write(number, data)))
+        return replies
+
+    async def _from_records(
         self, place: Place, thing: str, stream: StreamId, request: GetStreamRequest, dialect: Dialect
     ) -> Replies:
         try:
-            return self._blocks(await self._load(place, stream, request), thing, request, dialect)
+            for _ in range(LOAD_ATTEMPTS):
+                descriptor = self._descriptors.get((place.account, stream))
+                if descriptor is None or type(descriptor.files.get(request.file_id)) is ClosedFile:
+                    descriptor = await self._load(place, stream, request)
+                generation = self._descriptors.generation
+                file, numbers = _wanted(descriptor, request)
+                pieces = await asyncio.to_thread(self._read_all, file, request, numbers)
+                # What was taken away while we read must not leave after whoever took it was answered.
+                if self._descriptors.generation == generation:
+                    break
         except StreamRequestRefused as refused:
             return _refusal(refused, thing, stream, "get", dialect)
+        write = _writer_for(request, dialect)
+        reply_topic = _data_topic(thing, stream, dialect)
+        return [Reply(topic=reply_topic, payload=write(number, data)) for number, data in zip(numbers, pieces, strict=True)]
+
+    def _read_all(self, file: OpenFile, request: GetStreamRequest, numbers: Sequence[int]) -> list[bytes]:
+        size = request.block_size_bytes
+        pieces = []
+        for number in numbers:
+            wanted = min(size, file.size_bytes - number * size)
+            try:
+                data = self._contents.read(file.content_id, number * size, wanted)
+            except NotFound:
+                raise _vanished(request) from None
+            if len(data) != wanted:
+                raise _vanished(request)
+            pieces.append(data)
+        return pieces
 
     async def _load(self, place: Place, stream: StreamId, request: GetStreamRequest | None = None) -> Descriptor:
         for _ in range(LOAD_ATTEMPTS):
@@ -159,41 +211,6 @@ class StreamTopics:
             if self._descriptors.keep(place.account, descriptor, generation=generation):
                 break
         return descriptor
-
-    def _blocks(self, descriptor: Descriptor, thing: str, request: GetStreamRequest, dialect: Dialect) -> Replies:
-        version = request.stream_version
-        if version is not None and version != descriptor.version:
-            raise StreamRequestRefused(
-                RefusalCode.VERSION_MISMATCH,
-                f"Version {version} was expected; stream {descriptor.stream} is at version {descriptor.version}.",
-                request.echo,
-            )
-        file = descriptor.files.get(request.file_id)
-        if file is None:
-            raise StreamRequestRefused(
-                RefusalCode.RESOURCE_NOT_FOUND, f"Stream {descriptor.stream} has no file {request.file_id}.", request.echo
-            )
-        if isinstance(file, ClosedFile):
-            raise StreamRequestRefused(file.code, file.message, request.echo)
-        size = request.block_size_bytes
-        numbers = request.blocks_to_send(file.size_bytes)
-        write = _writer_for(request, dialect)
-        reply_topic = _data_topic(thing, descriptor.stream, dialect)
-        read = self._read
-        content = file.content_id
-        file_size = file.size_bytes
-        replies = []
-        try:
-            for number in numbers:
-                offset = number * size
-                wanted = min(size, file_size - offset)
-                data = read(content, offset, wanted)
-                if len(data) != wanted:
-                    raise _vanished(request)
-                replies.append(Reply(topic=reply_topic, payload=write(number, data)))
-        except NotFound:
-            raise _vanished(request) from None
-        return replies
 
     # DescribeStream -------------------------------------------------------------------------------------------------------
 
@@ -222,6 +239,25 @@ class StreamTopics:
             echo=request.echo,
         )
         return [Reply(topic=_description_topic(thing, stream, dialect), payload=encode_description(description, dialect))]
+
+
+def _wanted(descriptor: Descriptor, request: GetStreamRequest) -> tuple[OpenFile, Sequence[int]]:
+    """The file and the blocks that answer a request, ascending. Raises StreamRequestRefused."""
+    version = request.stream_version
+    if version is not None and version != descriptor.version:
+        raise StreamRequestRefused(
+            RefusalCode.VERSION_MISMATCH,
+            f"Version {version} was expected; stream {descriptor.stream} is at version {descriptor.version}.",
+            request.echo,
+        )
+    file = descriptor.files.get(request.file_id)
+    if file is None:
+        raise StreamRequestRefused(
+            RefusalCode.RESOURCE_NOT_FOUND, f"Stream {descriptor.stream} has no file {request.file_id}.", request.echo
+        )
+    if isinstance(file, ClosedFile):
+        raise StreamRequestRefused(file.code, file.message, request.echo)
+    return file, request.blocks_to_send(file.size_bytes)
 
 
 def _vanished(request: GetStreamRequest) -> StreamRequestRefused:
