@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
 from overair.basics.clock import SettableClock
 from overair.basics.ids import SeededIds
 from overair.basics.work import Notice
+from overair.server.broker.worker import SessionExpiry
+from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.gateway.limits import GENEROUS
 from overair.server.gateway.model import BrokerLimits
 from overair.server.storage.work import SqlWork
@@ -142,7 +144,9 @@ async def test_a_session_expires_an_hour_after_its_connection(world: World, cloc
     clock.advance(milliseconds=HOUR_MS - 1)
     assert await world.broker.expire_sessions() == 0
     clock.advance(milliseconds=1)
-    assert await world.broker.expire_sessions() == 1
+    expiry = SessionExpiry(broker=world.broker, clock=clock)
+    assert await expiry.run_once() is True
+    assert await expiry.run_once() is False
     device = await world.open()
     assert await device.connect("dev", clean_session=False) == Connack(session_present=False)
 
@@ -219,3 +223,21 @@ async def test_a_retained_message_survives_a_restart(work: SqlWork, clock: Setta
         assert await listener.next() == Publish(topic="kept", payload=b"1", qos=1, retain=True, packet_id=1)
     finally:
         await second.stop()
+
+
+async def test_an_unacknowledged_reply_hides_no_stored_message_after_a_reconnect(world: World) -> None:
+    class Door:
+        @topic("$aws/things/{thing}/jobs/get")
+        def get(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+            return [Reply(topic="$aws/things/dev/jobs/get/accepted", payload=b"reply", implicit=True)]
+
+    world.topics.register(Door())
+    device = await world.client("dev", clean_session=False)
+    await device.subscribe(("a", 1))
+    device.publish("$aws/things/dev/jobs/get", b"", qos=1)
+    assert isinstance(await device.next(), Puback)
+    assert isinstance(await device.next(), Publish)
+    await leave(world, device, "dev")
+    await publish(await world.client("speaker"), "a", b"stored")
+    device = await world.client("dev", clean_session=False)
+    assert await payloads(device, 2) == [b"reply", b"stored"]

@@ -21,10 +21,13 @@ from overair.server.broker.model import ClientPresence, RetainedMessage, StoredS
 from overair.server.broker.ports import Records
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionRecord
+from overair.server.broker.stored_sessions import StoredSessions
 from overair.server.gateway.model import DisconnectReason, Link, Message
 from overair.wire.topics import SubscriptionTrie
 
 __all__ = ["Broker", "Records", "SessionRecord"]
+
+EXPIRED_AT_ONCE_MAX = 200
 
 Trie = SubscriptionTrie[SessionRecord, tuple[str, int]]
 
@@ -42,6 +45,7 @@ class Broker:
         self._sessions: dict[tuple[AccountId, ClientId], SessionRecord] = {}
         self._tries: dict[AccountId, Trie] = {}
         self._retained: dict[AccountId, set[str]] = {}
+        self._stored = StoredSessions(store)
         self._deliveries = Deliveries(work=work, store=store, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence = Presence(clock=clock, ids=ids, publish=self.publish_soon, is_heard=self.is_heard)
@@ -68,7 +72,7 @@ class Broker:
                 record.session.grant(topic_filter, qos)
                 self._trie(account).add(topic_filter, record, (topic_filter, qos))
             if each.expires is None:
-                await self._work.run(self._keep_session(record))
+                await self._work.run(self._stored.keep(record))
         for account, topic in topics:
             self._retained.setdefault(account, set()).add(topic)
 
@@ -78,16 +82,16 @@ class Broker:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def expire_sessions(self) -> int:
-        """Forget persistent sessions whose time is over; how many. To be called now and then."""
+        """Forget persistent sessions whose time is over, ``EXPIRED_AT_ONCE_MAX`` at most; how many."""
         now = self._clock.now()
         over = [
             record
             for record in self._sessions.values()
             if record.link is None and record.expires is not None and record.expires <= now
-        ]
+        ][:EXPIRED_AT_ONCE_MAX]
         for record in over:
             self._drop(record)
-            await self._work.run(self._delete_session(record))
+            await self._work.run(self._stored.delete(record))
         self._presence.forget_long_gone()
         return len(over)
 
@@ -136,7 +140,7 @@ class Broker:
         record.link, record.ready, record.expires = link, False, None
         self._presence.connected(record, link)
         if old is not None or record.persistent:
-            await self._work.run(self._take_up(account, client_id, forget=old is not None, keep=record.persistent))
+            await self._work.run(self._stored.take_up(account, client_id, forget=old is not None, keep=record.persistent))
         return record, present
 
     def begin(self, link: Link) -> None:
@@ -154,11 +158,12 @@ class Broker:
                 refused.append(packet_id)
                 self._deliveries.settle(record, token)
         session.forget(refused)
-        record.loaded_to = max((token for token in session.undelivered() if token is not None), default=0)
+        in_flight = [token for token in session.undelivered() if token is not None]
+        record.loaded_to = max(in_flight, default=0)
         again = session.resume()
         if again:
             link.write(again)
-        if record.queued_count > session.undelivered_count:
+        if record.queued_count > len(in_flight):
             self._deliveries.start(record)
         else:
             record.behind = False
@@ -173,7 +178,7 @@ class Broker:
             record.session.drop_pending()
             record.behind = True
             record.expires = Instant(self._clock.now() + self._limits_for(record.account).session_expiry_ms)
-            self._spawn(self._run(self._keep_session(record)))
+            self._spawn(self._run(self._stored.keep(record)))
         else:
             self._drop(record)
         self._presence.disconnected(record, link, reason)
@@ -373,26 +378,6 @@ class Broker:
             trie.remove(topic_filter, record)
         if self._sessions.get((record.account, record.client_id)) is record:
             del self._sessions[record.account, record.client_id]
-
-    def _take_up(self, account: AccountId, client_id: ClientId, *, forget: bool, keep: bool) -> Callable[[Tx], None]:
-        def unit(tx: Tx) -> None:
-            if forget:
-                self._store.delete_session(tx, account, client_id)
-            if keep:
-                self._store.keep_session(tx, account, client_id, None)
-
-        return unit
-
-    def _keep_session(self, record: SessionRecord) -> Callable[[Tx], None]:
-        def unit(tx: Tx) -> None:
-            # As it is when this runs: the client may have come back meanwhile, or begun a clean session.
-            if not record.dropped:
-                self._store.keep_session(tx, record.account, record.client_id, record.expires)
-
-        return unit
-
-    def _delete_session(self, record: SessionRecord) -> Callable[[Tx], None]:
-        return lambda tx: self._store.delete_session(tx, record.account, record.client_id)
 
     async def _run(self, unit: Callable[[Tx], None]) -> None:
         try:

@@ -1,0 +1,42 @@
+"""Units of work on persistent sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from overair.basics.ids import AccountId, ClientId
+from overair.basics.work import Tx
+from overair.server.broker.ports import Records
+from overair.server.broker.sessions import SessionRecord
+
+
+class StoredSessions:
+    """Each method gives a unit for ``Work.run``."""
+
+    def __init__(self, store: Records) -> None:
+        self._store = store
+
+    def take_up(self, account: AccountId, client_id: ClientId, *, forget: bool, keep: bool) -> Callable[[Tx], None]:
+        """A client has connected: forget what was stored under its id, and keep a connected session, as asked."""
+
+        def unit(tx: Tx) -> None:
+            if forget:
+                self._store.delete_session(tx, account, client_id)
+            if keep:
+                self._store.keep_session(tx, account, client_id, None)
+
+        return unit
+
+    def keep(self, record: SessionRecord) -> Callable[[Tx], None]:
+        """Store when a session expires."""
+
+        def unit(tx: Tx) -> None:
+            # As it is when this runs: the client may have come back meanwhile, or begun a clean session.
+            if not record.dropped:
+                self._store.keep_session(tx, record.account, record.client_id, record.expires)
+
+        return unit
+
+    def delete(self, record: SessionRecord) -> Callable[[Tx], None]:
+        """Forget a session with all that it is owed."""
+        return lambda tx: self._store.delete_session(tx, record.account, record.client_id)
