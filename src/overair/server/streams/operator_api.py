@@ -80,7 +80,7 @@ class StreamOperations:
         limit = request.get("maxResults", PAGE_SIZE_DEFAULT)
         position = read_page_token(request.get("nextToken"), tuple[str])
         after = None if position is None else StreamId(position[0])
-        ascending = request.get("isAscendingOrder", True)
+        ascending = request.get("ascendingOrder", True)
         found = await self.work.read(
             lambda tx: self._streams.page(tx, caller.place, after=after, limit=limit + 1, ascending=ascending)
         )
