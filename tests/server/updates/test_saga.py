@@ -338,6 +338,23 @@ async def test_a_role_that_does_not_trust_the_service_fails_the_update(road: Upd
     await check_failed(road, "InvalidRequestException", "cannot be assumed")
 
 
+async def test_a_role_may_pass_itself_to_the_iot_service_alone(road: UpdatesRoad) -> None:
+    def role(name: str, service: str) -> str:
+        others = [action for action in ROLE_ACTIONS if action != "iam:PassRole"]
+        document = json.loads(policy(("Allow", others, "*"), ("Allow", "iam:PassRole", "*")))
+        document["Statement"][1]["Condition"] = {"StringEquals": {"iam:PassedToService": service}}
+        return road.make_role(name, json.dumps(document))
+
+    road.role_arn = role("other", "lambda.amazonaws.com")
+    await road.create(await signed_file(road))
+    await road.drive()
+    await check_failed(road, "AccessDeniedException", "iam:PassRole")
+    road.role_arn = role("ours", "iot.amazonaws.com")
+    await road.create(await signed_file(road), update="rel-8")
+    await road.drive()
+    assert (await road.info("rel-8"))["otaUpdateStatus"] == "CREATE_COMPLETE"
+
+
 async def test_a_bucket_policy_may_let_the_service_read_in_place_of_the_role(road: UpdatesRoad) -> None:
     actions = [action for action in ROLE_ACTIONS if action != "s3:GetObjectVersion"]
     road.role_arn = road.make_role("narrow", policy(("Allow", actions, "*")))

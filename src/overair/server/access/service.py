@@ -81,7 +81,14 @@ class AccessService:
         return _assumed(place, role, source_arn)
 
     def require_for_role(
-        self, tx: Tx, role: AssumedRole, action: str, resource: str, *, resource_policy: str | None = None
+        self,
+        tx: Tx,
+        role: AssumedRole,
+        action: str,
+        resource: str,
+        *,
+        resource_policy: str | None = None,
+        context: Values = _NOTHING,
     ) -> None:
         """Return if the role's policies allow it, or the resource's own policy allows it to the role or to the service that
         took the role on (``iot.amazonaws.com``), and nothing denies it.
@@ -101,6 +108,7 @@ class AccessService:
             "aws:RequestedRegion": role.place.region,
             "aws:SecureTransport": "true",
             **_moment(self._clock.now()),
+            **context,
         }
         question = Question(action=action, resource=resource, context=context_of(values))
         decisions = [grants.decide(question)]

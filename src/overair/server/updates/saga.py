@@ -27,6 +27,7 @@ from overair.basics.errors import (
 )
 from overair.basics.ids import AccountId, OtaUpdateId
 from overair.basics.work import Tx
+from overair.server.access.model import IOT_SERVICE
 from overair.server.access.service import AccessService, AssumedRole
 from overair.server.jobs.service import JobsService
 from overair.server.objects.model import ObjectVersion, StoredContent, object_arn
@@ -76,6 +77,9 @@ FAILURE_CODES: Final[Mapping[type[OverairError], str]] = {
 }
 """``errorInfo.code`` for what ends an update. A kind that isn't here (disk full, shutting down) ends nothing: the step is
 tried again."""
+
+PASSED_TO: Final = {"iam:PassedToService": IOT_SERVICE}
+"""The role passes itself to the stream and the job."""
 
 
 class Saga:
@@ -230,7 +234,7 @@ class Saga:
             return update
         role = self._role(tx, update)
         self._access.require_for_role(tx, role, "iot:CreateStream", update.place.iot("stream", update.stream))
-        self._access.require_for_role(tx, role, "iam:PassRole", plan.role_arn)
+        self._access.require_for_role(tx, role, "iam:PassRole", plan.role_arn, context=PASSED_TO)
         sources = []
         for number, progress in enumerate(update.progress):
             at = progress.delivered
@@ -254,7 +258,7 @@ class Saga:
         role = self._role(tx, update)
         self._access.require_for_role(tx, role, "iot:CreateJob", update.job_arn)
         if TransferProtocol.HTTP in update.plan.protocols:
-            self._access.require_for_role(tx, role, "iam:PassRole", update.plan.role_arn)
+            self._access.require_for_role(tx, role, "iam:PassRole", update.plan.role_arn, context=PASSED_TO)
         self._jobs.create(tx, update.place, job_plan(update))
         return update
 
