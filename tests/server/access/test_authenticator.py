@@ -19,14 +19,18 @@ import pytest
 from botocore.auth import HmacV1QueryAuth, S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from overair.basics.arn import Place
-from overair.basics.clock import SettableClock, as_datetime
+from overair.basics.clock import Instant, SettableClock, as_datetime
 from overair.basics.errors import NotAuthenticated
+from overair.basics.ids import AccountId
 from overair.server.access.authenticator import SignatureAuthenticator
 from overair.server.access.model import KeyStatus, NewKeys
 from overair.server.aws_protocol.authentication import Authentication, HttpRequest
-from overair.server.storage.work import SqlWork
+from overair.server.storage.schema import metadata
+from overair.server.storage.work import SqlWork, open_sqlite
 from tests.support.access import AccessRoom, build_access_room
 
 
@@ -350,3 +354,47 @@ def test_secrets_do_not_show(room: AccessRoom) -> None:
     assert not any(
         keys.secret.reveal().encode() in bytes(value) for row in rows for value in row if isinstance(value, bytes | memoryview)
     )
+
+
+HEADER_WORDS = (
+    "AWS4-HMAC-SHA256_ Credential= AKIA /20260101/ us-east-1/ iot/ s3/ aws4_request ,_ SignedHeaders= host; x-amz-date"
+)
+QUERY_WORDS = (
+    "X-Amz-Algorithm=AWS4-HMAC-SHA256& X-Amz-Credential= & %2F %FF X-Amz-Date=20260101T000000Z& X-Amz-SignedHeaders=host& "
+    "X-Amz-Signature= X-Amz-Expires=60& Expires=1& AWSAccessKeyId=AKIA& Signature= AAAAAAAAAAAAAAAAAAAAAAAAAAA%3D"
+)
+WORDS = st.sampled_from([*HEADER_WORDS.replace("_", " ").split(" "), *QUERY_WORDS.split(" "), "0" * 64, "\xff", "\x00", " "])
+GARBLED = st.lists(WORDS, max_size=14).map(lambda words: "".join(words).encode("latin-1")) | st.binary(max_size=60)
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(authorization=st.none() | GARBLED, query=GARBLED, token=st.none() | GARBLED, path=GARBLED, streaming=st.booleans())
+def test_whatever_is_sent_is_refused_as_not_proved_and_as_nothing_worse(
+    quick_room: AccessRoom, authorization: bytes | None, query: bytes, token: bytes | None, path: bytes, streaming: bool
+) -> None:
+    fields = [(b"host", b"h"), (b"x-amz-date", b"20260101T000000Z"), (b"x-amz-content-sha256", b"UNSIGNED-PAYLOAD")]
+    fields += [] if authorization is None else [(b"authorization", authorization)]
+    fields += [] if token is None else [(b"x-amz-security-token", token)]
+    request = HttpRequest(
+        method="GET",
+        raw_path=path,
+        query_string=query,
+        headers=fields,
+        body_sha256=sha256(b"").hexdigest(),
+        source_ip="",
+        secure=True,
+        request_id="",
+    )
+    with pytest.raises(NotAuthenticated):
+        authenticate(quick_room, request)
+
+
+@pytest.fixture(scope="module")
+def quick_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AccessRoom]:
+    clock = SettableClock(Instant(1_767_225_600_000))
+    work = open_sqlite(tmp_path_factory.mktemp("quick") / "records.sqlite3", clock=clock)
+    metadata.create_all(work.engine)
+    room = build_access_room(work, Place("us-east-1", AccountId("123456789012")), clock)
+    room.user("ann")
+    yield room
+    work.close()
