@@ -76,12 +76,19 @@ class Drawn:
     """Draws values for one model."""
 
     def __init__(
-        self, shapes: Mapping[str, Any], chance: random.Random, *, tricky: bool = False, empty_lists: bool = False
+        self,
+        shapes: Mapping[str, Any],
+        chance: random.Random,
+        *,
+        tricky: bool = False,
+        empty_lists: bool = False,
+        left_out: float = 0.35,
     ) -> None:
         self.shapes = shapes
         self.chance = chance
         self.alphabet = TRICKY if tricky else ALPHABET
         self.empty_lists = empty_lists
+        self.left_out = left_out
 
     def value(self, name: str, depth: int = 0) -> Any:
         shape = self.shapes[name]
@@ -107,7 +114,7 @@ class Drawn:
             raise Unmatched
         result = {}
         for name, member in members.items():
-            if name not in required and (depth >= DEPTH_MAX or self.chance.random() < 0.35):
+            if name not in required and (depth >= DEPTH_MAX or self.chance.random() < self.left_out):
                 continue
             try:
                 result[name] = self.value(member["shape"], depth + 1)
