@@ -79,7 +79,8 @@ def operator_door(place: Place, clock: Clock, *doors: object) -> Iterator[Operat
     """Serve these rooms' doors in a thread of their own."""
     engine = AwsProtocol(authenticator=TrustingAuthenticator(place, clock), authoriser=AllowingAuthoriser(), ids=RandomIds())
     engine.add(*doors)
-    listening = socket.socket()
+    # The protocol is named: asyncio turns off the delay of small packets only where it is.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(engine, log_level="error", lifespan="off", access_log=False))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
