@@ -256,13 +256,14 @@ class Server:
         certificates = CertificatesService(store=certificate_store, clock=clock, ids=ids, authorities=self.authorities)
         self.acm = AcmService(store=certificate_store, keys=keyring, clock=clock, ids=ids)
 
-        # Buckets. Streams must hear of every version that goes before whoever deleted it is answered.
+        # Buckets. What streams hold ready must go with a version or a grant, before whoever took it away is answered.
         descriptors = Descriptors()
+        grants.watched_by(descriptors.evict)
         self.contents = ContentStore(self._state.contents, clock=clock, ids=ids)
         self._undo.append(self.contents.close)
         segments = SegmentCache(self.contents)
         object_store, upload_store = SqlObjectStore(), SqlUploadStore()
-        self.objects = ObjectsService(object_store, upload_store, clock=clock, ids=ids)
+        self.objects = ObjectsService(object_store, upload_store, clock=clock, ids=ids, when_gone=(descriptors,))
         uploads = UploadsService(self.objects, upload_store, clock=clock, ids=ids)
         object_lists = ObjectLists(self.objects, object_store, upload_store)
 
@@ -417,7 +418,7 @@ class Server:
                 ),
                 clock=clock,
             ),
-            ExplainOperations(work=audited, explain=explain, presences=self.broker, clock=schedule_clock),
+            ExplainOperations(work=audited, explain=explain, presences=self.broker, authority=authority, clock=schedule_clock),
             BrokerOperations(work=audited, broker=self.broker, store=BrokerStore()),
         )
 
