@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from overair.basics.ids import AccountId, CertificateId
 from overair.wire.mqtt.packets import Connack, Connect, Puback, Publish, Suback, Will, encode
 from tests.support.gateway_world import ACCOUNT, Patterns, World, certificate_of
 
@@ -238,17 +239,28 @@ async def test_revoking_cuts_live_connections_of_that_certificate_alone(world: W
     assert await other.before_ping_answer() == []
 
 
-async def test_a_verdict_that_changes_during_admission_is_asked_for_again(world: World) -> None:
+@pytest.mark.parametrize(
+    ("account", "certificates", "asked"),
+    [
+        (ACCOUNT, [certificate_of(b"c1")], 2),
+        (ACCOUNT, None, 2),
+        (ACCOUNT, [certificate_of(b"c2")], 1),
+        (AccountId("999999999999"), None, 1),
+    ],
+)
+async def test_a_verdict_that_changes_during_admission_is_asked_for_again(
+    world: World, account: AccountId, certificates: list[CertificateId] | None, asked: int
+) -> None:
     world.authority.gate = asyncio.Event()
     client = await world.open()
     client.send(client.wire.connect("c"))
     while not world.authority.asked:
         await asyncio.sleep(0)
-    # The authority has been asked, and has not answered, when the certificate is revoked.
-    world.gateway.reconsider(ACCOUNT, [certificate_of(b"c1")])
+    # The authority has been asked, and has not answered, when something changes.
+    world.gateway.reconsider(account, certificates)
     world.authority.gate.set()
     assert await client.next() == Connack()
-    assert len(world.authority.asked) == 2
+    assert len(world.authority.asked) == asked
 
 
 async def test_a_will_is_published_unless_the_client_says_goodbye(world: World) -> None:

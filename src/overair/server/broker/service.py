@@ -208,8 +208,7 @@ class Broker:
         self._presence.subscribed(record, [topic_filter for topic_filter, _ in filters])
         if not record.persistent:
             return None
-        kept = tuple(filters)
-        return self._work.run(lambda tx: self._store.subscribe(tx, record.account, record.client_id, kept))
+        return self._work.run(self._stored.subscribe(record, tuple(filters)))
 
     def unsubscribe(self, link: Link, filters: Sequence[str]) -> Awaitable[None] | None:
         """Forget subscriptions; those that aren't held have no effect."""
@@ -223,8 +222,7 @@ class Broker:
         self._presence.unsubscribed(record, filters)
         if not record.persistent:
             return None
-        gone = tuple(filters)
-        return self._work.run(lambda tx: self._store.unsubscribe(tx, record.account, record.client_id, gone))
+        return self._work.run(self._stored.unsubscribe(record, tuple(filters)))
 
     async def retained(self, account: AccountId, topic: str) -> RetainedMessage | None:
         """What is retained for exactly this topic."""

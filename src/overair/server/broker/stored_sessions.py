@@ -37,6 +37,24 @@ class StoredSessions:
 
         return unit
 
+    def subscribe(self, record: SessionRecord, filters: tuple[tuple[str, int], ...]) -> Callable[[Tx], None]:
+        """Keep subscriptions, unless the session was forgotten meanwhile."""
+
+        def unit(tx: Tx) -> None:
+            if not record.dropped:
+                self._store.subscribe(tx, record.account, record.client_id, filters)
+
+        return unit
+
+    def unsubscribe(self, record: SessionRecord, filters: tuple[str, ...]) -> Callable[[Tx], None]:
+        """Forget subscriptions."""
+
+        def unit(tx: Tx) -> None:
+            if not record.dropped:
+                self._store.unsubscribe(tx, record.account, record.client_id, filters)
+
+        return unit
+
     def delete(self, record: SessionRecord) -> Callable[[Tx], None]:
         """Forget a session with all that it is owed."""
         return lambda tx: self._store.delete_session(tx, record.account, record.client_id)

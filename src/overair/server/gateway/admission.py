@@ -72,7 +72,7 @@ async def admit(gateway: Gateway, connection: DeviceConnection, packet: Connect)
         # Closed while the session was taken up; unless another connection has it by now, nobody has it.
         gateway.broker.detach(connection, DisconnectReason.CONNECTION_LOST, None)
         return None
-    if judged_at != gateway.verdicts_changed:
+    if gateway.changed_since(judged_at, connection.account, connection.certificate_id):
         gateway.reconsider(connection.account, [connection.certificate_id])
     rights = Rights(policy=verdict.policy, limits=limits, topics=gateway.topics, session=record.session)
     return Live(record, rights, limits), present

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine
 
 import structlog
@@ -17,6 +17,7 @@ from overair.server.gateway.model import DisconnectReason, SessionKeeper
 from overair.server.gateway.reserved_topics import ReservedTopics
 
 RECONSIDERED_AT_ONCE_MAX = 32
+CHANGES_REMEMBERED_MAX = 1000
 
 logger = structlog.get_logger("overair.gateway")
 
@@ -43,6 +44,7 @@ class Gateway:
         """Counts ``reconsider`` calls, so that an admission under way notices that its verdict may be old."""
         self.ended: Counter[DisconnectReason] = Counter()
         """How connections ended, by reason, since the start."""
+        self._changes: deque[tuple[AccountId, frozenset[CertificateId] | None]] = deque(maxlen=CHANGES_REMEMBERED_MAX)
         self._connections: set[DeviceConnection] = set()
         self._by_certificate: dict[tuple[AccountId, CertificateId], set[DeviceConnection]] = {}
         self._wheel: dict[int, set[DeviceConnection]] = {}
@@ -92,6 +94,7 @@ class Gateway:
     def reconsider(self, account: AccountId, certificates: Collection[CertificateId] | None) -> None:
         """See ``authority.LiveSessions``."""
         self.verdicts_changed += 1
+        self._changes.append((account, None if certificates is None else frozenset(certificates)))
         if certificates is None:
             affected = [each for (owner, _), held in self._by_certificate.items() if owner == account for each in held]
         else:
@@ -122,8 +125,21 @@ class Gateway:
                 return Refusal(reason=f"no verdict could be reached: {error}")
             if connection.is_closed:
                 return None
-            if before == self.verdicts_changed:
+            if isinstance(verdict, Refusal):
                 return verdict
+            if not self.changed_since(before, verdict.place.account, verdict.certificate_id):
+                return verdict
+
+    def changed_since(self, moment: int, account: AccountId, certificate: CertificateId) -> bool:
+        """Whether a verdict on this certificate may be older than a change; ``moment`` is ``verdicts_changed`` as it was.
+
+        Changes of others don't count: a fleet being enrolled mustn't keep those who connect waiting.
+        """
+        count = self.verdicts_changed - moment
+        if count > len(self._changes):
+            return True
+        recent = list(self._changes)[len(self._changes) - count :]
+        return any(owner == account and (names is None or certificate in names) for owner, names in recent)
 
     # -- what connections tell ------------------------------------------------------------------------------------------
 
