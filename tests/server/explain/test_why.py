@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from overair.basics.arn import Place
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.errors import NotFound
-from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, SeededIds, ThingName
+from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, PolicyName, SeededIds, ThingName
 from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
@@ -52,7 +53,13 @@ class Room:
             updates=road.updates,
             clock=road.clock,
         )
-        self.door = ExplainOperations(work=road.work, explain=service, presences=self.presences, clock=road.clock)
+        self.door = ExplainOperations(
+            work=road.work,
+            explain=service,
+            presences=self.presences,
+            authority=road.registry.authority,
+            clock=road.clock,
+        )
 
     async def why(self, thing: str = DEV) -> list[str]:
         answer = await self.door.explain_thing(self.road.caller(), {"thingName": thing})
@@ -72,14 +79,24 @@ class Room:
         job = JobId(f"AFR_OTA-{update}")
         await self.road.work.run(lambda tx: self.road.jobs.device.report(tx, self.road.place, DEV, job, report))
 
-    def certificate(self, *, active: bool = True) -> CertificateId:
-        """A certificate attached to the thing."""
+    def certificate(self, *, active: bool = True, allowed: Sequence[str] = ("iot:*",)) -> CertificateId:
+        """A certificate attached to the thing, with a policy of its own."""
         road, key = self.road, ec.generate_private_key(ec.SECP256R1()).public_key()
+        name = PolicyName(f"policy-{road.ids.token(8)}")
+        document = json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [{"Effect": "Allow", "Action": list(allowed), "Resource": "*"}],
+            }
+        )
 
         def unit(tx: Tx) -> CertificateId:
             issued = road.registry.certificates.issue(tx, road.place, public_key=key, active=active)
             arn = road.place.iot("cert", issued.id)
             road.registry.devices.attach(tx, road.place, DEV, arn)
+            if allowed:
+                road.registry.policies.create(tx, road.place, name, document)
+                road.registry.policies.attach(tx, road.place, name, arn)
             return issued.id
 
         return road.work.run_blocking(unit)
@@ -255,3 +272,25 @@ async def test_a_job_that_has_not_reached_the_thing_yet_is_named(room: Room) -> 
     await road.work.run(lambda tx: road.jobs.create(tx, road.place, plan))
     assert (await room.why())[1] == "Being rolled out and not at it yet: slow."
     assert "slow" in (await room.why("dev-0"))[0]
+
+
+async def test_a_certificate_without_a_policy_may_not_even_connect(room: Room) -> None:
+    certificate = room.certificate(allowed=())
+    assert (await room.why())[-1] == (
+        f"Certificate {certificate[:16]}…: Its policies don't allow iot:Connect on client/dev-1: attach one that does."
+    )
+
+
+async def test_a_policy_without_receive_is_the_reason_for_silence(room: Room) -> None:
+    certificate = room.certificate(allowed=("iot:Connect", "iot:Publish", "iot:Subscribe"))
+    await room.ship()
+    room.presences.now = ClientPresence(connected=True)
+    stream = (await room.road.document()).stream_name
+    assert (await room.why())[-1] == (
+        f"Certificate {certificate[:16]}…: Its policies don't allow what an agent needs: "
+        "iot:Receive on topic/$aws/things/dev-1/jobs/$next/get/accepted, "
+        "iot:Receive on topic/$aws/things/dev-1/jobs/notify-next, "
+        f"iot:Receive on topic/$aws/things/dev-1/streams/{stream}/data/cbor. Attach one that does."
+    )
+    room.certificate()
+    assert not any(reason.startswith("Certificate") for reason in await room.why()), "another certificate is free to work"

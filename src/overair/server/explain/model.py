@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from overair.basics.clock import Instant, as_datetime
-from overair.basics.ids import CertificateId, JobId, OtaUpdateId, ThingName
+from overair.basics.ids import CertificateId, JobId, OtaUpdateId, StreamId, ThingName
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
 from overair.server.jobs.model import Execution
@@ -27,6 +27,7 @@ class HeldCertificate:
     id: CertificateId
     status: CertificateStatus | None
     expired: bool = False
+    pem: str | None = None
 
     @property
     def may_connect(self) -> bool:
@@ -48,9 +49,15 @@ class Facts:
     updates: Sequence[Update]
     """Newest first, those meant for it that aren't whole: failed, or still being created."""
     unsigned_jobs: frozenset[JobId] = field(default_factory=frozenset)
+    stream: StreamId | None = None
+    """Of the first pending job, where it names one."""
 
 
-def explain(facts: Facts, presence: ClientPresence, *, now: Instant) -> tuple[str, ...]:
+Obstacles = Mapping[CertificateId, Sequence[str]]
+"""What stands in the way of each certificate that may connect at all; nothing where it is absent or empty."""
+
+
+def explain(facts: Facts, presence: ClientPresence, obstacles: Obstacles, *, now: Instant) -> tuple[str, ...]:
     """The chain, each link the reason for the one before it. Never empty."""
     if facts.pending:
         chain = _pending(facts, presence, now=now)
@@ -62,7 +69,12 @@ def explain(facts: Facts, presence: ClientPresence, *, now: Instant) -> tuple[st
         if not facts.pending:
             chain.append(f"{facts.thing} is connected and waits.")
     else:
-        chain += _offline(facts, presence, now=now)
+        chain += _offline(facts, presence)
+    usable = [certificate for certificate in facts.certificates if certificate.may_connect]
+    # One certificate that nothing stands in the way of is enough.
+    if usable and all(obstacles.get(certificate.id) for certificate in usable):
+        for certificate in usable:
+            chain += [f"Certificate {certificate.id[:16]}…: {obstacle}" for obstacle in obstacles[certificate.id]]
     return tuple(chain)
 
 
@@ -146,7 +158,7 @@ def _update(update_id: OtaUpdateId, update: Update) -> str:
     return f"OTA update {update_id} is meant for it and still being created ({update.status}): next is {update.step}."
 
 
-def _offline(facts: Facts, presence: ClientPresence, *, now: Instant) -> list[str]:
+def _offline(facts: Facts, presence: ClientPresence) -> list[str]:
     if presence.gone_since is not None:
         chain = [f"It is offline since {_moment(presence.gone_since)}."]
     else:

@@ -7,16 +7,21 @@ from overair.basics.ids import ClientId, ThingName
 from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.explain.model import explain
+from overair.server.explain.rights import obstacles
 from overair.server.explain.service import ExplainService, Presences
+from overair.server.gateway.authority import DeviceAuthority
 
 
 class ExplainOperations:
     """Questions that AWS has no words for."""
 
-    def __init__(self, *, work: Work, explain: ExplainService, presences: Presences, clock: Clock) -> None:
+    def __init__(
+        self, *, work: Work, explain: ExplainService, presences: Presences, authority: DeviceAuthority, clock: Clock
+    ) -> None:
         self._work = work
         self._explain = explain
         self._presences = presences
+        self._authority = authority
         self._clock = clock
 
     @operation("overair", "ExplainThing")
@@ -27,4 +32,9 @@ class ExplainOperations:
         certificates = [certificate.id for certificate in facts.certificates]
         # An agent connects under its thing's name; a certificate of the thing under another id counts as well.
         presence = self._presences.presence_of(caller.account, ClientId(thing), certificates)
-        return {"reasons": list(explain(facts, presence, now=self._clock.now()))}
+        in_the_way = {
+            certificate.id: await obstacles(self._authority, certificate.pem, thing, facts.stream)
+            for certificate in facts.certificates
+            if certificate.may_connect and certificate.pem is not None
+        }
+        return {"reasons": list(explain(facts, presence, in_the_way, now=self._clock.now()))}

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
-from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, ThingName
+from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, StreamId, ThingName
 from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.service import CertificatesService
@@ -17,6 +17,7 @@ from overair.server.jobs.model import Execution, JobStatus
 from overair.server.jobs.service import JobsService
 from overair.server.updates.model import Update, UpdateStatus
 from overair.server.updates.service import UpdateQuery, UpdatesService
+from overair.wire.job_document import MalformedDocument, parse
 
 CERTIFICATES_MAX: Final = 50
 EXECUTIONS_MAX: Final = 100
@@ -74,7 +75,15 @@ class ExplainService:
             rolling_out=self._rolling_out(tx, place, targets, known),
             updates=[update for update in meant if update.status is not UpdateStatus.CREATE_COMPLETE],
             unsigned_jobs=_unsigned(meant),
+            stream=self._stream(tx, place, pending[0].job) if pending else None,
         )
+
+    def _stream(self, tx: Tx, place: Place, job: JobId) -> StreamId | None:
+        try:
+            name = parse(self._jobs.document(tx, place.account, job)).stream_name
+        except MalformedDocument:
+            return None  # a job of another kind
+        return StreamId(name) if name is not None else None
 
     def _targets(self, tx: Tx, place: Place, thing: ThingName) -> frozenset[str]:
         groups = self._groups.all_groups_of(tx, place.account, thing)
@@ -98,6 +107,7 @@ class ExplainService:
                     id=principal.certificate,
                     status=registered.status if registered is not None else None,
                     expired=registered is not None and now > registered.not_after,
+                    pem=registered.pem if registered is not None else None,
                 )
             )
         return held
