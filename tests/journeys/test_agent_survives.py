@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,3 +170,31 @@ def test_an_image_travels_by_presigned_url_over_https(
     execution = device.wait_for_end(wait_until(created, what=server.log))
     assert execution["status"] == "SUCCEEDED", (execution, device.log())
     assert device.status()["sha256"] == hashlib.sha256(shipped).hexdigest()
+
+
+def test_a_server_killed_during_a_download_is_waited_for_and_the_download_goes_on(
+    new_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    server = new_server("--mqtt-port", str(port)).start()
+    device = DeviceProcess(server, "patient", tmp_path / "patient").enroll(image("1.0.0")).boot()
+    try:
+        shipped = image("2.0.0", size_bytes=12_000_000)
+        job = device.ship(shipped)
+        total = -(-len(shipped) // BLOCK_SIZE_BYTES)
+
+        def a_third() -> bool:
+            progress = device.progress
+            return progress is not None and progress.received_blocks >= total // 3
+
+        wait_until(a_third, what=device.log)
+        server.kill()
+        pid = device.image_pid
+        server.start()
+        execution = device.wait_for_end(job, timeout_s=90)
+        assert execution["status"] == "SUCCEEDED", device.log()
+        assert device.image_pid != pid
+        assert device.status()["sha256"] == hashlib.sha256(shipped).hexdigest()
+    finally:
+        device.stop()

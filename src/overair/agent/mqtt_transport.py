@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import zlib
 from collections import deque
 from typing import Any
 
@@ -18,7 +19,9 @@ LOG = logging.getLogger("overair.agent.mqtt")
 
 KEEP_ALIVE_S = 60
 RECONNECT_DELAY_S_MIN = 1
-RECONNECT_DELAY_S_MAX = 30
+RECONNECT_DELAY_S_MAX = 20
+RECONNECT_SPREAD_S = 20
+"""Devices that lost their server together come back apart: each waits longer by a number drawn from its name."""
 
 
 def tls_context(directory: DeviceDirectory, settings: DeviceSettings) -> ssl.SSLContext:
@@ -45,7 +48,8 @@ class MqttTransport:
         # As the C SDKs introduce themselves; there is no password.
         self._client.username_pw_set(f"?SDK=Overair&Version={version}")
         self._client.tls_set_context(tls_context(directory, settings))
-        self._client.reconnect_delay_set(RECONNECT_DELAY_S_MIN, RECONNECT_DELAY_S_MAX)
+        spread = zlib.crc32(settings.thing_name.encode()) % RECONNECT_SPREAD_S
+        self._client.reconnect_delay_set(RECONNECT_DELAY_S_MIN, RECONNECT_DELAY_S_MAX + spread)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
