@@ -10,6 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overair.wire import job_message_parsing as parsing
+from overair.wire.job_document import (
+    TOKENS_MAX,
+    DocumentFile,
+    FileSignature,
+    HashAlgorithm,
+    OtaDocument,
+    SignatureAlgorithm,
+    TransferProtocol,
+    build,
+    count_tokens,
+)
 from overair.wire.job_messages import (
     DescribeRequest,
     ExecutionReply,
@@ -261,3 +272,41 @@ def test_a_lone_surrogate_is_invalid_json() -> None:
 
 def test_the_describe_topic_keeps_next() -> None:
     assert describe_topic("dev-1") == "$aws/things/dev-1/jobs/$next/get"
+
+
+def test_the_fullest_reply_with_a_one_file_document_is_read_by_agents_of_2018() -> None:
+    """Checklist 23, 24 and 59: few tokens, no key twice, no top-level key named like a file's, small."""
+    file = DocumentFile(
+        path="/device/updates",
+        size_bytes=409600,
+        file_id=0,
+        certificate_path="/certificates/authcert.pem",
+        file_type=0,
+        signature=FileSignature(
+            hash_algorithm=HashAlgorithm.SHA256, signature_algorithm=SignatureAlgorithm.ECDSA, value=bytes(72)
+        ),
+        url="https://host/" + "x" * 900,
+        auth_scheme="aws.s3.presigned",
+    )
+    document = OtaDocument(
+        protocols=(TransferProtocol.MQTT, TransferProtocol.HTTP), files=(file,), stream_name="AFR_OTA-" + "0" * 36
+    )
+    view = ExecutionView(
+        job_id="AFR_OTA-rel-7",
+        status=ExecutionStatus.IN_PROGRESS,
+        status_details={"self_test": "ready", "updatedBy": "0x01000000"},
+        queued_at_s=1,
+        started_at_s=2,
+        last_updated_at_s=3,
+        version_number=4,
+        execution_number=5,
+        approximate_seconds_before_timed_out=6,
+        job_document=build(document),
+    )
+    raw = ExecutionReply(client_token="0:dev-1", timestamp_s=1700000000, execution=view).to_json()
+    keys: list[str] = []
+    reply = json.loads(raw, object_pairs_hook=lambda pairs: keys.extend(key for key, _ in pairs) or dict(pairs))
+    assert count_tokens(reply) <= TOKENS_MAX
+    assert len(keys) == len(set(keys))
+    assert set(reply) == {"clientToken", "timestamp", "execution"}
+    assert len(raw) <= 4096 + 1530

@@ -236,10 +236,13 @@ def test_a_running_job_is_changed_and_given_more_groups(door: Door) -> None:
     door.room.add_things("c", group="h")
     door.iot.create_job(jobId="J", targets=[door.room.group_arn("g")], document="{}", targetSelection="CONTINUOUS")
     door.iot.update_job(jobId="J", description="new", timeoutConfig={"inProgressTimeoutInMinutes": 7})
+    door.iot.update_job(jobId="J", presignedUrlConfig={"roleArn": ROLE})
+    door.iot.update_job(jobId="J", presignedUrlConfig={"expiresInSec": 61})
     added = door.iot.associate_targets_with_job(jobId="J", targets=[door.room.group_arn("h")], comment="more")
     assert added["description"] == "new"
     job = door.iot.describe_job(jobId="J")["job"]
     assert job["timeoutConfig"] == {"inProgressTimeoutInMinutes": 7}
+    assert job["presignedUrlConfig"] == {"roleArn": ROLE, "expiresInSec": 61}
     assert job["targets"] == [door.room.group_arn("g"), door.room.group_arn("h")]
     assert job["jobProcessDetails"]["numberOfQueuedThings"] == 3
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from overair.basics.arn import Place
 from overair.basics.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -15,7 +16,7 @@ from overair.basics.errors import (
     OverairError,
     VersionConflict,
 )
-from overair.basics.ids import GroupName, JobId, ThingName
+from overair.basics.ids import AccountId, GroupName, JobId, ThingName
 from overair.server.jobs.model import (
     AbortCriterion,
     ExponentialRate,
@@ -425,3 +426,20 @@ async def test_a_group_that_is_deleted_during_the_rollout_names_nobody_any_more(
         pass
     assert room.job("A").phase is JobPhase.SETTLED
     assert counts(room, "A") == {"QUEUED": 100}
+
+
+async def test_accounts_know_nothing_of_each_others_jobs(room: JobsRoom) -> None:
+    other = JobsRoom(room.work, Place("us-east-1", AccountId("999999999999")), room.clock)
+    for each in (room, other):
+        each.add_things("dev-1", group="g")
+    room.create("A", room.thing_arn("dev-1"), selection=TargetSelection.CONTINUOUS)
+    with pytest.raises(NotFound):
+        other.job("A")
+    assert "execution" not in await other.told("$aws/things/dev-1/jobs/$next/get")
+    assert (await other.refused("$aws/things/dev-1/jobs/A/update", {"status": "FAILED"}))["code"] == "ResourceNotFound"
+    other.create("A", other.thing_arn("dev-1"))
+    await report(other, "dev-1", "A", "SUCCEEDED")
+    assert (other.job("A").status, room.job("A").status) == (JobStatus.COMPLETED, JobStatus.IN_PROGRESS)
+    assert room.execution("dev-1", "A").status is S.QUEUED
+    other.work.run_blocking(lambda tx: other.jobs.delete(tx, other.place.account, JobId("A")))
+    assert room.execution("dev-1", "A").version == 1

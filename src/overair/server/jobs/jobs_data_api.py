@@ -19,7 +19,7 @@ from overair.wire.job_messages import ExecutionStatus
 
 
 class JobsDataOperations:
-    """Jobs over HTTPS, for devices and for programs that stand in for them. ``work`` is not the audited one."""
+    """Jobs over HTTPS, for programs that stand in for devices."""
 
     def __init__(self, *, work: Work, jobs: DeviceJobs, clock: Clock) -> None:
         self._work = work

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from overair.basics.clock import Instant
 from overair.basics.errors import InvalidStateTransition
@@ -26,7 +27,7 @@ from overair.server.jobs.ports import ExecutionStore, JobStore
 from overair.server.jobs.rollout import may_retry, must_abort
 from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, ExecutionStatus
 
-ABORT_REASON_CODE = "ABORT_CRITERIA_MET"
+ABORT_REASON_CODE: Final = "ABORT_CRITERIA_MET"
 
 
 class Lifecycle:
@@ -58,7 +59,8 @@ class Lifecycle:
             changes[after.status] = 1
         self._jobs.count(tx, account, job.id, changes)
         self._announcer.compare(tx, account, before.thing, queue, set_changed=not after.is_pending, now=now)
-        if not after.is_pending:
+        # A job that was cancelled or is being deleted has ended already, whatever its executions still do.
+        if not after.is_pending and _is_running(job):
             self.conclude(tx, account, job.id, now=now)
 
     def end(
@@ -161,10 +163,7 @@ class Lifecycle:
             self.cancel(tx, found, comment=comment, reason_code=ABORT_REASON_CODE, force=False, now=now)
             return
         ended = found.phase is JobPhase.SETTLED and found.pending == 0
-        completes = found.target_selection is TargetSelection.SNAPSHOT and JobStatus.COMPLETED in JOB_MAY_BECOME.get(
-            found.status, ()
-        )
-        if ended and completes:
+        if ended and found.target_selection is TargetSelection.SNAPSHOT and _is_running(found):
             self._jobs.save(tx, replace(found, status=JobStatus.COMPLETED, completed_at=now, last_updated_at=now))
 
     def cancel(self, tx: Tx, job: Job, *, comment: str | None, reason_code: str | None, force: bool, now: Instant) -> Job:
@@ -219,6 +218,10 @@ def step_due_at(execution: Execution, step_timeout_minutes: int | None, *, now: 
     if step_timeout_minutes == STEP_TIMEOUT_CANCEL:
         return None
     return Instant(now + step_timeout_minutes * MINUTE_MS)
+
+
+def _is_running(job: Job) -> bool:
+    return JobStatus.COMPLETED in JOB_MAY_BECOME.get(job.status, ())
 
 
 def _nobody() -> None:

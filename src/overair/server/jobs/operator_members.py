@@ -65,7 +65,7 @@ def changed_settings(current: JobSettings, request: Request) -> JobSettings:
     if "description" in request:
         settings = replace(settings, description=request["description"])
     if request.get("presignedUrlConfig"):
-        settings = replace(settings, presign=_presign(request["presignedUrlConfig"]))
+        settings = replace(settings, presign=_presign(request["presignedUrlConfig"], settings.presign))
     if request.get("jobExecutionsRolloutConfig"):
         settings = replace(settings, rollout=_rollout(request["jobExecutionsRolloutConfig"]))
     if request.get("abortConfig"):
@@ -172,10 +172,12 @@ def described_execution(execution: Execution, thing_arn: str, *, now: Instant) -
     }
 
 
-def _presign(config: Request) -> PresignConfig:
-    if not config.get("roleArn"):
+def _presign(config: Request, current: PresignConfig | None) -> PresignConfig:
+    role_arn = config.get("roleArn") or (current.role_arn if current else None)
+    if not role_arn:
         raise InvalidRequest("presignedUrlConfig needs the roleArn that the URLs are signed for.", subject="job")
-    return PresignConfig(role_arn=config["roleArn"], expires_s=config.get("expiresInSec", PRESIGN_EXPIRES_S_DEFAULT))
+    standing_s = current.expires_s if current else PRESIGN_EXPIRES_S_DEFAULT
+    return PresignConfig(role_arn=role_arn, expires_s=config.get("expiresInSec", standing_s))
 
 
 def _rollout(config: Request) -> RolloutConfig:
