@@ -232,3 +232,61 @@ def test_a_deleted_version_stops_the_download_before_the_deletion_is_answered(
             files=[{"fileId": 0, "s3Location": {"bucket": bucket, "key": key}}],
             roleArn=server.endpoints["ota_role_arn"],
         )
+
+
+def test_a_grant_that_is_taken_away_stops_the_download_at_once(server: ServerProcess, iot: Any, device: dict[str, Any]) -> None:
+    bucket, key, _ = store(server, IMAGE)
+    iam, s3 = server.client("iam"), server.client("s3")
+    role = f"role-{uuid.uuid4().hex[:8]}"
+    trusted = {"Effect": "Allow", "Principal": {"Service": "iot.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [trusted]})
+    arn = iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    reading = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/{key}"}
+    grant = json.dumps({"Version": "2012-10-17", "Statement": [reading]})
+    by_bucket = json.dumps({"Version": "2012-10-17", "Statement": [{**reading, "Principal": {"Service": "iot.amazonaws.com"}}]})
+    iam.put_role_policy(RoleName=role, PolicyName="read", PolicyDocument=grant)
+    stream = f"s-{uuid.uuid4().hex[:8]}"
+    iot.create_stream(streamId=stream, files=[{"fileId": 0, "s3Location": {"bucket": bucket, "key": key}}], roleArn=arn)
+    stem = f"$aws/things/{device['thing']}/streams/{stream}"
+    with PahoDevice(server.endpoints, device["folder"], device["thing"], device["certificate"]) as paho:
+        paho.subscribe(f"{stem}/data/json")
+        paho.subscribe(f"{stem}/rejected/json")
+
+        def asked() -> str:
+            paho.publish(f"{stem}/get/json", json.dumps({"f": 0, "l": 4096, "n": 1}).encode())
+            topic, payload = paho.message()
+            return "data" if topic.endswith("data/json") else str(json.loads(payload)["o"])
+
+        assert asked() == "data"
+        iam.delete_role_policy(RoleName=role, PolicyName="read")
+        assert asked() == "Unauthorized"
+        s3.put_bucket_policy(Bucket=bucket, Policy=by_bucket)
+        assert asked() == "data"
+        s3.delete_bucket_policy(Bucket=bucket)
+        assert asked() == "Unauthorized"
+        iam.put_role_policy(RoleName=role, PolicyName="read", PolicyDocument=grant)
+        assert asked() == "data"
+        iot.delete_stream(streamId=stream)
+        assert asked() == "ResourceNotFound"
+
+
+def test_a_device_of_the_2018_guide_is_answered_in_its_own_words(
+    server: ServerProcess, iot: Any, device: dict[str, Any]
+) -> None:
+    stem = f"$aws/things/{device['thing']}/streams/{make_stream(server, iot, IMAGE)}"
+    with PahoDevice(server.endpoints, device["folder"], device["thing"], device["certificate"]) as paho:
+        for topic in (stem, f"{stem}/describe/json/rejected", f"{stem}/get/json/rejected"):
+            assert paho.subscribe(topic) == 1
+        paho.publish(f"{stem}/describe", b'{"v":1,"t":"tok"}')
+        topic, payload = paho.message()
+        assert topic == stem
+        assert json.loads(payload) == {"v": 1, "t": "tok", "s": 1, "d": "", "r": [{"f": 0, "z": len(IMAGE)}]}
+        paho.publish(f"{stem}/get", b'{"v":1,"t":"tok","s":1,"f":0,"l":4096,"o":1,"n":1}')
+        topic, payload = paho.message()
+        block = json.loads(payload)
+        assert (topic, block["v"], block["t"], block["i"]) == (stem, 1, "tok", 1)
+        assert base64.b64decode(block["p"]) == IMAGE[4096:8192]
+        for verb in ("describe", "get"):
+            paho.publish(f"{stem}/{verb}", b'{"v":1,"t":"tok","s":2,"f":0,"l":4096}')
+            topic, payload = paho.message()
+            assert (topic, json.loads(payload)["code"]) == (f"{stem}/{verb}/json/rejected", "VersionConflict")
