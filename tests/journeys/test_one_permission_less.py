@@ -9,12 +9,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.support.code_signing import credential
+from tests.support.paho_device import PahoDevice
 from tests.support.server_process import ServerProcess
 
 WHOLE_TIMEOUT_S = 20.0
@@ -322,3 +324,49 @@ def test_a_bucket_policy_gives_the_service_what_the_role_lacks_and_can_take_it_a
         assert "s3:GetObjectVersion" in info["errorInfo"]["message"]
     finally:
         s3.delete_bucket_policy(Bucket=world.bucket)
+
+
+# A download under way ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", ["inline policy", "attached policy", "trust", "bucket policy"])
+def test_a_grant_taken_away_stops_a_download_before_that_is_answered(world: World, tmp_path: Path, taken: str) -> None:
+    iot, iam, s3 = world.root("iot"), world.root("iam"), world.root("s3")
+    role = make_role(world, set() if taken == "attached policy" else ROLE_ACTIONS)
+    name = role.rpartition("/")[2]
+    if taken == "attached policy":
+        iam.attach_role_policy(RoleName=name, PolicyArn="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
+    stream, thing = world.new("stream"), world.new("device")
+    s3_location = {"bucket": world.bucket, "key": "permitted.bin", "version": world.version}
+    iot.create_stream(streamId=stream, files=[{"fileId": 0, "s3Location": s3_location}], roleArn=role)
+    iot.create_thing(thingName=thing)
+    certificate = iot.create_keys_and_certificate(setAsActive=True)
+    iot.create_policy(policyName=thing, policyDocument=document(["iot:*"]))
+    iot.attach_policy(policyName=thing, target=certificate["certificateArn"])
+    iot.attach_thing_principal(thingName=thing, principal=certificate["certificateArn"])
+    stem = f"$aws/things/{thing}/streams/{stream}"
+    ask = json.dumps({"f": 0, "l": 4096, "n": 1}).encode()
+    with PahoDevice(world.server.endpoints, tmp_path, thing, certificate) as device:
+        device.subscribe(f"{stem}/data/json")
+        device.subscribe(f"{stem}/rejected/json")
+        device.publish(f"{stem}/get/json", ask)
+        assert device.message()[0] == f"{stem}/data/json"
+        try:
+            if taken == "inline policy":
+                iam.delete_role_policy(RoleName=name, PolicyName="p")
+            elif taken == "attached policy":
+                iam.detach_role_policy(RoleName=name, PolicyArn="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
+            elif taken == "trust":
+                nobody = {**TRUST, "Principal": {"Service": "lambda.amazonaws.com"}}
+                trusted = json.dumps({"Version": "2012-10-17", "Statement": [nobody]})
+                iam.update_assume_role_policy(RoleName=name, PolicyDocument=trusted)
+            else:
+                everything = {"Effect": "Deny", "Principal": {"Service": "iot.amazonaws.com"}, "Action": "s3:Get*"}
+                statement = {**everything, "Resource": f"arn:aws:s3:::{world.bucket}/*"}
+                policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+                s3.put_bucket_policy(Bucket=world.bucket, Policy=policy)
+            device.publish(f"{stem}/get/json", ask)
+            topic, payload = device.message()
+            assert (topic, json.loads(payload)["o"]) == (f"{stem}/rejected/json", "Unauthorized")
+        finally:
+            s3.delete_bucket_policy(Bucket=world.bucket)
