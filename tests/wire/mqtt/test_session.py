@@ -20,7 +20,7 @@ from overair.wire.mqtt.packets import (
 )
 from overair.wire.mqtt.session import INCOMING_QOS_2_COUNT_MAX, KeepAlive, Mode, ServerSession, SessionLimits, connect_refusal
 
-LIMITS = SessionLimits(in_flight_count_max=3, pending_count_max=4, pending_size_bytes_max=1000)
+LIMITS = SessionLimits(in_flight_count_max=3, in_flight_size_bytes_max=6, pending_count_max=4, pending_size_bytes_max=1000)
 
 
 class Deliveries(RuleBasedStateMachine):
@@ -108,7 +108,9 @@ class Deliveries(RuleBasedStateMachine):
     @invariant()
     def what_is_owed_is_known_in_order(self) -> None:
         assert sorted(self.session.undelivered()) == sorted(self.owed)
-        assert len(self.heard) + len(self.half_done) <= LIMITS.in_flight_count_max
+        in_flight = [len(b"t%d" % each[1]) for each in (*self.heard, *self.half_done)]
+        assert len(in_flight) <= LIMITS.in_flight_count_max
+        assert len(in_flight) <= 1 or sum(in_flight) <= LIMITS.in_flight_size_bytes_max
 
 
 TestDeliveries = Deliveries.TestCase

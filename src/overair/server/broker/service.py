@@ -8,7 +8,7 @@ the commit, so that the common case costs no task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Sequence
 
 import structlog
 
@@ -178,7 +178,7 @@ class Broker:
             record.session.drop_pending()
             record.behind = True
             record.expires = Instant(self._clock.now() + self._limits_for(record.account).session_expiry_ms)
-            self._spawn(self._run(self._stored.keep(record)))
+            self._spawn(_done(self._work.run(self._stored.keep(record))))
         else:
             self._drop(record)
         self._presence.disconnected(record, link, reason)
@@ -246,7 +246,10 @@ class Broker:
             if message is None or record is None or not link.accepts(topic, topic):
                 continue
             if min(qos, message.qos) == 0:
-                link.send(topic, message.payload, retain=True)
+                if link.is_slow:
+                    self._deliveries.dropped_count += 1
+                else:
+                    link.send(topic, message.payload, retain=True)
             else:
                 self._deliveries.send(record, link, Message(topic=topic, payload=message.payload, qos=1), None, retain=True)
 
@@ -377,12 +380,6 @@ class Broker:
         if self._sessions.get((record.account, record.client_id)) is record:
             del self._sessions[record.account, record.client_id]
 
-    async def _run(self, unit: Callable[[Tx], None]) -> None:
-        try:
-            await self._work.run(unit)
-        except OverairError as error:
-            logger.warning("a session's state can't be stored now", error=str(error))
-
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
@@ -398,4 +395,4 @@ async def _done(pending: Awaitable[None]) -> None:
     try:
         await pending
     except OverairError as error:
-        logger.warning("an event or a will can't be stored now", error=str(error))
+        logger.warning("a session, an event or a will can't be stored now", error=str(error))

@@ -98,8 +98,7 @@ class DeviceConnection(PacketStream):
         self.bucket = -1
         """Where the gateway's wheel holds this connection."""
         self.peer_der = b""
-        self.client_id = ClientId("")
-        self.certificate_id = CertificateId("")
+        self.client_id, self.certificate_id = ClientId(""), CertificateId("")
         self.username: str | None = None
         self.source_ip = ""
 

@@ -98,6 +98,8 @@ class SessionLimits:
 
     in_flight_count_max: int = 100
     """Unacknowledged messages that we send at once."""
+    in_flight_size_bytes_max: int = 8 * 1024 * 1024
+    """Of those messages together; a single larger one goes alone."""
     pending_count_max: int = 1000
     pending_size_bytes_max: int = 8 * 1024 * 1024
 
@@ -108,6 +110,7 @@ class ServerSession(Generic[Token]):
     __slots__ = (
         "_awaiting_release",
         "_in_flight",
+        "_in_flight_size_bytes",
         "_limits",
         "_next_id",
         "_pending",
@@ -125,6 +128,7 @@ class ServerSession(Generic[Token]):
         # Made when first needed: most of many idle connections never send above QoS 0.
         self._in_flight: dict[int, _Outgoing[Token]] | None = None
         self._pending: deque[_Outgoing[Token]] | None = None
+        self._in_flight_size_bytes = 0
         self._pending_size_bytes = 0
         self._awaiting_release: dict[int, Publish | None] | None = None
 
@@ -201,11 +205,7 @@ class ServerSession(Generic[Token]):
         """Send a message above QoS 0: its bytes, ``b""`` when it waits for its turn, None when the queue is full and the
         message is not taken. ``hold`` makes it wait although there is room: the connection can't take more just now."""
         outgoing = _Outgoing(topic, payload, qos, retain, token)
-        if (
-            not hold
-            and not self._pending
-            and (self._in_flight is None or len(self._in_flight) < self._limits.in_flight_count_max)
-        ):
+        if not hold and not self._pending and self._has_room(outgoing):
             return self._send(outgoing)
         if self._pending is None:
             self._pending = deque()
@@ -244,8 +244,9 @@ class ServerSession(Generic[Token]):
     def forget(self, packet_ids: list[int]) -> None:
         """Drop deliveries that must not be sent again (the right to receive was taken away)."""
         for packet_id in packet_ids:
-            if self._in_flight is not None:
-                self._in_flight.pop(packet_id, None)
+            outgoing = self._in_flight.pop(packet_id, None) if self._in_flight else None
+            if outgoing is not None:
+                self._in_flight_size_bytes -= outgoing.size_bytes
 
     def in_flight_topics(self) -> list[tuple[int, str, Token]]:
         """(packet identifier, topic, token) of everything sent and not acknowledged."""
@@ -279,16 +280,26 @@ class ServerSession(Generic[Token]):
             return None, b""
         assert self._in_flight is not None
         del self._in_flight[packet_id]
+        self._in_flight_size_bytes -= outgoing.size_bytes
         return outgoing.token, self.send_pending() if self._pending else b""
 
     def send_pending(self) -> bytes:
         """What waits and fits into the window now."""
         pieces = []
-        while self._pending and (self._in_flight is None or len(self._in_flight) < self._limits.in_flight_count_max):
+        while self._pending and self._has_room(self._pending[0]):
             outgoing = self._pending.popleft()
             self._pending_size_bytes -= outgoing.size_bytes
             pieces.append(self._send(outgoing))
         return b"".join(pieces)
+
+    def _has_room(self, outgoing: _Outgoing[Token]) -> bool:
+        if not self._in_flight:
+            return True
+        limits = self._limits
+        return (
+            len(self._in_flight) < limits.in_flight_count_max
+            and self._in_flight_size_bytes + outgoing.size_bytes <= limits.in_flight_size_bytes_max
+        )
 
     def _send(self, outgoing: _Outgoing[Token]) -> bytes:
         if self._in_flight is None:
@@ -299,6 +310,7 @@ class ServerSession(Generic[Token]):
             if self._next_id not in self._in_flight:
                 break
         self._in_flight[self._next_id] = outgoing
+        self._in_flight_size_bytes += outgoing.size_bytes
         return _encode(outgoing, self._next_id)
 
 
