@@ -191,6 +191,8 @@ def test_a_device_runs_under_one_boot_loader_only(tmp_path: Path) -> None:
     device.said.get(timeout=10)
     with pytest.raises(BadDeviceDirectory, match="already running"):
         BootLoader(device.directory, monotonic=time.monotonic, say=lambda line: None).run()
+    with pytest.raises(BadDeviceDirectory, match="already running"):
+        flash(device.directory, tmp_path / "d/first.zip", signature=None)
     device.loader.stop()
     thread.join(10)
 

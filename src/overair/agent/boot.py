@@ -5,22 +5,21 @@ It stays small and is never updated over the air: what an image does wrong, this
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory, DeviceSettings, read_settings
+from overair.agent.device_directory import DeviceDirectory, DeviceSettings, read_settings
+from overair.agent.device_lock import sole_holder
 from overair.agent.durable import Disk
 from overair.agent.platform import PlatformImageState
 from overair.agent.settings import EXIT_STATUS_RESET
@@ -120,22 +119,27 @@ class BootLoader:
             NothingToBoot: no slot may run.
         """
         settings = read_settings(self._directory)
-        self._directory.run.mkdir(mode=0o700, exist_ok=True)
-        with self._only_one():
-            delay = RESTART_DELAY_S_MIN
-            while not self._stopping:
-                started = self._monotonic()
-                ended = self._boot_once(settings)
-                if self._stopping or ended.status == 0:
-                    return 0
-                if ended.status == EXIT_STATUS_RESET:
-                    continue
-                self._say(f"the image ended with status {ended.status}")
-                if self._monotonic() - started >= QUICK_END_S:
-                    delay = RESTART_DELAY_S_MIN
-                self._pause(delay)
-                delay = min(delay * 2, RESTART_DELAY_S_MAX)
+        with sole_holder(self._directory):
+            try:
+                self._boot_until_stopped(settings)
+            finally:
+                (self._directory.run / "boot.json").unlink(missing_ok=True)
         return 0
+
+    def _boot_until_stopped(self, settings: DeviceSettings) -> None:
+        delay = RESTART_DELAY_S_MIN
+        while not self._stopping:
+            started = self._monotonic()
+            ended = self._boot_once(settings)
+            if self._stopping or ended.status == 0:
+                return
+            if ended.status == EXIT_STATUS_RESET:
+                continue
+            self._say(f"the image ended with status {ended.status}")
+            if self._monotonic() - started >= QUICK_END_S:
+                delay = RESTART_DELAY_S_MIN
+            self._pause(delay)
+            delay = min(delay * 2, RESTART_DELAY_S_MAX)
 
     def choose(self) -> tuple[str, Path]:
         """Go back if the state demands it, verify, count the boot; (slot, file to run).
@@ -219,19 +223,6 @@ class BootLoader:
         temporary = self._directory.run / "boot.json.new"
         temporary.write_text(text)
         temporary.replace(self._directory.run / "boot.json")
-
-    @contextmanager
-    def _only_one(self) -> Iterator[None]:
-        descriptor = os.open(self._directory.run / "boot.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadDeviceDirectory(f"{self._directory.root} is already running under another boot loader.") from None
-            yield
-            (self._directory.run / "boot.json").unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
 
 
 def command_for(directory: DeviceDirectory, image: Path) -> list[str]:

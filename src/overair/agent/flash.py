@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from overair.agent.device_directory import DeviceDirectory, read_settings
+from overair.agent.device_directory import DeviceDirectory, DeviceSettings, read_settings
+from overair.agent.device_lock import sole_holder
 from overair.agent.durable import Disk
 from overair.agent.platform import PlatformImageState
 from overair.agent.progress import read_progress
@@ -27,18 +28,25 @@ def flash(directory: DeviceDirectory, image: Path, *, signature: SlotSignature |
 
     Raises:
         FlashRefused: not an image, for other hardware, or not signed by a trust anchor.
-        BadDeviceDirectory: the directory isn't a device's.
+        BadDeviceDirectory: the directory isn't a device's, or the device is running.
     """
-    disk = disk or Disk()
     settings = read_settings(directory)
+    with sole_holder(directory):
+        return _flash(directory, settings, image, signature, disk or Disk())
+
+
+def _flash(
+    directory: DeviceDirectory, settings: DeviceSettings, image: Path, signature: SlotSignature | None, disk: Disk
+) -> SlotRecord:
     store = SlotStore(directory, disk)
+    verified = None
     try:
         with image.open("rb") as source:
             manifest = read_manifest(source)
             if manifest.hardware_id != settings.hardware_id:
                 raise FlashRefused(f"The image is for hardware {manifest.hardware_id}; this device is {settings.hardware_id}.")
             if signature is not None:
-                verify_against(directory, source, signature)
+                verified = verify_against(directory, source, signature)
             content = b"".join(chunks_of(source))
     except OSError as error:
         raise FlashRefused(f"{image} can't be read: {error.strerror}.") from None
@@ -47,6 +55,8 @@ def flash(directory: DeviceDirectory, image: Path, *, signature: SlotSignature |
     except (SignatureCheckFailed, BadSignerCertificate) as error:
         raise FlashRefused(f"{image} isn't signed by a trusted signer: {error}") from None
     record = _record(content, manifest, signature)
+    if verified is not None and verified.sha256 != record.sha256:
+        raise FlashRefused(f"{image} changed while it was read. Try again.")
     state = store.read()
     slot = state.inactive
     store.write(state.with_record(slot, None))
