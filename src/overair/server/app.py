@@ -65,6 +65,8 @@ from overair.server.devices.thing_groups import ThingGroupsService
 from overair.server.devices.thing_groups_operator_api import ThingGroupsOperatorApi
 from overair.server.devices.thing_types import ThingTypesService
 from overair.server.devices.thing_types_operator_api import ThingTypesOperatorApi
+from overair.server.devices.trials import TrialsService
+from overair.server.devices.trials_operator_api import TrialsOperatorApi
 from overair.server.explain.operator_api import ExplainOperations
 from overair.server.explain.server_status import Running, ServerStatusOperations
 from overair.server.explain.service import ExplainService
@@ -398,6 +400,10 @@ class Server:
             ThingGroupsOperatorApi(work=audited, groups=groups),
             PoliciesOperatorApi(work=audited, policies=device_policies),
             TagsOperatorApi(work=audited, tags=tags),
+            TrialsOperatorApi(
+                work=audited,
+                trials=TrialsService(admissions=admissions, certificates=certificates, policies=device_policies, clock=clock),
+            ),
             SigningOperations(work=audited, signing=self.signing, access=access),
             StreamOperations(work=audited, streams=streams, rights=access),
             JobOperations(work=audited, jobs=jobs, rights=access, objects=self.objects, contents=self.contents),
