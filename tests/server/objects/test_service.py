@@ -134,7 +134,9 @@ def test_what_the_writer_said_comes_back_whole(work, objects, place, bucket, put
     assert work.read_blocking(lambda tx: objects.find(tx, place, bucket, "b")).properties.content_type == "application/json"
 
 
-@pytest.mark.parametrize(("key", "subject"), [("", "key"), ("a\x00", "key"), ("ü" * 513, "key-too-long"), ("\ud800", "key")])
+@pytest.mark.parametrize(
+    ("key", "subject"), [("", "key"), ("a\x00", "key"), ("a\x07", "key"), ("ü" * 513, "key-too-long"), ("\ud800", "key")]
+)
 def test_keys_that_no_object_has_are_refused(work, objects, place, bucket, put, key: str, subject: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         put(bucket, key)

@@ -22,6 +22,7 @@ from overair.server.objects.model import (
     Properties,
     StoredContent,
     Versioning,
+    is_showable,
 )
 
 CHECKSUM_MEMBERS: Final = {
@@ -98,17 +99,35 @@ def owner(place: Place) -> dict[str, str]:
 def read_properties(request: Request) -> Properties:
     """What a write says of the object."""
     given: dict[str, Any] = {name: request.get(member) for name, member in _PROPERTY_MEMBERS.items()}
+    for name, value in given.items():
+        check_header(value, _PROPERTY_MEMBERS[name])
     given["content_type"] = given["content_type"] or Properties().content_type
     if given["content_encoding"]:
         # The framing of the request isn't a property of the object.
         kept = [word.strip() for word in given["content_encoding"].split(",") if word.strip().lower() != "aws-chunked"]
         given["content_encoding"] = ",".join(kept) or None
     metadata = {name.lower(): value for name, value in (request.get("Metadata") or {}).items()}
+    for name, value in metadata.items():
+        check_header(name + value, f"metadata {name[:40]!r}")
     return Properties(**given, metadata=metadata)
 
 
+def check_header(value: str | None, what: str) -> None:
+    """Raises:
+    InvalidRequest: with subject ``argument``: no HTTP header can carry it back.
+    """
+    if value is not None and any(character < " " or character == "\x7f" for character in value):
+        raise InvalidRequest(f"The value of {what} has a control character, which no header may hold.", subject="argument")
+
+
 def property_members(properties: Properties, request: Request) -> dict[str, Any]:
-    """What a read says of the object, with the reader's ``response-…`` overrides."""
+    """What a read says of the object, with the reader's ``response-…`` overrides.
+
+    Raises:
+        InvalidRequest: with subject ``argument``: an override that no header can carry.
+    """
+    for member in _PROPERTY_MEMBERS.values():
+        check_header(request.get(f"Response{member}"), f"response-{member}")
     members = {
         member: request.get(f"Response{member}") or getattr(properties, name) for name, member in _PROPERTY_MEMBERS.items()
     }
@@ -216,8 +235,28 @@ def read_copy_source(request: Request) -> CopySource:
 
 
 def encoded(text: str | None, request: Request) -> str | None:
-    """A key as a list shows it: percent-encoded where the client asks for that, since XML can't hold every character."""
-    return quote(text, safe="/") if text is not None and request.get("EncodingType") == "url" else text
+    """A key as a list shows it: percent-encoded where the client asks for that, since XML can't hold every character.
+
+    Raises:
+        InvalidRequest: with subject ``argument``: the client didn't, and the list would have to repeat such a character.
+    """
+    if text is None or request.get("EncodingType") != "url":
+        return showable(text)
+    return quote(text, safe="/")
+
+
+def showable(text: str | None) -> str | None:
+    """The text itself, if a list can repeat it.
+
+    Raises:
+        InvalidRequest: with subject ``argument``.
+    """
+    if text is not None and not is_showable(text):
+        raise InvalidRequest(
+            "A parameter has a control character, which XML can't repeat. Send encoding-type=url, or leave it out.",
+            subject="argument",
+        )
+    return text
 
 
 class _NoBody:

@@ -33,6 +33,8 @@ NULL_VERSION: Final = VersionId("null")
 """The version of an object that was written while its bucket kept none."""
 
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+_VERSION_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _IP_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
 
 
@@ -189,9 +191,27 @@ def check_key(key: str) -> ObjectKey:
             f"Your key is too long: it has {size_bytes} bytes of UTF-8, and {KEY_SIZE_BYTES_MAX} are allowed.",
             subject="key-too-long",
         )
-    if not key or "\x00" in key:
-        raise InvalidRequest("An object's key has at least one character, and no character NUL.", subject="key")
+    if not key or not is_showable(key):
+        raise InvalidRequest(
+            "An object's key has at least one character, and no control characters but tab and line ends, which no list "
+            "could show.",
+            subject="key",
+        )
     return ObjectKey(key)
+
+
+def is_showable(text: str) -> bool:
+    """Whether an XML document can hold the text (XML 1.0 §2.2)."""
+    return _UNSHOWABLE.search(text) is None
+
+
+def check_version_id(version_id: str) -> VersionId:
+    """Raises:
+    InvalidRequest: with subject ``argument``: no version has such an id.
+    """
+    if not _VERSION_ID.fullmatch(version_id):
+        raise InvalidRequest("Invalid version id specified: it has 1 to 64 letters and digits.", subject="argument")
+    return VersionId(version_id)
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

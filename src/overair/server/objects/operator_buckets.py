@@ -8,7 +8,7 @@ from overair.basics.errors import InvalidRequest, NotFound, Unsupported
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import page_token, read_page_token
-from overair.server.objects.members import check_supported, owner
+from overair.server.objects.members import check_supported, owner, showable
 from overair.server.objects.model import BUCKETS_MAX, Versioning, bucket_arn
 from overair.server.objects.service import ObjectsService
 from overair.server.policy_language.document import Kind, parse_policy
@@ -44,7 +44,7 @@ class BucketOperations:
                 for bucket in shown
             ],
             "Owner": owner(caller.place),
-            "Prefix": request.get("Prefix"),
+            "Prefix": showable(request.get("Prefix")),
             "ContinuationToken": page_token((shown[-1].name,)) if len(found) > limit else None,
         }
 

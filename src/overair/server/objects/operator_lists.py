@@ -10,7 +10,7 @@ from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import page_token, read_page_token
 from overair.server.objects.listing import ObjectLists, Page
-from overair.server.objects.members import check_supported, described, encoded, owner
+from overair.server.objects.members import check_supported, described, encoded, owner, showable
 from overair.server.objects.model import LIST_KEYS_MAX, AnyVersion, DeleteMarker, ObjectVersion
 
 
@@ -87,7 +87,7 @@ class ListOperations:
         return {
             **_echo(request, "Prefix", "Delimiter", "KeyMarker"),
             "KeyMarker": encoded(request.get("KeyMarker", ""), request),
-            "VersionIdMarker": request.get("VersionIdMarker", ""),
+            "VersionIdMarker": showable(request.get("VersionIdMarker", "")),
             "Versions": versions,
             "DeleteMarkers": markers,
             "CommonPrefixes": _prefixes(page, request),

@@ -23,6 +23,7 @@ from overair.server.objects.members import (
     read_checksums,
     read_copy_source,
     read_properties,
+    showable,
     version_member,
     with_type,
 )
@@ -243,7 +244,7 @@ class UploadOperations:
         return {
             "Bucket": request["Bucket"],
             "KeyMarker": encoded(request.get("KeyMarker", ""), request),
-            "UploadIdMarker": request.get("UploadIdMarker", ""),
+            "UploadIdMarker": showable(request.get("UploadIdMarker", "")),
             "Prefix": encoded(request.get("Prefix", ""), request),
             "Delimiter": encoded(request.get("Delimiter"), request),
             "EncodingType": request.get("EncodingType"),

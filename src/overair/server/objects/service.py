@@ -27,6 +27,7 @@ from overair.server.objects.model import (
     check_bucket_name,
     check_key,
     check_metadata,
+    check_version_id,
 )
 from overair.server.objects.ports import ObjectStore, UploadStore
 
@@ -183,7 +184,7 @@ class ObjectsService:
             if latest is None:
                 raise _no_such_key(key)
             return latest
-        found = self._store.version(tx, place.account, owner.name, ObjectKey(key), VersionId(version))
+        found = self._store.version(tx, place.account, owner.name, ObjectKey(key), check_version_id(version))
         if found is None:
             raise NotFound(
                 "The specified version does not exist.",
@@ -259,7 +260,7 @@ class ObjectsService:
         object_key = check_key(key)
         latest = self._store.latest(tx, place.account, owner.name, object_key)
         if version is not None:
-            found = self._store.version(tx, place.account, owner.name, object_key, VersionId(version))
+            found = self._store.version(tx, place.account, owner.name, object_key, check_version_id(version))
             check_conditions(found, Conditions(if_match=if_match), key)
             if found is not None:
                 self._take_away(tx, found)
