@@ -1,0 +1,84 @@
+"""The table of codes against the models and the reference."""
+
+from __future__ import annotations
+
+import pytest
+
+from overair.basics import errors
+from overair.server.aws_protocol.models import SERVICES, load_model
+from overair.server.error_codes import CODES, HTTP_STATUSES, INTERNAL_FAILURE, code_for
+
+COMMON = {
+    # What the cloud answers for every service, in no model (wire reference §10.2), and our own NotImplementedException.
+    "AccessDeniedException",
+    "InvalidSignatureException",
+    "MissingAuthenticationTokenException",
+    "IncompleteSignatureException",
+    "RequestExpired",
+    "UnrecognizedClientException",
+    "ExpiredTokenException",
+    "NotImplementedException",
+    "UnknownOperationException",
+    "SerializationException",
+    "RequestEntityTooLargeException",
+    "InternalFailure",
+    "ServiceUnavailable",
+}
+
+
+@pytest.mark.parametrize("service", [name for name in SERVICES if name not in ("s3", "iam", "sts")])
+def test_every_code_is_one_of_the_services_model_or_common_to_all(service: str) -> None:
+    model = load_model(service)
+    told = {*CODES[service].values(), INTERNAL_FAILURE[service]}  # type: ignore[index]
+    assert told - model.error_shapes.keys() - COMMON == set()
+
+
+@pytest.mark.parametrize(
+    ("plane", "error", "code"),
+    [
+        ("iot", errors.NotFound("x", subject="thing"), "ResourceNotFoundException"),
+        ("iot", errors.InvalidRequest("x", subject="policy"), "MalformedPolicyException"),
+        ("iot-jobs-data", errors.VersionConflict("x"), "InvalidRequestException"),
+        ("jobs_topic", errors.VersionConflict("x"), "VersionMismatch"),
+        ("streams_2018", errors.VersionConflict("x"), "VersionConflict"),
+        ("s3", errors.NotFound("x", subject="bucket"), "NoSuchBucket"),
+        ("s3", errors.NotAuthenticated("x", subject="signature"), "SignatureDoesNotMatch"),
+        ("sts", errors.NotAuthenticated("x", subject="access-key"), "InvalidClientTokenId"),
+        ("acm", errors.Unavailable("x"), "ServiceUnavailable"),
+        ("iot", ZeroDivisionError(), "InternalFailureException"),
+        ("iam", errors.TerminalState("x"), "ServiceFailure"),
+    ],
+)
+def test_a_kind_and_its_subject_have_one_code_in_each_plane(plane: str, error: Exception, code: str) -> None:
+    assert code_for(plane, error) == code  # type: ignore[arg-type]
+
+
+def test_a_kind_of_its_own_counts_as_its_parent() -> None:
+    class Vanished(errors.NotFound):
+        pass
+
+    assert code_for("iot", Vanished("x")) == "ResourceNotFoundException"
+
+
+def test_statuses_of_the_iot_model_are_the_references() -> None:
+    statuses = load_model("iot").error_statuses
+    assert statuses["LimitExceededException"] == 410
+    assert statuses["CertificateStateException"] == 406
+    assert statuses["UnauthorizedException"] == 401
+    assert statuses["ThrottlingException"] == 400
+    assert load_model("iot-jobs-data").error_statuses["ThrottlingException"] == 429
+
+
+def test_only_our_own_failures_are_5xx() -> None:
+    fives = {code for code, status in HTTP_STATUSES.items() if status >= 500}
+    assert fives == {
+        "InternalError",
+        "InternalFailure",
+        "InternalFailureException",
+        "InternalServerException",
+        "InternalServiceErrorException",
+        "ServiceFailure",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "SlowDown",
+    }
