@@ -202,6 +202,17 @@ async def test_a_changed_file_is_a_streaming_file_conflict_in_2018_and_an_etag_m
     assert cbor2.loads(reply.payload)["o"] == "ETagMismatch"
 
 
+async def test_a_vanished_file_is_a_streaming_file_conflict_in_2018_and_not_found_today(room: StreamsRoom) -> None:
+    room.of(IMAGE)
+    room.buckets.versions.clear()
+    (reply,) = await room.say("get", b'{"t":"tok","f":0,"l":4096}')
+    assert json.loads(reply.payload)["code"] == "StreamingFileConflict"
+    (reply,) = await room.say("get", b'{"t":"tok","f":1,"l":4096}')
+    assert json.loads(reply.payload)["code"] == "ResourceNotFound"
+    (reply,) = await get(room)
+    assert cbor2.loads(reply.payload)["o"] == "ResourceNotFound"
+
+
 # Caching and taking away ----------------------------------------------------------------------------------------------
 
 

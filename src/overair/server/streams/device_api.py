@@ -85,6 +85,11 @@ class Contents(Protocol):
         ...
 
 
+class FileRefused(StreamRequestRefused):
+    """A file that the stream has can't be served. 2018 has one word for one that vanished and one that changed:
+    StreamingFileConflict."""
+
+
 class StreamTopics:
     """The devices' door to streams. ``work`` is not the audited one: devices write no audit rows."""
 
@@ -256,13 +261,13 @@ def _wanted(descriptor: Descriptor, request: GetStreamRequest) -> tuple[OpenFile
             RefusalCode.RESOURCE_NOT_FOUND, f"Stream {descriptor.stream} has no file {request.file_id}.", request.echo
         )
     if isinstance(file, ClosedFile):
-        raise StreamRequestRefused(file.code, file.message, request.echo)
+        raise FileRefused(file.code, file.message, request.echo)
     return file, request.blocks_to_send(file.size_bytes)
 
 
 def _vanished(request: GetStreamRequest) -> StreamRequestRefused:
     logger.error("the content of a streamed file is missing or short", file_id=request.file_id)
-    return StreamRequestRefused(RefusalCode.RESOURCE_NOT_FOUND, f"The content of file {request.file_id} is gone.", request.echo)
+    return FileRefused(RefusalCode.RESOURCE_NOT_FOUND, f"The content of file {request.file_id} is gone.", request.echo)
 
 
 def _data_topic(thing: str, stream: str, dialect: Dialect) -> str:
@@ -283,6 +288,8 @@ def _refusal(refused: StreamRequestRefused, thing: str, stream: str, verb: str, 
     """One message that only a subscriber gets: an agent that didn't subscribe would take it for a block (§4.1)."""
     if dialect is Dialect.GUIDE_2018:
         reply_topic = f"$aws/things/{thing}/streams/{stream}/{verb}/json/rejected"
+        if isinstance(refused, FileRefused) and refused.code is RefusalCode.RESOURCE_NOT_FOUND:
+            refused.code = RefusalCode.ETAG_MISMATCH
     else:
         reply_topic = f"$aws/things/{thing}/streams/{stream}/rejected/{dialect.value}"
     return [Reply(topic=reply_topic, payload=encode_refusal(refused, dialect))]
