@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from overair.basics.clock import SettableClock
-from overair.basics.ids import SeededIds
+from overair.basics.ids import ClientId, SeededIds
 from overair.basics.work import Notice
+from overair.server.broker.store import BrokerStore
 from overair.server.broker.worker import SessionExpiry
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.gateway.limits import GENEROUS
@@ -241,3 +242,17 @@ async def test_an_unacknowledged_reply_hides_no_stored_message_after_a_reconnect
     await publish(await world.client("speaker"), "a", b"stored")
     device = await world.client("dev", clean_session=False)
     assert await payloads(device, 2) == [b"reply", b"stored"]
+
+
+async def test_after_a_crash_the_hour_of_a_connected_session_runs_from_the_restart(
+    work: SqlWork, clock: SettableClock, ids: SeededIds
+) -> None:
+    store = BrokerStore()
+    await work.run(lambda tx: store.keep_session(tx, ACCOUNT, ClientId("dev"), None))
+    clock.advance(milliseconds=5 * HOUR_MS)
+    for advance_ms, present in ((HOUR_MS - 1, True), (1, False)):
+        world = World(work, clock, ids)
+        await world.start()
+        clock.advance(milliseconds=advance_ms)
+        assert (await world.broker.expire_sessions() == 0) is present
+        await world.stop()

@@ -59,6 +59,7 @@ class Broker:
         def load(tx: Tx) -> tuple[Sequence[tuple[AccountId, StoredSession]], Sequence[tuple[AccountId, str]]]:
             return self._store.sessions(tx), self._store.retained_topics(tx)
 
+        connected: dict[AccountId, Instant] = {}
         stored, topics = await self._work.read(load)
         for account, each in stored:
             limits = self._limits_for(account)
@@ -72,7 +73,9 @@ class Broker:
                 record.session.grant(topic_filter, qos)
                 self._trie(account).add(topic_filter, record, (topic_filter, qos))
             if each.expires is None:
-                await self._work.run(self._stored.keep(record))
+                connected[account] = record.expires
+        if connected:
+            await self._work.run(self._stored.expire_connected(connected))
         for account, topic in topics:
             self._retained.setdefault(account, set()).add(topic)
 

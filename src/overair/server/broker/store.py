@@ -117,9 +117,10 @@ class BrokerStore:
         if sql(tx).execute(update(sessions).where(*key).values(expires=expires)).rowcount == 0:
             sql(tx).execute(insert(sessions).values(account=account, client_id=client_id, expires=expires))
 
-    def expire_connected(self, tx: Tx, expires: Instant) -> None:
-        """After a restart nobody is connected: every such session's time runs from now."""
-        sql(tx).execute(update(sessions).where(sessions.c.expires.is_(None)).values(expires=expires))
+    def expire_connected(self, tx: Tx, account: AccountId, expires: Instant) -> None:
+        """After a restart nobody is connected: the time of every such session runs from now."""
+        connected = (sessions.c.account == account, sessions.c.expires.is_(None))
+        sql(tx).execute(update(sessions).where(*connected).values(expires=expires))
 
     def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None:
         """Forget a session with its subscriptions and its queue."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, ClientId
 from overair.basics.work import Tx
 from overair.server.broker.ports import Records
@@ -34,6 +35,15 @@ class StoredSessions:
             # As it is when this runs: the client may have come back meanwhile, or begun a clean session.
             if not record.dropped:
                 self._store.keep_session(tx, record.account, record.client_id, record.expires)
+
+        return unit
+
+    def expire_connected(self, expires: Mapping[AccountId, Instant]) -> Callable[[Tx], None]:
+        """After a restart, let the time of sessions that were connected run, account by account."""
+
+        def unit(tx: Tx) -> None:
+            for account, moment in expires.items():
+                self._store.expire_connected(tx, account, moment)
 
         return unit
 
