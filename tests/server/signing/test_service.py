@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -308,6 +309,15 @@ async def test_a_job_whose_worker_is_cut_before_its_commit_is_done_again_with_on
     assert (await described(road, job))["status"] == "Succeeded"
     assert len(await road.versions(f"SignedImages/{job}")) == 1
     assert road.steps == [SIGNED]
+
+
+async def test_two_workers_at_one_job_leave_one_signed_object(road: SigningRoad) -> None:
+    await road.make_profile("signer", road.import_certificate(credential()))
+    job_id = await road.start("signer", await road.upload("fw.bin", IMAGE))
+    [job] = await road.work.read(lambda tx: road.signing.unfinished(tx, limit=1))
+    await asyncio.gather(road.signing_worker._do(job), road.signing_worker._do(job))
+    assert (await described(road, job_id))["status"] == "Succeeded"
+    assert len(await road.versions(f"SignedImages/{job_id}")) == 1
 
 
 async def test_a_full_disk_fails_no_job_and_holds_up_no_other(road: SigningRoad, monkeypatch: pytest.MonkeyPatch) -> None:

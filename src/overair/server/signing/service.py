@@ -349,8 +349,12 @@ class SigningService:
             )
         return fitness.key_id
 
+    def take(self, tx: Tx, job: SigningJob) -> bool:
+        """Claim a waiting job for this unit. False: another worker was faster, and nothing of ours may be kept."""
+        return self._store.take_job(tx, job)
+
     def finish(self, tx: Tx, job: SigningJob) -> bool:
-        """Record a job's end. False when it had ended already: another worker was faster, and nothing may be kept of ours."""
+        """Record a job's end. False when it had ended already."""
         finished = self._store.finish_job(tx, job)
         if finished:
             tx.after_commit(self._wake)

@@ -233,6 +233,15 @@ class SqlSigningStore:
             )
         )
 
+    def take_job(self, tx: Tx, job: SigningJob) -> bool:
+        # The row is locked from here to the commit: another process that has signed it too waits, and finds it done.
+        touched = sql(tx).execute(
+            update(jobs)
+            .where(jobs.c.account == job.account, jobs.c.id == job.id, jobs.c.status == JobStatus.IN_PROGRESS.value)
+            .values(status=jobs.c.status)
+        )
+        return touched.rowcount == 1
+
     def finish_job(self, tx: Tx, job: SigningJob) -> bool:
         touched = sql(tx).execute(
             update(jobs)

@@ -112,14 +112,14 @@ class SigningWorker:
 
     def _end(self, tx: Tx, job: SigningJob, content: StoredContent, signature: str) -> None:
         assert job.plan is not None
-        if self._signing.job(tx, job.account, job.id).status is not job.status:
+        if not self._signing.take(tx, job):
             return
         bucket, key = job.plan.destination_bucket, job.key
         written = self._objects.put(tx, job.place, bucket, key, content, content_type=SIGNED_OBJECT_CONTENT_TYPE)
         location = ObjectLocation(bucket=bucket, key=key, version=written.version_id)
         signed = SignedObject(location=location, signature=signature, algorithm=job.algorithm)
         finished = self._signing.finish(tx, job.succeeded(signed, now=self._clock.now()))
-        assert finished, "the same unit has just seen it unfinished"
+        assert finished, "the same unit has claimed it"
 
     async def _digest(self, job: SigningJob, source: ObjectVersion) -> bytes:
         digest = hashlib.sha256() if job.algorithm.hash is Hash.SHA256 else hashlib.sha1(usedforsecurity=False)

@@ -47,9 +47,7 @@ class UpdateStatus(StrEnum):
 
 MAY_BECOME: Final[Mapping[UpdateStatus, frozenset[UpdateStatus]]] = {
     UpdateStatus.CREATE_PENDING: frozenset({UpdateStatus.CREATE_IN_PROGRESS, UpdateStatus.CREATE_FAILED}),
-    UpdateStatus.CREATE_IN_PROGRESS: frozenset(
-        {UpdateStatus.CREATE_IN_PROGRESS, UpdateStatus.CREATE_COMPLETE, UpdateStatus.CREATE_FAILED}
-    ),
+    UpdateStatus.CREATE_IN_PROGRESS: frozenset({UpdateStatus.CREATE_COMPLETE, UpdateStatus.CREATE_FAILED}),
     UpdateStatus.CREATE_COMPLETE: frozenset(),
     UpdateStatus.CREATE_FAILED: frozenset(),
     # Deleting is one transaction here, so that these two are never seen; AWS has them.
