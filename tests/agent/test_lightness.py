@@ -7,7 +7,18 @@ import subprocess
 import sys
 
 BASE = {"cbor2", "cryptography", "msgspec", "paho", "urllib3"}
-THEIR_OWN = {"_cbor2", "_cffi_backend", "_openssl", "brotli", "brotlicffi", "cffi", "dns", "socks", "zstandard"}
+THEIR_OWN = {
+    "_cbor2",
+    "_cffi_backend",
+    "_openssl",
+    "brotli",
+    "brotlicffi",
+    "cffi",
+    "dns",
+    "socks",
+    "typing_extensions",
+    "zstandard",
+}
 """What those bring along, or use where it happens to be installed."""
 
 
