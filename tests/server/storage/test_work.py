@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, bindparam, func, insert, select, update
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from overair.basics.errors import InvalidRequest, NotFound, Unavailable
@@ -166,6 +169,51 @@ async def test_a_hot_select_gives_the_column_types(work: SqlWork) -> None:
 async def test_a_hot_statement_says_which_value_is_missing(work: SqlWork) -> None:
     with pytest.raises(RuntimeError, match="b_name"):
         await work.read(lambda tx: find_probe.first(tx, b_account=ACCOUNT))
+
+
+async def test_a_hot_statement_holds_no_list_of_values(work: SqlWork) -> None:
+    listed = HotStatement(select(probes.c.name).where(probes.c.name.in_(["a", "b"])))
+    with pytest.raises(RuntimeError, match="list of values"):
+        await work.read(listed.all)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from("abcd"), st.sampled_from(["add", "raise version", "fail after adding", "add twice"])),
+        max_size=30,
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_mix_of_units_leaves_what_they_would_leave_one_by_one(work: SqlWork, steps: list[tuple[str, str]]) -> None:
+    def unit(name: str, what: str, tx: Tx) -> None:
+        if what == "raise version":
+            row = find_probe.first(tx, b_account=ACCOUNT, b_name=name)
+            if row is None or not raise_version.run(tx, b_account=ACCOUNT, b_name=name, b_expected=row[0]):
+                raise NotFound("nothing to raise")
+            return
+        add(tx, name)
+        if what == "add twice":
+            add(tx, name)
+        if what == "fail after adding":
+            raise NotFound("changed its mind")
+
+    expected: dict[str, int] = {}
+    outcomes: list[bool] = []
+    for name, what in steps:
+        taken = name in expected
+        outcomes.append(taken if what == "raise version" else not taken and what == "add")
+        if outcomes[-1]:
+            expected[name] = expected.get(name, 0) + 1
+
+    async def together() -> list[object]:
+        units = (work.run(partial(unit, name, what)) for name, what in steps)
+        return await asyncio.gather(*units, return_exceptions=True)
+
+    work.run_blocking(lambda tx: sql(tx).execute(delete(probes)) and None)
+    results = asyncio.run(together())
+    assert [result is None for result in results] == outcomes
+    rows = work.read_blocking(lambda tx: sql(tx).execute(select(probes.c.name, probes.c.version)).all())
+    assert {row.name: row.version for row in rows} == expected
 
 
 async def test_a_coroutine_is_no_unit_of_work(work: SqlWork) -> None:

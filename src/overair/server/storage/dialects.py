@@ -18,6 +18,7 @@ from overair.basics.errors import InvalidRequest, OverairError, Unavailable
 
 BUSY_TIMEOUT_MS: Final = 10_000
 SQLITE_CACHE_KIB: Final = 16 * 1024
+SQLITE_LOG_SIZE_BYTES: Final = 64 * 1024 * 1024
 
 
 class StorageRefused(OverairError):
@@ -82,6 +83,8 @@ def open_sqlite_engines(path: Path | str) -> Engines:
         driver.execute("PRAGMA journal_mode=WAL")
         driver.execute("PRAGMA synchronous=FULL")
         driver.execute("PRAGMA foreign_keys=ON")
+        # A long read lets the log grow; afterwards it gives the room back.
+        driver.execute(f"PRAGMA journal_size_limit={SQLITE_LOG_SIZE_BYTES}")
         driver.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB}")
 
     @event.listens_for(reader, "connect")
