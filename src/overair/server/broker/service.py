@@ -148,8 +148,7 @@ class Broker:
 
     def begin(self, link: Link) -> None:
         """CONNACK is written: send again what is unacknowledged, then what waits in the store."""
-        record = self._held_by(link)
-        if record is None:
+        if (record := self._held_by(link)) is None:
             return
         record.ready = True
         if not record.persistent:
@@ -173,8 +172,7 @@ class Broker:
 
     def detach(self, link: Link, reason: DisconnectReason, will: Message | None) -> None:
         """A connection has ended. ``will`` is what is to be published for it, already judged by its policy."""
-        record = self._held_by(link)
-        if record is None:
+        if (record := self._held_by(link)) is None:
             return
         record.link, record.ready = None, False
         if record.persistent:
@@ -190,8 +188,7 @@ class Broker:
 
     def narrowed(self, link: Link) -> None:
         """The connection's policy has changed: what waits for it and may no longer be received is dropped."""
-        record = self._held_by(link)
-        if record is None:
+        if (record := self._held_by(link)) is None:
             return
         topics = {topic for topic in record.session.pending_topics() if not link.accepts(topic, None)}
         if topics:
@@ -202,8 +199,7 @@ class Broker:
 
     def subscribe(self, link: Link, filters: Sequence[tuple[str, int]]) -> Awaitable[None] | None:
         """Hold subscriptions, each with the QoS it was granted."""
-        record = self._held_by(link)
-        if record is None:
+        if (record := self._held_by(link)) is None:
             return None
         trie = self._trie(record.account)
         for topic_filter, qos in filters:
@@ -215,8 +211,7 @@ class Broker:
 
     def unsubscribe(self, link: Link, filters: Sequence[str]) -> Awaitable[None] | None:
         """Forget subscriptions; those that aren't held have no effect."""
-        record = self._held_by(link)
-        if record is None:
+        if (record := self._held_by(link)) is None:
             return None
         trie = self._trie(record.account)
         for topic_filter in filters:
@@ -301,8 +296,7 @@ class Broker:
 
     def acknowledged(self, link: Link, token: int | None) -> None:
         """The client has acknowledged a delivery."""
-        record = self._held_by(link)
-        if record is None:
+        if (record := self._held_by(link)) is None:
             return
         self._deliveries.settle(record, token)
         if record.behind and record.session.undelivered_count < LOAD_COUNT // 2:
