@@ -30,8 +30,10 @@ class Buckets:
 
     def __init__(self) -> None:
         self.policies: dict[str, str] = {}
+        self.reads = 0
 
     def bucket_policy(self, tx: Tx, place: Place, bucket: str) -> str | None:
+        self.reads += 1
         return self.policies.get(bucket)
 
 

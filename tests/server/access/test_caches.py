@@ -10,12 +10,15 @@ import pytest
 
 from overair.basics.arn import Place
 from overair.basics.clock import SettableClock
-from overair.basics.ids import AccountId
-from overair.basics.work import Tx
+from overair.basics.ids import AccountId, BucketName
+from overair.basics.work import Tx, Work
 from overair.server.access import grants as grants_module
 from overair.server.access import keys as keys_module
+from overair.server.access.authoriser import PolicyAuthoriser
+from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import PrincipalKey
 from overair.server.access.model import KeyStatus, Owner, OwnerKind
+from overair.server.access.store import SqlIdentityStore
 from overair.server.policy_language.conditions import context_of
 from overair.server.policy_language.evaluation import Decision, Question
 from overair.server.storage.work import SqlWork
@@ -113,3 +116,56 @@ def test_memory_is_bounded_and_unknown_keys_take_none(room: AccessRoom, monkeypa
     assert len(room.grants._remembered) <= 3
     assert len(room.credentials._remembered) <= 3
     assert all(key.startswith("AKIA") and "UNKNOWN" not in key for key in room.credentials._remembered)
+
+
+# Buckets' policies ------------------------------------------------------------------------------------------------------
+
+DENY = '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"s3:*","Resource":"arn:aws:s3:::*"}]}'
+
+
+def fetch(room: AccessRoom, memory: BucketPolicyMemory, *buckets: str, work: Work | None = None) -> dict[str, str]:
+    return dict(asyncio.run(memory.fetch(work or room.work, room.buckets, room.place, buckets)))
+
+
+def test_a_buckets_policy_is_read_once_until_it_changes(room: AccessRoom) -> None:
+    memory = BucketPolicyMemory()
+    room.buckets.policies["b"] = DENY
+    for _ in range(3):
+        assert fetch(room, memory, "b", "without") == {"b": DENY}
+    assert room.buckets.reads == 2
+    del room.buckets.policies["b"]
+    room.work.run_blocking(lambda tx: memory.bucket_policy_changed(tx, ACCOUNT, BucketName("b")))
+    assert fetch(room, memory, "b", "without") == {}
+    assert room.buckets.reads == 3
+
+
+def test_a_policy_that_came_while_another_was_read_is_not_overlooked(room: AccessRoom) -> None:
+    memory = BucketPolicyMemory()
+    assert fetch(room, memory, "known") == {}
+
+    def put() -> None:
+        for bucket in ("known", "b"):
+            room.buckets.policies[bucket] = DENY
+            room.work.run_blocking(lambda tx, bucket=bucket: memory.bucket_policy_changed(tx, ACCOUNT, BucketName(bucket)))
+
+    fetch(room, memory, "known", "b", work=SlowReader(room.work, put))
+    assert fetch(room, memory, "known", "b") == {"known": DENY, "b": DENY}
+
+
+def test_a_unit_that_fails_forgets_nothing_and_a_new_bucket_begins_without_a_policy(room: AccessRoom) -> None:
+    memory = BucketPolicyMemory()
+    authoriser = PolicyAuthoriser(room.work, room.grants, SqlIdentityStore(), room.buckets, memory)
+    room.buckets.policies["b"] = DENY
+    assert fetch(room, memory, "b") == {"b": DENY}
+
+    def fails(tx: Tx) -> None:
+        memory.bucket_policy_changed(tx, ACCOUNT, BucketName("b"))
+        raise ValueError
+
+    with pytest.raises(Exception):  # noqa: B017  storage tells it in its own words
+        room.work.run_blocking(fails)
+    fetch(room, memory, "b")
+    assert room.buckets.reads == 1
+    del room.buckets.policies["b"]  # the bucket was deleted, with its policy
+    asyncio.run(authoriser.authorise(room.caller("root"), "s3", "CreateBucket", {"Bucket": "b"}))
+    asyncio.run(authoriser.authorise(room.caller("root"), "s3", "GetObject", {"Bucket": "b", "Key": "k"}))

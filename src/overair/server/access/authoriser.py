@@ -9,6 +9,7 @@ from overair.basics.work import Tx, Work
 from overair.server.access.actions import Need, operation_table, tag_context
 from overair.server.access.actions_iam import Named
 from overair.server.access.actions_objects import copy_source, object_context
+from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import Grants, GrantsDirectory, principal_of
 from overair.server.access.model import OwnerKind
 from overair.server.access.service import judge
@@ -28,11 +29,14 @@ class PolicyAuthoriser:
         grants: GrantsDirectory,
         identities: IdentityStore,
         resource_policies: ResourcePolicies,
+        bucket_policies: BucketPolicyMemory | None = None,
     ) -> None:
+        """``bucket_policies`` remembers, if it listens to *objects*; without one the records are asked at each request."""
         self._work = work
         self._grants = grants
         self._identities = identities
         self._resource_policies = resource_policies
+        self._bucket_policies = bucket_policies
         self._table = operation_table()
 
     def knows(self, service: str, operation: str) -> bool:
@@ -70,7 +74,7 @@ class PolicyAuthoriser:
     ) -> str:
         bucket = str(request.get("Bucket", ""))
         buckets = {bucket, copy_source(request)[0]} if "CopySource" in request else {bucket}
-        policies = await self._work.read(lambda tx: self._policies(tx, caller, buckets - {""}))
+        policies = await self._policies(caller, operation, buckets - {""})
         context = {**tag_context(request), **object_context(operation, request)}
         first = "*"
         for wanted in needs:
@@ -84,9 +88,12 @@ class PolicyAuthoriser:
                 judge(caller, grants, wanted.actions, resource, context=context, resource_policy=policy)
         return first
 
-    def _policies(self, tx: Tx, caller: Caller, buckets: set[str]) -> Mapping[str, str]:
-        found = {bucket: self._resource_policies.bucket_policy(tx, caller.place, bucket) for bucket in buckets}
-        return {bucket: policy for bucket, policy in found.items() if policy is not None}
+    async def _policies(self, caller: Caller, operation: str, buckets: set[str]) -> Mapping[str, str]:
+        memory = self._bucket_policies or BucketPolicyMemory()
+        if operation == "CreateBucket":
+            for bucket in buckets:
+                memory.forget(caller.account, bucket)
+        return await memory.fetch(self._work, self._resource_policies, caller.place, buckets)
 
     async def _resources(self, caller: Caller, wanted: Need, request: Request) -> Sequence[str]:
         named = wanted.resources
