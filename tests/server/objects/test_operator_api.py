@@ -282,6 +282,19 @@ def test_a_transfer_manager_uploads_in_parts_and_downloads_by_ranges(versioned) 
     assert s3.get_object(Bucket=B, Key="copied")["Body"].read() == content
 
 
+def test_attributes_are_told_without_the_bytes(versioned) -> None:
+    s3 = versioned
+    put = s3.put_object(Bucket=B, Key="a", Body=b"image", ChecksumAlgorithm="SHA256")
+    wanted = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
+    told = s3.get_object_attributes(Bucket=B, Key="a", ObjectAttributes=wanted)
+    assert (told["ETag"], told["ObjectSize"], told["VersionId"]) == (put["ETag"].strip('"'), 5, put["VersionId"])
+    assert told["Checksum"] == {"ChecksumSHA256": put["ChecksumSHA256"], "ChecksumType": "FULL_OBJECT"}
+    assert "ObjectParts" not in told
+    only = s3.get_object_attributes(Bucket=B, Key="a", ObjectAttributes=["ObjectSize"])
+    assert "ETag" not in only
+    assert refused(s3.get_object_attributes, Bucket=B, Key="absent", ObjectAttributes=["ETag"]) == (404, "NoSuchKey")
+
+
 def test_an_upload_by_hand(versioned) -> None:
     s3 = versioned
     upload = s3.create_multipart_upload(Bucket=B, Key="big", ContentType="a/b", Metadata={"k": "v"})["UploadId"]

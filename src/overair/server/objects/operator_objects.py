@@ -101,6 +101,27 @@ class ObjectOperations:
         answer, _, _ = await self._read(caller, request)
         return answer
 
+    @operation("s3", "GetObjectAttributes")
+    async def get_object_attributes(self, caller: Caller, request: Request) -> Members:
+        check_supported(caller, request)
+        found = await self.work.read(lambda tx: self._find_version(tx, caller, request))
+        version, properties = found.version, found.version.properties
+        asked = set(request.get("ObjectAttributes") or ())
+        known = {
+            "ETag": version.etag,
+            "Checksum": with_type(properties) or None,
+            "ObjectParts": {"TotalPartsCount": len(properties.part_sizes_bytes)} if properties.part_sizes_bytes else None,
+            "StorageClass": "STANDARD",
+            "ObjectSize": version.size_bytes,
+        }
+        if not asked or not asked <= set(known):
+            raise InvalidRequest(f"Object attributes are one or more of {', '.join(known)}.", subject="argument")
+        return {
+            "LastModified": version.modified,
+            **version_member(found.bucket, version.version_id),
+            **{name: value for name, value in known.items() if name in asked},
+        }
+
     async def _read(self, caller: Caller, request: Request) -> tuple[Answer, ObjectVersion | None, ByteRange | None]:
         check_supported(caller, request)
         found = await self.work.read(lambda tx: self._find_version(tx, caller, request))
