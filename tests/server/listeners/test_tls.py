@@ -270,6 +270,34 @@ def test_what_comes_while_reading_is_paused_waits_for_the_resumption(thread: Eve
     assert len(sipper.sips) > 3
 
 
+def test_a_slow_taker_holds_the_sender_back_and_piles_nothing_up(thread: EventLoopThread) -> None:
+    class Taker(Echo):
+        taken_bytes = 0
+        deliveries = 0
+
+        def data_received(self, data: bytes) -> None:
+            self.taken_bytes += len(data)
+            self.deliveries += 1
+            self.transport.pause_reading()
+            if self.deliveries < 200:
+                thread.loop.call_later(0.0005, self.transport.resume_reading)
+
+    taker = Taker()
+    sent_bytes = 0
+    with (
+        tls_listener(thread, context_of(SERVER), lambda _: taker) as listener,
+        connect(listener.port, client_context()) as client,
+    ):
+        client.settimeout(1.0)
+        piece = bytes(65536)
+        with contextlib.suppress(TimeoutError, ssl.SSLError):
+            while sent_bytes < 60_000_000:
+                client.sendall(piece)
+                sent_bytes += len(piece)
+    assert taker.deliveries == 200
+    assert sent_bytes - taker.taken_bytes < 16_000_000, "more than the kernel's own buffers was taken in"
+
+
 def test_a_protocol_that_fails_ends_its_own_connection_only(thread: EventLoopThread) -> None:
     class Clumsy(Echo):
         def data_received(self, data: bytes) -> None:

@@ -164,6 +164,7 @@ class TlsProtocol(asyncio.Protocol):
         "_connection",
         "_ended",
         "_handshake_timeout_s",
+        "_is_plain_paused",
         "_shaken",
         "_timer",
         "_transport",
@@ -196,6 +197,7 @@ class TlsProtocol(asyncio.Protocol):
         self.plain: asyncio.Transport | None = None
         self.is_closing = False
         self.is_paused = False
+        self._is_plain_paused = False
 
     # The plain transport below --------------------------------------------------------------------------------------------
 
@@ -296,6 +298,7 @@ class TlsProtocol(asyncio.Protocol):
             try:
                 data = connection.recv(READ_SIZE_BYTES)
             except SSL.WantReadError:
+                self._resume_plain()
                 break
             except SSL.ZeroReturnError:
                 self.close()
@@ -352,16 +355,22 @@ class TlsProtocol(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Stop handing data up; the plain transport stops too, so that the peer feels it."""
-        if not self.is_paused and self.plain is not None:
-            self.is_paused = True
+        self.is_paused = True
+        if not self._is_plain_paused and self.plain is not None and not self.is_closing:
+            self._is_plain_paused = True
             self.plain.pause_reading()
 
     def resume_reading(self) -> None:
         if self.is_paused and self.plain is not None:
             self.is_paused = False
-            self.plain.resume_reading()
-            # What had been decrypted before the pause comes first, but never within the caller's own call.
+            # What had come before the pause goes up first, but never within the caller's own call. The plain transport
+            # goes on only once that is used up: it reads more at once than an application may take between two pauses.
             asyncio.get_running_loop().call_soon(self._read_again)
+
+    def _resume_plain(self) -> None:
+        if self._is_plain_paused and self.plain is not None and not self.is_closing:
+            self._is_plain_paused = False
+            self.plain.resume_reading()
 
     def _read_again(self) -> None:
         if self._connection is not None and not self.is_paused and not self.is_closing:
