@@ -18,7 +18,6 @@ import structlog
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
-from overair.basics.errors import Unsupported
 from overair.basics.ids import AccountId, IdSource
 from overair.basics.work import Notice
 from overair.server import first_start
@@ -27,6 +26,7 @@ from overair.server.access.authoriser import PolicyAuthoriser
 from overair.server.access.grants import GrantsDirectory
 from overair.server.access.identities import Identities
 from overair.server.access.keys import CredentialDirectory
+from overair.server.access.link_keys import LinkKeys
 from overair.server.access.operator_api import IdentityOperatorApi
 from overair.server.access.policies import Policies
 from overair.server.access.policy_operator_api import PolicyOperatorApi
@@ -80,6 +80,7 @@ from overair.server.jobs.jobs_data_api import JobsDataOperations
 from overair.server.jobs.operator_api import JobOperations
 from overair.server.jobs.operator_executions import JobTimers
 from overair.server.jobs.planning import JobPlanner
+from overair.server.jobs.presigning import RolePresigner
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
 from overair.server.keyring.service import Keyring
@@ -319,13 +320,15 @@ class Server:
         streams = StreamsService(
             store=SqlStreamsStore(), objects=self.objects, roles=access, tags=tags, clock=clock, descriptors=descriptors
         )
+        link_keys = LinkKeys(self.secret_box, ids)
+        presigner = RolePresigner(roles=access, links=link_keys, clock=schedule_clock, base_url=lambda: self._download_url)
         jobs = JobsService(
             jobs=SqlJobStore(),
             executions=SqlExecutionStore(),
             members=devices,
             groups=groups,
             roles=access,
-            presigner=NoPresigner(),
+            presigner=presigner,
             tags=tags,
             clock=schedule_clock,
         )
@@ -376,6 +379,7 @@ class Server:
             region=place.region,
             schedule_clock=schedule_clock,
             presigned_v2=self._settings.presigned_v2,
+            links=link_keys,
         )
         authoriser = PolicyAuthoriser(self.work, grants, identity_store, self.objects)
         objects_api = ObjectsApi(
@@ -536,7 +540,7 @@ class Server:
             "plain_http_url": f"http://127.0.0.1:{self.plain_port.port}" if self.plain_port else None,
             "mqtt_host": host,
             "mqtt_port": self.mqtt_port.port,
-            "device_url": f"https://{host}:{self.device_port.port}",
+            "device_url": self._download_url,
             "ca_file": str(self._state.ca_file.resolve()),
             "region": place.region,
             "account": place.account,
@@ -546,19 +550,16 @@ class Server:
             "signer_certificate_file": str(self._state.signer_certificate_file.resolve()),
         }
 
+    @property
+    def _download_url(self) -> str:
+        return self._settings.download_url or f"https://{self._settings.host[0]}:{self.device_port.port}"
+
     async def _healthz(self, _scope: Any, _receive: Any, send: Any) -> None:
         await _print(send, b"application/json", b'{"status":"ok"}')
 
     async def _print_metrics(self, _scope: Any, _receive: Any, send: Any) -> None:
         self._metrics.connections.set(self.gateway.connection_count)
         await _print(send, b"text/plain; version=0.0.4; charset=utf-8", self._metrics.text())
-
-
-class NoPresigner:
-    """Placeholders for presigned links aren't filled yet."""
-
-    def presigned_url(self, *_: Any, **__: Any) -> str:
-        raise Unsupported("Overair doesn't fill presigned-url placeholders in job documents yet.")
 
 
 async def _print(send: Any, content_type: bytes, body: bytes) -> None:

@@ -17,6 +17,7 @@ from overair.basics.errors import NotAuthenticated
 from overair.basics.ids import AccountId
 from overair.basics.work import Work
 from overair.server.access.keys import CredentialDirectory
+from overair.server.access.link_keys import LINK_KEY_PREFIX, LinkKeys
 from overair.server.access.model import Credential
 from overair.server.aws_protocol.authentication import Authentication, HttpRequest
 from overair.server.aws_protocol.operations import Caller
@@ -53,6 +54,7 @@ class SignatureAuthenticator:
         region: str,
         schedule_clock: Clock | None = None,
         presigned_v2: bool = True,
+        links: LinkKeys | None = None,
     ) -> None:
         self._work = work
         self._credentials = credentials
@@ -60,6 +62,7 @@ class SignatureAuthenticator:
         self._schedule_clock = schedule_clock or clock
         self._region = region
         self._presigned_v2 = presigned_v2
+        self._links = links
 
     async def authenticate(self, request: HttpRequest) -> Authentication:
         """See ``aws_protocol.authentication.Authenticator``. Subjects: ``missing-token``, ``malformed-signature``,
@@ -152,6 +155,8 @@ class SignatureAuthenticator:
             )
 
     async def _credential(self, key_id: str, token: str | None, now: Instant) -> Credential:
+        if key_id.startswith(LINK_KEY_PREFIX):
+            return self._link(key_id, token)
         credential = self._credentials.remembered(key_id)
         if credential is None and len(key_id) <= 32 and key_id.isascii() and key_id.isalnum():
             credential = await self._credentials.fetch(self._work, key_id)
@@ -166,6 +171,15 @@ class SignatureAuthenticator:
             _refuse("session-token", "The security token included in the request is invalid.")
         if credential.expires is not None and now >= credential.expires:
             _refuse("expired-token", "The security token included in the request is expired.")
+        return credential
+
+    def _link(self, key_id: str, token: str | None) -> Credential:
+        credential = None if self._links is None else self._links.open(key_id, token)
+        if credential is None:
+            _refuse("session-token", "The security token included in the request is invalid.")
+        if credential.expires is not None and self._schedule_clock.now() > credential.expires:
+            # In the words that tell an agent to ask for a new link (wire reference §7.7).
+            _refuse("presigned-expired", "Request has expired")
         return credential
 
     def _caller(self, request: HttpRequest, credential: Credential, now: Instant) -> Caller:
@@ -259,7 +273,7 @@ def _check_moment(claim: sigv4.Claim, now: Instant, schedule_clock: Clock) -> No
             return
         if claim.expires_s is None:
             _refuse("malformed-signature", "A presigned object request names X-Amz-Expires, 1 to 604800 seconds.")
-        if now < signed_at - SKEW_OBJECT_STORE_MS:
+        if max(now, schedule_clock.now()) < signed_at - SKEW_OBJECT_STORE_MS:
             _refuse("not-yet-valid", "Request is not valid yet")
         if schedule_clock.now() > signed_at + claim.expires_s * 1000:
             _refuse("presigned-expired", "Request has expired")

@@ -12,6 +12,7 @@ from overair.basics.arn import parse_arn
 from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.work import Tx, Work
 from overair.server.access import aws_managed
+from overair.server.access.link_keys import LINK_KEY_PREFIX
 from overair.server.access.model import Owner, OwnerKind
 from overair.server.access.stores import IdentityStore, PolicyStore
 from overair.server.aws_protocol.operations import Caller
@@ -58,7 +59,10 @@ def principal_of(caller: Caller) -> PrincipalKey | None:
     arn = parse_arn(caller.principal_arn)
     if arn.service == "sts":
         role = arn.resource.split("/")[1]
-        return PrincipalKey(caller.account, Owner(kind=OwnerKind.ROLE, name=role), AccessKeyId(caller.access_key_id))
+        # A link's key has no session of its own to narrow it; each would be remembered for nothing.
+        is_link = caller.access_key_id.startswith(LINK_KEY_PREFIX)
+        session = None if is_link else AccessKeyId(caller.access_key_id)
+        return PrincipalKey(caller.account, Owner(kind=OwnerKind.ROLE, name=role), session)
     return PrincipalKey(caller.account, Owner(kind=OwnerKind.USER, name=arn.resource.rpartition("/")[2]))
 
 
