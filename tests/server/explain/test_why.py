@@ -25,6 +25,7 @@ from tests.support.updates_road import UpdatesRoad
 
 DEV = ThingName("dev-1")
 IMAGE = b"firmware"
+NEVER_HEARD_OF = "It is not connected, and has not been since this server last started; it has never reported on a job."
 
 
 class Presences:
@@ -118,7 +119,7 @@ async def test_a_thing_that_is_not_there_is_not_found(room: Room) -> None:
 async def test_a_thing_without_work_and_without_certificate_says_both(room: Room) -> None:
     assert await room.why() == [
         "dev-1 has nothing to do: no job was ever given to it.",
-        "It is not connected, and has not been since this server last started.",
+        NEVER_HEARD_OF,
         "No certificate is attached to it, so that no device can connect as it. Enroll it, or attach one.",
     ]
 
@@ -156,7 +157,7 @@ async def test_a_queued_job_of_an_absent_device_waits_for_it(room: Room) -> None
     await room.ship()
     assert await room.why() == [
         "dev-1 has not started job AFR_OTA-rel-7, which is queued for it since 2026-01-01 00:00:00 UTC.",
-        "It is not connected, and has not been since this server last started.",
+        NEVER_HEARD_OF,
     ]
 
 
@@ -213,6 +214,19 @@ async def test_success_is_told_with_the_version(room: Room) -> None:
     reasons = await room.why()
     assert reasons[0].startswith("dev-1 has done job AFR_OTA-rel-7")
     assert reasons[1] == "Its own words: accepted version 2.0.0."
+
+
+async def test_a_device_that_went_away_in_the_middle_is_told_with_its_last_report(room: Room) -> None:
+    await room.ship()
+    room.road.clock.advance(milliseconds=60_000)
+    await room.report(ExecutionStatus.IN_PROGRESS, receive="64/256")
+    room.road.clock.advance(milliseconds=60_000)
+    assert await room.why() == [
+        "dev-1 is at job AFR_OTA-rel-7 since 2026-01-01 00:01:00 UTC: 64 of 256 blocks received.",
+        "It is not connected, and has not been since this server last started; "
+        "its last report came at 2026-01-01 00:01:00 UTC.",
+        "No certificate is attached to it, so that no device can connect as it. Enroll it, or attach one.",
+    ]
 
 
 async def test_a_cancelled_job_is_no_failure_of_the_device(room: Room) -> None:

@@ -49,6 +49,8 @@ class Facts:
     updates: Sequence[Update]
     """Newest first, those meant for it that aren't whole: failed, or still being created."""
     unsigned_jobs: frozenset[JobId] = field(default_factory=frozenset)
+    heard_at: Instant | None = None
+    """When it last reported on a job; None: never, as far as its executions tell."""
     stream: StreamId | None = None
     """Of the first pending job, where it names one."""
 
@@ -162,7 +164,8 @@ def _offline(facts: Facts, presence: ClientPresence) -> list[str]:
     if presence.gone_since is not None:
         chain = [f"It is offline since {_moment(presence.gone_since)}."]
     else:
-        chain = ["It is not connected, and has not been since this server last started."]
+        heard = f"its last report came at {_moment(facts.heard_at)}" if facts.heard_at else "it has never reported on a job"
+        chain = [f"It is not connected, and has not been since this server last started; {heard}."]
     if not facts.certificates:
         chain.append("No certificate is attached to it, so that no device can connect as it. Enroll it, or attach one.")
     elif not any(certificate.may_connect for certificate in facts.certificates):

@@ -18,12 +18,17 @@ from overair.server.jobs.service import JobsService
 from overair.server.updates.model import Update, UpdateStatus
 from overair.server.updates.service import UpdateQuery, UpdatesService
 from overair.wire.job_document import MalformedDocument, parse
+from overair.wire.job_messages import ExecutionStatus
 
 CERTIFICATES_MAX: Final = 50
 EXECUTIONS_MAX: Final = 100
 UPDATES_MAX: Final = 50
 JOBS_PER_TARGET_MAX: Final = 10
 TARGETS_MAX: Final = 20
+HEARD: Final = frozenset(
+    {ExecutionStatus.IN_PROGRESS, ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED, ExecutionStatus.REJECTED}
+)
+"""States that only a device's own report leads to."""
 
 
 class Presences(Protocol):
@@ -75,6 +80,7 @@ class ExplainService:
             rolling_out=self._rolling_out(tx, place, targets, known),
             updates=[update for update in meant if update.status is not UpdateStatus.CREATE_COMPLETE],
             unsigned_jobs=_unsigned(meant),
+            heard_at=max((execution.last_updated_at for execution in executions if _was_heard(execution)), default=None),
             stream=self._stream(tx, place, pending[0].job) if pending else None,
         )
 
@@ -111,6 +117,11 @@ class ExplainService:
                 )
             )
         return held
+
+
+def _was_heard(execution: Execution) -> bool:
+    """Whether the last word on an execution was the device's."""
+    return execution.status in HEARD
 
 
 def _latest(executions: Collection[Execution]) -> Execution | None:
