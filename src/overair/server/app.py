@@ -40,6 +40,7 @@ from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.broker.operator_api import BrokerOperations
 from overair.server.broker.service import Broker
 from overair.server.broker.store import BrokerStore
+from overair.server.broker.worker import SessionExpiry
 from overair.server.certificates.acm import AcmService
 from overair.server.certificates.acm_operator_api import AcmOperatorApi
 from overair.server.certificates.authorities import AuthoritiesService, ServerIdentity
@@ -448,6 +449,7 @@ class Server:
                 UpdatesWorker(work=self.work, updates=updates, saga=saga, after_step=self._after_step),
                 JobPlanner(work=self.work, planner=jobs.planner, clock=schedule_clock),
                 ContentCollector(work=self.work, store=object_store, uploads=upload_store, contents=self.contents, clock=clock),
+                SessionExpiry(broker=self.broker, clock=clock),
                 JobTimers(work=self.work, executions=jobs.executions, clock=schedule_clock),
             ],
             random=Random(),
