@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from overair.basics.clock import Instant
 from overair.basics.errors import AlreadyExists, NotFound, Unavailable
 from overair.server.aws_protocol.authentication import current_operation
 from overair.server.aws_protocol.operations import Answer, Caller, Members, Request, operation
-from tests.support.engine_door import UNKNOWN_KEY, RunningDoor, running_door
+from tests.support.engine_door import KNOWN_KEY, UNKNOWN_KEY, RunningDoor, running_door
 
 MOMENT = Instant(1_767_225_600_250)
 
@@ -446,3 +447,38 @@ def test_who_may_not_is_denied(door: RunningDoor, handlers: Handlers) -> None:
         assert refused(door.client("overair").explain_thing, thingName="t")[:2] == (403, "AccessDeniedException")
     finally:
         door.authoriser.denied.clear()
+
+
+def begin_upload(door: RunningDoor, size_bytes: int, key: str) -> socket.socket:
+    """The head of an upload that waits to be told to go on."""
+    client = socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), timeout=10)
+    scope = f"{key}/20260101/us-east-1/s3/aws4_request"
+    client.sendall(
+        f"PUT /bkt/waiting HTTP/1.1\r\nhost: a\r\ncontent-length: {size_bytes}\r\nexpect: 100-continue\r\n"
+        f"x-amz-content-sha256: UNSIGNED-PAYLOAD\r\nauthorization: AWS4-HMAC-SHA256 Credential={scope}, "
+        f"SignedHeaders=host, Signature={'0' * 64}\r\n\r\n".encode()
+    )
+    return client
+
+
+def test_an_upload_is_let_go_on_only_once_its_sender_is_known(door: RunningDoor, handlers: Handlers) -> None:
+    with begin_upload(door, 5, KNOWN_KEY) as client:
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"hello")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert handlers.stored["waiting"] == b"hello"
+    with begin_upload(door, 4 * 1024**3, UNKNOWN_KEY) as client:
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"connection: close" in answer
+    with begin_upload(door, 6 * 1024**3, KNOWN_KEY) as client:
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert b"<Code>EntityTooLarge</Code>" in answer
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_nothing(door: RunningDoor, handlers: Handlers) -> None:
+    with begin_upload(door, 100, KNOWN_KEY) as client:
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"half of it")
+    assert raw(door, "GET", "/healthz") == (200, b"ok")
+    assert not any(name == "PutObject" for name, _ in handlers.asked)
