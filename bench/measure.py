@@ -1,7 +1,8 @@
-"""How a number is taken: interleaved rounds, medians, CPU of the server's process beside the rate."""
+"""How a number is taken: interleaved rounds, medians, CPU of the server's processes beside the rate."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import time
@@ -10,13 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROUNDS = 5
+SETTLE_TIMEOUT_S = 3.0
+_SETTLE_STEP_S = 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, all threads."""
+    """User and system time so far of a process with all its threads and children."""
+    return sum(_own_cpu_seconds(each) for each in _family(pid))
+
+
+def _own_cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            children = (thread / "children").read_text().split()
+        except OSError:  # a thread that ended meanwhile, or a kernel that doesn't tell
+            continue
+        for child in children:
+            found += _family(int(child))
+    return found
 
 
 def resident_bytes(pid: int) -> int:
@@ -31,7 +50,7 @@ class Round:
     rate: float
     """Operations a second."""
     cpu_us: float
-    """Of the server's process for each operation."""
+    """Of the server's processes for each operation, work that it does after its answers included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,28 +62,43 @@ class Measured:
     cpu_us: float
     slowest: float
     fastest: float
+    rounds: int
 
 
-Subject = tuple[str, int, Callable[[], Awaitable[int]]]
-"""(name, the server's pid, a coroutine function that does its work and returns the number of operations)."""
+async def _nothing(_count: int) -> None:
+    return None
 
 
-async def timed(pid: int, work: Callable[[], Awaitable[int]]) -> Round:
-    """Run once."""
-    cpu_before, began = cpu_seconds(pid), time.perf_counter()
-    operations = await work()
-    took, cpu = time.perf_counter() - began, cpu_seconds(pid) - cpu_before
-    return Round(rate=operations / took, cpu_us=cpu / operations * 1e6)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Something that is measured.
+
+    ``prepare`` is given the number of operations of the next run and is not timed; ``run`` does them and returns how many.
+    """
+
+    name: str
+    pid: int
+    run: Callable[[], Awaitable[int]]
+    prepare: Callable[[int], Awaitable[None]] = _nothing
+    first_count: int = 32
+    count_max: int = 3000
 
 
-async def interleaved(subjects: Sequence[Subject], *, rounds: int = ROUNDS) -> list[Measured]:
-    """Run each subject once in every round, so that a drift of the machine meets all of them; one warm-up round first."""
-    taken: dict[str, list[Round]] = {name: [] for name, _, _ in subjects}
+async def interleaved(subjects: Sequence[Subject], *, rounds: int, seconds: float) -> list[Measured]:
+    """Run each subject once in every round, so that a drift of the machine meets all of them; one warm-up round first.
+
+    The warm-up tells how many operations fill about ``seconds``.
+    """
+    taken: dict[str, list[Round]] = {each.name: [] for each in subjects}
+    counts = {each.name: each.first_count for each in subjects}
     for number in range(rounds + 1):
-        for name, pid, work in subjects:
-            done = await timed(pid, work)
+        for subject in subjects:
+            await subject.prepare(counts[subject.name])
+            done = await _timed(subject)
             if number > 0:
-                taken[name].append(done)
+                taken[subject.name].append(done)
+            else:
+                counts[subject.name] = max(subject.first_count // 2, min(subject.count_max, int(done.rate * seconds)))
     return [
         Measured(
             subject=name,
@@ -72,6 +106,29 @@ async def interleaved(subjects: Sequence[Subject], *, rounds: int = ROUNDS) -> l
             cpu_us=statistics.median(each.cpu_us for each in done),
             slowest=min(each.rate for each in done),
             fastest=max(each.rate for each in done),
+            rounds=len(done),
         )
         for name, done in taken.items()
     ]
+
+
+async def _timed(subject: Subject) -> Round:
+    await settled(subject.pid)
+    cpu_before, began = cpu_seconds(subject.pid), time.perf_counter()
+    operations = await subject.run()
+    took = time.perf_counter() - began
+    # What an answer leaves to be done afterwards is part of its price.
+    await settled(subject.pid)
+    return Round(rate=operations / took, cpu_us=(cpu_seconds(subject.pid) - cpu_before) / operations * 1e6)
+
+
+async def settled(pid: int) -> None:
+    """Wait until the process does next to nothing; at most ``SETTLE_TIMEOUT_S``."""
+    until = time.perf_counter() + SETTLE_TIMEOUT_S
+    before = cpu_seconds(pid)
+    while time.perf_counter() < until:
+        await asyncio.sleep(_SETTLE_STEP_S)
+        now = cpu_seconds(pid)
+        if now - before <= 1 / _TICKS:
+            return
+        before = now

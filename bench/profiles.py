@@ -1,0 +1,54 @@
+"""How much is measured: everything, or just enough to see that each benchmark still works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Counts and times of one run."""
+
+    name: str
+    peers: tuple[str, ...]
+    rounds: int
+    seconds: float
+    """Of one round of one subject, about."""
+    boto3_seconds: float
+    taking_devices_count: int
+    blocks_per_request: tuple[int, ...]
+    reporting_devices_count: int
+    idle_connections_count: int
+    handshakes_count: int
+    """In one round."""
+    relay: bool
+
+
+FULL: Final = Profile(
+    name="full",
+    peers=("moto", "ministack"),
+    rounds=5,
+    seconds=1.0,
+    boto3_seconds=0.6,
+    taking_devices_count=16,
+    blocks_per_request=(1, 8, 31),
+    reporting_devices_count=64,
+    idle_connections_count=5000,
+    handshakes_count=1000,
+    relay=True,
+)
+
+SHORT: Final = Profile(
+    name="short",
+    peers=(),
+    rounds=1,
+    seconds=0.05,
+    boto3_seconds=0.02,
+    taking_devices_count=2,
+    blocks_per_request=(1, 8),
+    reporting_devices_count=4,
+    idle_connections_count=40,
+    handshakes_count=20,
+    relay=False,
+)
