@@ -79,22 +79,20 @@ class ModelWalk:
         model = self.models[service]
         shape = model.operations[operation].input_shape
         drawn: dict[str, Any] = {}
+        well_meant = self.chance.random() < 0.5
+        left_out = self.chance.choice((0.6, 0.8, 0.95) if well_meant else (0.3, 0.95))
         for _ in range(5):
             try:
-                drawn = (
-                    Drawn(model.shapes, self.chance, empty_lists=True, left_out=self.chance.choice((0.3, 0.95))).value(shape)
-                    if shape
-                    else {}
-                )
+                drawn = Drawn(model.shapes, self.chance, empty_lists=True, left_out=left_out).value(shape) if shape else {}
                 break
             except Unmatched:
                 continue
         for member in drawn:
             known = self.names.get(member.lower())
-            if known is not None and isinstance(drawn[member], str) and self.chance.random() < 0.8:
+            if known is not None and isinstance(drawn[member], str) and (well_meant or self.chance.random() < 0.8):
                 drawn[member] = known
         wire = self._serialised(service, operation, drawn)
-        for _ in range(self.chance.choice((0, 0, 1, 2))):
+        for _ in range(0 if well_meant else self.chance.choice((0, 1, 1, 2))):
             self._break(wire)
         return wire
 
@@ -109,7 +107,8 @@ class ModelWalk:
         theirs = self._botocore(service)
         serializer = create_serializer(theirs.metadata["protocol"], include_validation=False)
         model = theirs.operation_model(operation)
-        drawn.pop("Expires", None)
+        for member in {"Expires", "ResponseExpires"} & drawn.keys():
+            drawn[member] = Instant(1_800_000_000_000)  # a text to us, a moment to botocore
         values = _dated(drawn, model.input_shape) if model.input_shape is not None else {}
         try:
             made = serializer.serialize_to_request(values, model)
