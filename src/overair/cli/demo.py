@@ -40,7 +40,7 @@ START_TIMEOUT_S = 30.0
 ROUND_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 10.0
 REDRAW_INTERVAL_S = 0.1
-BAR_WIDTH = 28
+BAR_WIDTH = 20
 OWN_SIGNER = "demo-signer.pem"
 """The demo's own trust anchor: it signs the image that is then tampered with."""
 
@@ -348,8 +348,8 @@ def _follow(stage: Stage, update: str, name: str, *, expected_status: str, expec
                         ended.setdefault(each.thing, elapsed)
             progress = {device: read_progress(directory.run / "progress.json") for device, directory in stage.devices.items()}
             for device, moment in progress.items():
-                if moment is not None and moment.job == job:
-                    blocks[device] = max(blocks.get(device, 0), moment.received_blocks)
+                if moment is not None and moment.last_job == job:
+                    blocks[device] = moment.last_received_blocks
             live.update(_bars(followed, progress, job, ended, elapsed), refresh=True)
             time.sleep(REDRAW_INTERVAL_S)  # the pace of the picture
     settled = {device: _settled_version(directory, expected_version) for device, directory in stage.devices.items()}
@@ -375,7 +375,9 @@ def _bars(
     by_thing = {each.thing: each for each in followed}
     for device, moment in progress.items():
         follow = by_thing.get(device)
-        received, total = (moment.received_blocks, moment.total_blocks) if moment and moment.job == job else (0, 0)
+        received, total = (0, 0)
+        if moment is not None and moment.last_job == job:
+            received, total = moment.last_received_blocks, moment.last_total_blocks
         full = BAR_WIDTH * received // total if total else 0
         status = follow.status if follow else "QUEUED"
         colour = {"SUCCEEDED": "green", "FAILED": "red", "REJECTED": "red"}.get(status, "cyan")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rich.padding import Padding
+from rich.text import Text
+
 from overair.cli.operator import DATA_DEFAULT, Data, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 
@@ -11,9 +16,46 @@ def status(data: Data = DATA_DEFAULT, json: Json = False) -> None:
     with told_plainly():
         operator = operator_of(data)
         told = operator.client("overair").describe_server()
-    told.pop("ResponseMetadata", None)
-    document = {"operator_url": operator.endpoints.operator_url, **told}
+    document = {
+        "version": told["version"],
+        "account": told["account"],
+        "region": told["region"],
+        "started_at": told["startedAt"],
+        "operator_url": operator.endpoints.operator_url,
+        "things": told["things"],
+        "connected": told["connected"],
+        "open_jobs": told["openJobs"],
+        "image_signing": {
+            "level": told["imageSigning"]["level"],
+            "profiles": [
+                {"name": profile["name"], "status": profile["status"], "testing_only": profile["testingOnly"]}
+                for profile in told["imageSigning"]["profiles"]
+            ],
+        },
+        "keys_at_rest": told["keysAtRest"],
+        "failing_workers": list(told["failingWorkers"]),
+        "warnings": list(told["warnings"]),
+    }
     if json:
         print_json(document)
         return
-    console.print(document)
+    _print(document)
+
+
+def _print(document: dict[str, Any]) -> None:
+    console.print(
+        f"Overair {document['version']}, account {document['account']} in {document['region']}, "
+        f"up since {document['started_at']}",
+        soft_wrap=True,
+    )
+    console.print(f"  operators  {document['operator_url']}", soft_wrap=True)
+    console.print(f"  devices    {document['connected']} connected of {document['things']}; {document['open_jobs']} jobs open")
+    signing = document["image_signing"]
+    profiles = ", ".join(
+        profile["name"] + (" (testing only)" if profile["testing_only"] else "") for profile in signing["profiles"]
+    )
+    console.print(f"  signing    {signing['level']}{': ' + profiles if profiles else ''}", soft_wrap=True)
+    at_rest = "wrapped by a passphrase" if document["keys_at_rest"] == "passphrase" else "wrapped by a key file beside them"
+    console.print(f"  keys       {at_rest}")
+    for warning in document["warnings"]:
+        console.print(Padding(Text(f"! {warning}", style="yellow"), (0, 0, 0, 2)))

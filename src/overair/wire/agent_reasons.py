@@ -16,7 +16,7 @@ AGENT_CODES: Final[Mapping[int, str]] = {
     0x0E: "too many requests for blocks stayed unanswered",
     0x0F: "the image is older than the one that runs, and downgrades aren't allowed",
     0x10: "the image has the same version as the one that runs",
-    0x11: "the job says self-test, but the device isn't trying a new image",
+    0x11: "the new image did not last: the device went back to the one before",
     0x12: "there is no job to act on",
     0x13: "the application aborted it",
     0x14: "a request could not be encoded as CBOR",

@@ -89,7 +89,6 @@ class ServerStatusOperations:
             "startedAt": as_datetime(running.started_at).isoformat(timespec="seconds"),
             "connected": running.connected(),
             "keysAtRest": "passphrase" if running.has_passphrase else "file",
-            "provisioningLevel": "operator",
             "failingWorkers": failing,
             "warnings": warnings,
             **recorded,
