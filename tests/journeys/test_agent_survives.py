@@ -135,7 +135,6 @@ def test_a_version_that_does_not_rise_is_refused_by_the_device(new_device: Calla
     assert device.status()["version"] == "1.0.0"
 
 
-@pytest.mark.xfail(strict=True, reason="the server doesn't fill presigned-url placeholders in job documents yet")
 def test_an_image_travels_by_presigned_url_over_https(
     server: ServerProcess, new_device: Callable[[str], DeviceProcess]
 ) -> None:

@@ -60,6 +60,18 @@ def test_an_answer_is_ascending_inside_the_file_asked_for_and_at_most_128_kib(
         assert set(sent) <= set(blocks_named(bitmap, offset))
 
 
+@given(st.sets(st.integers(0, 90_000), min_size=1, max_size=40), st.integers(1, 64))
+def test_far_apart_bits_of_a_large_bitmap_are_found_in_order_and_capped(wanted: set[int], count: int) -> None:
+    sent = blocks_to_send(
+        file_size_bytes=100_000 * 1024,
+        block_size_bytes=1024,
+        block_offset=3,
+        block_count_wanted=count,
+        bitmap=bitmap_for(wanted),
+    )
+    assert sent == [number + 3 for number in sorted(wanted)][:count]
+
+
 def test_a_gibibyte_fits_from_8_kib_blocks_up() -> None:
     assert file_size_bytes_max(8192) >= 2**30 > file_size_bytes_max(4096)
     assert file_size_bytes_max(4096, offset_used=False) == 98_296 * 4096
