@@ -11,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+
 from tests.support.server_process import clean_environment
 
 REPOSITORY = Path(__file__).parents[2]

@@ -125,9 +125,7 @@ class StateDirectory:
             return None
         try:
             content = json.loads(self.marker_file.read_bytes())
-            marker = Marker(
-                format=int(content["format"]), account=AccountId(content["account"]), region=str(content["region"])
-            )
+            marker = Marker(format=int(content["format"]), account=AccountId(content["account"]), region=str(content["region"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StateDirectoryRefused(
                 f"{self.marker_file} isn't one that Overair wrote. Restore it or name another folder."
