@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -19,12 +19,12 @@ from typing import IO, Annotated, Any
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from overair.agent.device_directory import DeviceDirectory
 from overair.agent.image_builder import build_image
-from overair.agent.progress import Progress, read_progress
+from overair.agent.progress import read_progress
 from overair.basics.clock import WallClock, as_datetime
+from overair.cli.demo_picture import Outcome, Round, bars, print_table
 from overair.cli.device import HARDWARE_ID_DEFAULT, enroll_device
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import Operator, operator_of, told_plainly
@@ -40,36 +40,8 @@ START_TIMEOUT_S = 30.0
 ROUND_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 10.0
 REDRAW_INTERVAL_S = 0.1
-BAR_WIDTH = 20
 OWN_SIGNER = "demo-signer.pem"
 """The demo's own trust anchor: it signs the image that is then tampered with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """Where one device ended in one round."""
-
-    device: str
-    from_version: str
-    to_version: str
-    blocks: int
-    seconds: float
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """One image shipped to every device."""
-
-    name: str
-    expected_status: str
-    expected_version: str
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def went_as_promised(self) -> bool:
-        return all(each.status == self.expected_status and each.to_version == self.expected_version for each in self.outcomes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +71,7 @@ def demo(
             stage = _set_up(stack, folder, console)
             rounds = [_good(stage), _tampered(stage), _crashing(stage)]
         for each in rounds:
-            _print_table(console, each)
+            print_table(console, each)
     finally:
         if keep:
             console.print(f"The demo's directory is {folder}.")
@@ -350,7 +322,7 @@ def _follow(stage: Stage, update: str, name: str, *, expected_status: str, expec
             for device, moment in progress.items():
                 if moment is not None and moment.last_job == job:
                     blocks[device] = moment.last_received_blocks
-            live.update(_bars(followed, progress, job, ended, elapsed), refresh=True)
+            live.update(bars(followed, progress, job, ended, elapsed), refresh=True)
             time.sleep(REDRAW_INTERVAL_S)  # the pace of the picture
     settled = {device: _settled_version(directory, expected_version) for device, directory in stage.devices.items()}
     outcomes = tuple(
@@ -366,48 +338,6 @@ def _follow(stage: Stage, update: str, name: str, *, expected_status: str, expec
         for each in followed
     )
     return Round(name=name, expected_status=expected_status, expected_version=expected_version, outcomes=outcomes)
-
-
-def _bars(
-    followed: Sequence[Follow], progress: dict[str, Progress | None], job: str, ended: dict[str, float], elapsed: float
-) -> Table:
-    table = Table.grid(padding=(0, 2))
-    by_thing = {each.thing: each for each in followed}
-    for device, moment in progress.items():
-        follow = by_thing.get(device)
-        received, total = (0, 0)
-        if moment is not None and moment.last_job == job:
-            received, total = moment.last_received_blocks, moment.last_total_blocks
-        full = BAR_WIDTH * received // total if total else 0
-        status = follow.status if follow else "QUEUED"
-        colour = {"SUCCEEDED": "green", "FAILED": "red", "REJECTED": "red"}.get(status, "cyan")
-        what = follow.what if follow and device in ended else (moment.state.replace("_", " ") if moment else "booting")
-        table.add_row(
-            device,
-            f"[{colour}]{'━' * full}[/{colour}][dim]{'━' * (BAR_WIDTH - full)}[/dim]",
-            f"{received:>4}/{total or '?':<4}",
-            f"[{colour}]{status:<11}[/{colour}]",
-            f"{ended.get(device, elapsed):4.1f} s",
-            what,
-        )
-    return table
-
-
-def _print_table(console: Console, shown: Round) -> None:
-    table = Table("device", "from", "to", "blocks", "seconds", "status", "reason", title=shown.name, title_justify="left")
-    for each in shown.outcomes:
-        colour = "green" if each.status == "SUCCEEDED" else "red"
-        table.add_row(
-            each.device,
-            each.from_version,
-            each.to_version,
-            str(each.blocks),
-            f"{each.seconds:.1f}",
-            f"[{colour}]{each.status}[/{colour}]",
-            each.reason,
-        )
-    console.print()
-    console.print(table)
 
 
 def _running_version(directory: DeviceDirectory) -> str:
