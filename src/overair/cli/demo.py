@@ -35,7 +35,7 @@ from overair.cli.watch import TERMINAL, Follow, executions
 DEVICES = ("kitchen", "attic", "garage")
 GROUP = "demo"
 IMAGE_NAME = "demo"
-PAYLOAD_SIZE_BYTES = 1_500_000
+PAYLOAD_SIZE_BYTES = 4_000_000
 START_TIMEOUT_S = 30.0
 ROUND_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 10.0
