@@ -23,6 +23,7 @@ from overair.basics.work import Notice
 from overair.server import first_start
 from overair.server.access.authenticator import SignatureAuthenticator
 from overair.server.access.authoriser import PolicyAuthoriser
+from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import GrantsDirectory
 from overair.server.access.identities import Identities
 from overair.server.access.keys import CredentialDirectory
@@ -34,7 +35,8 @@ from overair.server.access.policy_store import SqlPolicyStore as SqlAccessPolicy
 from overair.server.access.service import AccessService
 from overair.server.access.sessions import Sessions
 from overair.server.access.store import SqlIdentityStore
-from overair.server.audit.service import AuditedWork
+from overair.server.audit.operator_api import AuditOperations
+from overair.server.audit.service import AuditedWork, AuditService
 from overair.server.audit.store import SqlAuditStore
 from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.broker.operator_api import BrokerOperations
@@ -243,7 +245,8 @@ class Server:
         passphrase = read_passphrase(self._settings.key_passphrase_file) if self._settings.key_passphrase_file else None
         self.secret_box = open_secret_box(self._state.wrapping_key_file, passphrase=passphrase, ids=ids)
         keyring = Keyring(SqlKeyStore(), self.secret_box, clock=clock, ids=ids)
-        audited = AuditedWork(self.work, SqlAuditStore(), clock=clock, ids=ids)
+        audit_store = SqlAuditStore()
+        audited = AuditedWork(self.work, audit_store, clock=clock, ids=ids)
 
         # Who may ask: operators, roles, keys.
         identity_store, policy_store = SqlIdentityStore(), SqlAccessPolicyStore()
@@ -267,7 +270,10 @@ class Server:
         self._undo.append(self.contents.close)
         segments = SegmentCache(self.contents)
         object_store, upload_store = SqlObjectStore(), SqlUploadStore()
-        self.objects = ObjectsService(object_store, upload_store, clock=clock, ids=ids, when_gone=(descriptors,))
+        bucket_policies = BucketPolicyMemory()
+        self.objects = ObjectsService(
+            object_store, upload_store, clock=clock, ids=ids, when_gone=(descriptors, bucket_policies)
+        )
         uploads = UploadsService(self.objects, upload_store, clock=clock, ids=ids)
         object_lists = ObjectLists(self.objects, object_store, upload_store)
 
@@ -382,7 +388,7 @@ class Server:
             presigned_v2=self._settings.presigned_v2,
             links=link_keys,
         )
-        authoriser = PolicyAuthoriser(self.work, grants, identity_store, self.objects)
+        authoriser = PolicyAuthoriser(self.work, grants, identity_store, self.objects, bucket_policies)
         objects_api = ObjectsApi(
             work=audited, objects=self.objects, uploads=uploads, lists=object_lists, contents=self.contents
         )
@@ -431,7 +437,12 @@ class Server:
             ),
             ExplainOperations(work=audited, explain=explain, presences=self.broker, authority=authority, clock=schedule_clock),
             BrokerOperations(work=audited, broker=self.broker, store=BrokerStore()),
+            AuditOperations(work=audited, audit=AuditService(audit_store)),
         )
+        for service in self.operator_door.services.values():
+            for operation in service.bound:
+                if not authoriser.knows(service.name, operation):
+                    raise RuntimeError(f"access.actions has no row for {service.name} {operation}: nobody could ever call it.")
 
         # What goes on by itself.
         self.workers = WorkerLoop(

@@ -158,6 +158,42 @@ def test_a_job_needs_its_targets_too(room: AccessRoom) -> None:
     assert f"on resource: {IOT}thing/yours " in refused
 
 
+def test_moving_a_thing_between_groups_needs_each_group(room: AccessRoom) -> None:
+    mine = [IOT + "thing/mine", IOT + "thinggroup/mine-*"]
+    room.user("ann", p=document(allow("iot:UpdateThingGroupsForThing", mine)))
+    ann = room.caller("ann")
+    move = ("iot", "UpdateThingGroupsForThing")
+    authorise(room, ann, *move, thingName="mine", thingGroupsToAdd=["mine-1"], thingGroupsToRemove=["mine-2"])
+    refused = denial(room, ann, *move, thingName="mine", thingGroupsToAdd=["mine-1", "yours"])
+    assert f"on resource: {IOT}thinggroup/yours " in refused
+    refused = denial(room, ann, *move, thingName="mine", thingGroupsToRemove=["yours"])
+    assert f"on resource: {IOT}thinggroup/yours " in refused
+    denial(room, ann, *move, thingName="yours", thingGroupsToAdd=["mine-1"])
+
+
+@pytest.mark.parametrize("operation", ["AddThingToThingGroup", "RemoveThingFromThingGroup"])
+def test_a_thing_and_a_group_named_by_arn_are_judged_by_those_arns(room: AccessRoom, operation: str) -> None:
+    thing, group = IOT + "thing/mine", IOT + "thinggroup/mine"
+    room.user("ann", p=document(allow(f"iot:{operation}", [thing, group])))
+    ann = room.caller("ann")
+    authorise(room, ann, "iot", operation, thingArn=thing, thingGroupArn=group)
+    authorise(room, ann, "iot", operation, thingName="mine", thingGroupArn=group)
+    yours = IOT + "thinggroup/yours"
+    assert f"on resource: {yours} " in denial(room, ann, "iot", operation, thingArn=thing, thingGroupArn=yours)
+    denial(room, ann, "iot", operation, thingArn=IOT + "thing/yours", thingGroupArn=group)
+    # Neither name nor ARN: the permission must hold for every name.
+    denial(room, ann, "iot", operation, thingArn=thing)
+
+
+def test_retaining_a_message_needs_a_permission_of_its_own(room: AccessRoom) -> None:
+    room.user("ann", p=document(allow("iot:Publish")))
+    ann = room.caller("ann")
+    authorise(room, ann, "iot-data", "Publish", topic="a/b")
+    assert f"iot:RetainPublish on resource: {IOT}topic/a/b " in denial(
+        room, ann, "iot-data", "Publish", topic="a/b", retain=True
+    )
+
+
 def test_a_member_left_out_needs_the_permission_for_every_name(room: AccessRoom) -> None:
     room.user("ann", p=document(allow("iot:CreateJob", IOT + "job/a*")))
     room.user("ben", p=document(allow("iot:CreateJob", IOT + "job/*")))

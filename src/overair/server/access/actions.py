@@ -93,6 +93,15 @@ def each_of(member: str) -> Resources:
     return resources
 
 
+def named_in(member: str, resource: str) -> Resources:
+    """What ``iot`` makes of each name in a list member; none if it is absent. ``resource`` is such as ``thinggroup``."""
+
+    def resources(place: Place, request: Request) -> Sequence[str]:
+        return [place.iot(resource, str(name)) for name in request.get(member, ())]
+
+    return resources
+
+
 def anything(_: Place, __: Request) -> Sequence[str]:
     """For what can't be narrowed to a resource: ``*``."""
     return ("*",)

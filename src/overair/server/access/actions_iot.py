@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from overair.server.access.actions import anything, both, by_resource, each_of, iot, member_arn, name_or_arn, need
+from overair.server.access.actions import (
+    anything,
+    both,
+    by_resource,
+    each_of,
+    iot,
+    member_arn,
+    name_or_arn,
+    named_in,
+    need,
+)
 
 _THING: Final = iot("thing/{thingName}")
 _GROUP: Final = iot("thinggroup/{thingGroupName}")
@@ -56,7 +66,12 @@ TABLE: Final = {
     **by_resource("iot", _GROUP, "DescribeThingGroup", "UpdateThingGroup", "DeleteThingGroup", "ListThingsInThingGroup"),
     ("iot", "AddThingToThingGroup"): (need("iot:AddThingToThingGroup", on=both(_THING_OR_ARN, _GROUP_OR_ARN)),),
     ("iot", "RemoveThingFromThingGroup"): (need("iot:RemoveThingFromThingGroup", on=both(_THING_OR_ARN, _GROUP_OR_ARN)),),
-    ("iot", "UpdateThingGroupsForThing"): (need("iot:UpdateThingGroupsForThing", on=_THING),),
+    ("iot", "UpdateThingGroupsForThing"): (
+        need(
+            "iot:UpdateThingGroupsForThing",
+            on=both(_THING, named_in("thingGroupsToAdd", "thinggroup"), named_in("thingGroupsToRemove", "thinggroup")),
+        ),
+    ),
     **by_resource("iot", _CERTIFICATE, "DescribeCertificate", "UpdateCertificate", "DeleteCertificate"),
     **by_resource(
         "iot",
@@ -104,4 +119,5 @@ TABLE: Final = {
     ("iot-data", "ListRetainedMessages"): (need("iot:ListRetainedMessages"),),
     ("overair", "ExplainThing"): (need("overair:ExplainThing", on=_THING),),
     ("overair", "DescribeServer"): (need("overair:DescribeServer"),),
+    ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),
 }

@@ -50,10 +50,14 @@ def _each_deleted(versioned: bool) -> Any:
     return resources
 
 
+def _versioned(name: str) -> str:
+    return "s3:GetObjectVersionAttributes" if name == "GetObjectAttributes" else f"s3:{name}Version"
+
+
 def _by_version(name: str) -> tuple[Need, ...]:
     return (
         need(f"s3:{name}", on=_OBJECT, when=lambda request: not _names_version(request)),
-        need(f"s3:{name}Version", on=_OBJECT, when=_names_version),
+        need(_versioned(name), on=_OBJECT, when=_names_version),
     )
 
 
@@ -89,6 +93,7 @@ TABLE: Final = {
     ("s3", "ListParts"): (need("s3:ListMultipartUploadParts", on=_OBJECT),),
     ("s3", "GetObject"): _by_version("GetObject"),
     ("s3", "HeadObject"): _by_version("GetObject"),
+    ("s3", "GetObjectAttributes"): (*_by_version("GetObject"), *_by_version("GetObjectAttributes")),
     ("s3", "DeleteObject"): _by_version("DeleteObject"),
     ("s3", "DeleteObjects"): (
         need("s3:DeleteObject", on=_each_deleted(False)),

@@ -52,7 +52,8 @@ class BrokerOperations:
                 f"The payload has {len(payload)} bytes; a message holds at most {PAYLOAD_SIZE_BYTES_MAX}.", subject="too-large"
             )
         message = Message(topic=topic, payload=payload, qos=request.get("qos", 0), retain=request.get("retain", False))
-        pending = self._broker.publish(caller.account, message)
+        # What is retained stays until somebody changes it, so it leaves a record; a message that passes by leaves none.
+        pending = self._broker.publish(caller.account, message, work=self._work if message.retain else None)
         if pending is not None:
             await pending
         return None

@@ -258,8 +258,11 @@ class Broker:
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
-    def publish(self, account: AccountId, message: Message) -> Awaitable[None] | None:
+    def publish(self, account: AccountId, message: Message, *, work: Work | None = None) -> Awaitable[None] | None:
         """Hand a message to every subscriber. None: done. Otherwise await it: only then is the message safe.
+
+        Args:
+            work: Runs the unit that keeps the message, in place of the broker's own (an operator's is audited).
 
         Raises:
             LimitExceeded: the account retains as many messages as it may. Also from the awaitable: Unavailable.
@@ -275,7 +278,7 @@ class Broker:
         owed = self._hand_out(trie, message) if trie else []
         if not owed and not message.retain:
             return None
-        return self._commit(account, message, owed)
+        return self._commit(account, message, owed, work or self._work)
 
     def publish_soon(self, account: AccountId, message: Message) -> None:
         """Publish what nobody waits for: events and wills."""
@@ -324,7 +327,7 @@ class Broker:
                     link.send(topic, message.payload, retain=False)
         return owed
 
-    async def _commit(self, account: AccountId, message: Message, owed: Sequence[SessionRecord]) -> None:
+    async def _commit(self, account: AccountId, message: Message, owed: Sequence[SessionRecord], work: Work) -> None:
         size = len(message.topic) + len(message.payload)
         limits = self._limits_for(account)
         places: list[tuple[SessionRecord, int]] = []
@@ -345,7 +348,7 @@ class Broker:
                 self._store.retain(tx, account, message, now)
 
         try:
-            await self._work.run(unit)
+            await work.run(unit)
         except BaseException:
             for record, position in places:
                 record.unqueue(position)
