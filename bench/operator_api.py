@@ -50,9 +50,7 @@ _ACCOUNTS: dict[str, str] = {}
 
 def _create_job(target: Target, number: int) -> Call:
     body = {"targets": [_thing_arn(target, number)], "document": '{"do":"it"}', "targetSelection": "SNAPSHOT"}
-    return Call(
-        service="iot", method="PUT", path=f"/jobs/raw-{number}", headers=_JSON, body=json.dumps(body).encode()
-    )
+    return Call(service="iot", method="PUT", path=f"/jobs/raw-{number}", headers=_JSON, body=json.dumps(body).encode())
 
 
 OPERATIONS: Sequence[Operation] = (
@@ -178,9 +176,7 @@ async def _with_raw_clients(
 ) -> dict[str, list[Measured]]:
     clients: list[tuple[Target, RawClient]] = []
     for target in (*targets, *nothing):
-        client = RawClient(
-            target.url, region=target.region, key_id=target.key_id, secret=target.secret, ca_file=target.ca_file
-        )
+        client = RawClient(target.url, region=target.region, key_id=target.key_id, secret=target.secret, ca_file=target.ca_file)
         # Names that were made under one address are taken under the other.
         client.numbers_from(len(clients) * 1_000_000)
         await client.open()

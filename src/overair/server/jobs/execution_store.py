@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
-from overair.server.jobs.model import PENDING, STARTED, Execution
+from overair.server.jobs.model import PENDING, PENDING_LISTED_MAX, STARTED, Execution
 from overair.server.jobs.tables import job_executions
 from overair.server.storage.work import HotStatement, sql
 from overair.wire.job_messages import ExecutionStatus
@@ -20,6 +20,40 @@ ROWS_PER_INSERT_MAX: Final = 1_000
 _PENDING: Final = sorted(status.value for status in PENDING)
 _STARTED: Final = sorted(status.value for status in STARTED)
 _started_first: Final = case((job_executions.c.status.in_(_STARTED), 0), else_=1)
+_COLUMNS: Final = tuple(column.name for column in job_executions.columns)
+_CHANGEABLE: Final = (
+    "latest",
+    "status",
+    "status_details",
+    "version",
+    "force_canceled",
+    "started_at",
+    "last_updated_at",
+    "in_progress_due_at",
+    "step_due_at",
+    "due_at",
+)
+_this_thing: Final = (job_executions.c.account == bindparam("b_account"), job_executions.c.thing == bindparam("b_thing"))
+_of_this_job: Final = (*_this_thing, job_executions.c.job == bindparam("b_job"))
+_find_latest: Final = HotStatement(select(*job_executions.c).where(*_of_this_job, job_executions.c.latest.is_(True)))
+_insert: Final = HotStatement(insert(job_executions), columns=_COLUMNS)
+_save: Final = HotStatement(
+    update(job_executions)
+    .where(*_of_this_job, job_executions.c.number == bindparam("b_number"))
+    .values({name: bindparam(f"b_{name}") for name in _CHANGEABLE})
+)
+# A hot statement holds no list of values, so the few states are spelt out.
+_pending: Final = HotStatement(
+    select(*job_executions.c)
+    .where(*_this_thing, or_(*(job_executions.c.status == status for status in _PENDING)))
+    .order_by(
+        case((or_(*(job_executions.c.status == status for status in _STARTED)), 0), else_=1),
+        job_executions.c.queued_at,
+        job_executions.c.job_sequence,
+        job_executions.c.job,
+    )
+    .limit(bindparam("b_limit"))
+)
 
 # The path that every device waits on: progress of an execution that is already in progress, nothing else changes.
 _progress: Final = HotStatement(
@@ -83,19 +117,23 @@ class SqlExecutionStore:
 
     def find(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, number: int | None = None) -> Execution | None:
         """One attempt, or the latest."""
-        which = job_executions.c.latest.is_(True) if number is None else job_executions.c.number == number
-        query = select(*job_executions.c).where(*_key(account, thing, job), which)
+        if number is None:
+            found = _find_latest.first(tx, b_account=account, b_thing=thing, b_job=job)
+            return None if found is None else _execution(dict(zip(_COLUMNS, found, strict=True)))
+        query = select(*job_executions.c).where(*_key(account, thing, job), job_executions.c.number == number)
         row = sql(tx).execute(query).mappings().first()
         return None if row is None else _execution(row)
 
     def pending(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]:
         """The queue of a thing: what is in progress, then what is queued, each in the order of queueing."""
-        return self.pending_of(tx, account, [thing], limit=limit).get(thing, [])
+        rows = _pending.all(tx, b_account=account, b_thing=thing, b_limit=limit)
+        return [_execution(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
 
-    def pending_of(
-        self, tx: Tx, account: AccountId, things: Sequence[ThingName], *, limit: int | None = None
-    ) -> Mapping[ThingName, list[Execution]]:
-        """The queues of several things; a thing with an empty one is absent."""
+    def pending_of(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> Mapping[ThingName, Sequence[Execution]]:
+        """The queues of several things; a thing with an empty one is absent. At least ``PENDING_LISTED_MAX`` of each."""
+        if len(things) == 1:
+            queue = self.pending(tx, account, things[0], limit=PENDING_LISTED_MAX)
+            return {things[0]: queue} if queue else {}
         query = (
             select(*job_executions.c)
             .where(
@@ -105,8 +143,6 @@ class SqlExecutionStore:
             )
             .order_by(_started_first, job_executions.c.queued_at, job_executions.c.job_sequence, job_executions.c.job)
         )
-        if limit is not None:
-            query = query.limit(limit)
         queues: dict[ThingName, list[Execution]] = {}
         for row in sql(tx).execute(query).mappings():
             execution = _execution(row)
@@ -116,31 +152,28 @@ class SqlExecutionStore:
     def insert(self, tx: Tx, account: AccountId, executions: Sequence[Execution]) -> None:
         """Add new attempts, at most ``ROWS_PER_INSERT_MAX``."""
         assert len(executions) <= ROWS_PER_INSERT_MAX
-        if executions:
-            sql(tx).execute(
-                insert(job_executions),
-                [
-                    {
-                        "account": account,
-                        "thing": execution.thing,
-                        "job": execution.job,
-                        "number": execution.number,
-                        "job_sequence": execution.job_sequence,
-                        "retry_attempt": execution.retry_attempt,
-                        "queued_at": execution.queued_at,
-                        **_changeable(execution),
-                    }
-                    for execution in executions
-                ],
-            )
+        rows = [
+            {
+                "account": account,
+                "thing": execution.thing,
+                "job": execution.job,
+                "number": execution.number,
+                "job_sequence": execution.job_sequence,
+                "retry_attempt": execution.retry_attempt,
+                "queued_at": execution.queued_at,
+                **_changeable(execution),
+            }
+            for execution in executions
+        ]
+        if len(rows) == 1:
+            _insert.run(tx, **rows[0])
+        elif rows:
+            sql(tx).execute(insert(job_executions), rows)
 
     def save(self, tx: Tx, account: AccountId, execution: Execution) -> None:
         """Write what may change of one attempt."""
-        sql(tx).execute(
-            update(job_executions)
-            .where(*_key(account, execution.thing, execution.job), job_executions.c.number == execution.number)
-            .values(**_changeable(execution))
-        )
+        changed = {f"b_{name}": value for name, value in _changeable(execution).items()}
+        _save.run(tx, b_account=account, b_thing=execution.thing, b_job=execution.job, b_number=execution.number, **changed)
 
     def delete(self, tx: Tx, account: AccountId, execution: Execution) -> None:
         sql(tx).execute(
@@ -163,6 +196,8 @@ class SqlExecutionStore:
 
     def things_with(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> frozenset[ThingName]:
         """Those of some things that have an execution of a job already."""
+        if len(things) == 1:
+            return frozenset(things) if self.find(tx, account, things[0], job) is not None else frozenset()
         query = select(job_executions.c.thing).where(
             job_executions.c.account == account,
             job_executions.c.job == job,
@@ -249,7 +284,7 @@ def _instant(value: int | None) -> Instant | None:
     return None if value is None else Instant(value)
 
 
-def _execution(row: RowMapping) -> Execution:
+def _execution(row: Mapping[Any, Any]) -> Execution:
     return Execution(
         job=JobId(row["job"]),
         thing=ThingName(row["thing"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant
@@ -21,42 +21,86 @@ from overair.server.jobs.model import (
     TargetSelection,
 )
 from overair.server.jobs.tables import job_documents, job_targets, job_waiting_things, jobs
-from overair.server.storage.work import sql
+from overair.server.storage.work import HotStatement, sql
 from overair.wire.job_messages import ExecutionStatus
 
 ROWS_PER_INSERT_MAX: Final = 1_000
 _COUNTS: Final = {status: f"count_{status.value.lower()}" for status in ExecutionStatus}
+_CHANGEABLE: Final = (
+    "status",
+    "phase",
+    "next_step_at",
+    "settings",
+    "comment",
+    "reason_code",
+    "force_canceled",
+    "last_updated_at",
+    "completed_at",
+)
+_COLUMNS: Final = tuple(column.name for column in jobs.columns)
+
+# What making a job and following its executions takes; the rest is asked seldom.
+_this_job: Final = (jobs.c.account == bindparam("b_account"), jobs.c.id == bindparam("b_job"))
+_highest_sequence: Final = HotStatement(select(func.max(jobs.c.sequence)).where(jobs.c.account == bindparam("b_account")))
+_insert: Final = HotStatement(insert(jobs), columns=_COLUMNS)
+_insert_document: Final = HotStatement(insert(job_documents), columns=tuple(column.name for column in job_documents.columns))
+_insert_target: Final = HotStatement(insert(job_targets), columns=tuple(column.name for column in job_targets.columns))
+_find: Final = HotStatement(select(*jobs.c).where(*_this_job))
+_save: Final = HotStatement(update(jobs).where(*_this_job).values({name: bindparam(f"b_{name}") for name in _CHANGEABLE}))
+_count: Final = HotStatement(
+    update(jobs).where(*_this_job).values({name: jobs.c[name] + bindparam(f"b_{name}") for name in _COUNTS.values()})
+)
+_no_changes: Final = {f"b_{name}": 0 for name in _COUNTS.values()}
+_targets: Final = HotStatement(
+    select(job_targets.c.position, job_targets.c.arn, job_targets.c.planned, job_targets.c.cursor)
+    .where(job_targets.c.account == bindparam("b_account"), job_targets.c.job == bindparam("b_job"))
+    .order_by(job_targets.c.position)
+)
+_save_target: Final = HotStatement(
+    update(job_targets)
+    .where(
+        job_targets.c.account == bindparam("b_account"),
+        job_targets.c.job == bindparam("b_job"),
+        job_targets.c.position == bindparam("b_position"),
+    )
+    .values(planned=bindparam("b_planned"), cursor=bindparam("b_cursor"))
+)
+_waiting: Final = HotStatement(
+    select(job_waiting_things.c.thing)
+    .where(job_waiting_things.c.account == bindparam("b_account"), job_waiting_things.c.job == bindparam("b_job"))
+    .order_by(job_waiting_things.c.position)
+    .limit(bindparam("b_limit"))
+)
 
 
 class SqlJobStore:
     """``JobStore`` over SQL."""
 
     def next_sequence(self, tx: Tx, account: AccountId) -> int:
-        highest = sql(tx).execute(select(func.max(jobs.c.sequence)).where(jobs.c.account == account)).scalar()
-        return 1 if highest is None else int(highest) + 1
+        highest = _highest_sequence.first(tx, b_account=account)
+        return 1 if highest is None or highest[0] is None else int(highest[0]) + 1
 
     def insert(self, tx: Tx, job: Job, document: str, targets: Sequence[JobTarget]) -> None:
         account = job.place.account
-        sql(tx).execute(
-            insert(jobs).values(
-                account=account,
-                id=job.id,
-                sequence=job.sequence,
-                region=job.place.region,
-                target_selection=job.target_selection.value,
-                document_source=job.document_source,
-                destination_package_versions=msgspec.json.encode(job.destination_package_versions).decode(),
-                created_at=job.created_at,
-                **_changeable(job),
-                **dict.fromkeys(_COUNTS.values(), 0),
-            )
+        _insert.run(
+            tx,
+            account=account,
+            id=job.id,
+            sequence=job.sequence,
+            region=job.place.region,
+            target_selection=job.target_selection.value,
+            document_source=job.document_source,
+            destination_package_versions=msgspec.json.encode(job.destination_package_versions).decode(),
+            created_at=job.created_at,
+            **_changeable(job),
+            **dict.fromkeys(_COUNTS.values(), 0),
         )
-        sql(tx).execute(insert(job_documents).values(account=account, job=job.id, document=document))
+        _insert_document.run(tx, account=account, job=job.id, document=document)
         self.add_targets(tx, account, job.id, targets)
 
     def find(self, tx: Tx, account: AccountId, job: JobId) -> Job | None:
-        row = sql(tx).execute(select(*jobs.c).where(jobs.c.account == account, jobs.c.id == job)).mappings().first()
-        return None if row is None else _job(row)
+        row = _find.first(tx, b_account=account, b_job=job)
+        return None if row is None else _job(dict(zip(_COLUMNS, row, strict=True)))
 
     def document(self, tx: Tx, account: AccountId, job: JobId) -> str | None:
         query = select(job_documents.c.document).where(job_documents.c.account == account, job_documents.c.job == job)
@@ -64,13 +108,14 @@ class SqlJobStore:
 
     def save(self, tx: Tx, job: Job) -> None:
         """Write what may change of a job; its counts aren't touched."""
-        sql(tx).execute(update(jobs).where(jobs.c.account == job.place.account, jobs.c.id == job.id).values(**_changeable(job)))
+        changed = {f"b_{name}": value for name, value in _changeable(job).items()}
+        _save.run(tx, b_account=job.place.account, b_job=job.id, **changed)
 
     def count(self, tx: Tx, account: AccountId, job: JobId, changes: Mapping[ExecutionStatus, int]) -> None:
         """Add to the counts."""
-        columns = {_COUNTS[status]: jobs.c[_COUNTS[status]] + change for status, change in changes.items() if change}
-        if columns:
-            sql(tx).execute(update(jobs).where(jobs.c.account == account, jobs.c.id == job).values(**columns))
+        added = {f"b_{_COUNTS[status]}": change for status, change in changes.items() if change}
+        if added:
+            _count.run(tx, b_account=account, b_job=job, **{**_no_changes, **added})
 
     def delete(self, tx: Tx, account: AccountId, job: JobId) -> None:
         """The job with all that belongs to it, but its executions."""
@@ -139,39 +184,26 @@ class SqlJobStore:
     # Targets --------------------------------------------------------------------------------------------------------------
 
     def targets(self, tx: Tx, account: AccountId, job: JobId) -> Sequence[JobTarget]:
-        query = (
-            select(job_targets.c.position, job_targets.c.arn, job_targets.c.planned, job_targets.c.cursor)
-            .where(job_targets.c.account == account, job_targets.c.job == job)
-            .order_by(job_targets.c.position)
-        )
         return [
-            JobTarget(
-                position=row.position, arn=row.arn, planned=row.planned, cursor=ThingName(row.cursor) if row.cursor else None
-            )
-            for row in sql(tx).execute(query)
+            JobTarget(position=position, arn=arn, planned=planned, cursor=ThingName(cursor) if cursor else None)
+            for position, arn, planned, cursor in _targets.all(tx, b_account=account, b_job=job)
         ]
 
     def add_targets(self, tx: Tx, account: AccountId, job: JobId, targets: Sequence[JobTarget]) -> None:
-        sql(tx).execute(
-            insert(job_targets),
-            [
-                {
-                    "account": account,
-                    "job": job,
-                    "position": target.position,
-                    "arn": target.arn,
-                    "planned": target.planned,
-                    "cursor": target.cursor,
-                }
-                for target in targets
-            ],
-        )
+        for target in targets:
+            _insert_target.run(
+                tx,
+                account=account,
+                job=job,
+                position=target.position,
+                arn=target.arn,
+                planned=target.planned,
+                cursor=target.cursor,
+            )
 
     def save_target(self, tx: Tx, account: AccountId, job: JobId, target: JobTarget) -> None:
-        sql(tx).execute(
-            update(job_targets)
-            .where(job_targets.c.account == account, job_targets.c.job == job, job_targets.c.position == target.position)
-            .values(planned=target.planned, cursor=target.cursor)
+        _save_target.run(
+            tx, b_account=account, b_job=job, b_position=target.position, b_planned=target.planned, b_cursor=target.cursor
         )
 
     # Things that wait for their turn --------------------------------------------------------------------------------------
@@ -198,13 +230,7 @@ class SqlJobStore:
             sql(tx).execute(insert(job_waiting_things), rows)
 
     def waiting(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]:
-        query = (
-            select(job_waiting_things.c.thing)
-            .where(job_waiting_things.c.account == account, job_waiting_things.c.job == job)
-            .order_by(job_waiting_things.c.position)
-            .limit(limit)
-        )
-        return [ThingName(thing) for thing in sql(tx).execute(query).scalars()]
+        return [ThingName(thing) for (thing,) in _waiting.all(tx, b_account=account, b_job=job, b_limit=limit)]
 
     def drop_waiting(
         self, tx: Tx, account: AccountId, *, job: JobId | None = None, things: Sequence[ThingName] | None = None
@@ -232,7 +258,7 @@ def _changeable(job: Job) -> dict[str, Any]:
     }
 
 
-def _job(row: RowMapping) -> Job:
+def _job(row: Mapping[Any, Any]) -> Job:
     return Job(
         id=JobId(row["id"]),
         sequence=row["sequence"],
