@@ -50,6 +50,8 @@ def test_a_server_on_postgresql_ships_a_signed_image_that_a_device_boots_and_rem
         # No second set of records lies in the state directory: what is remembered is remembered by PostgreSQL.
         assert not [path for path in server.data.rglob("*") if "sqlite" in path.name]
         server.kill()
+        # The device knows the port that it was enrolled with.
+        server.flags = (*server.flags, "--mqtt-port", str(server.endpoints["mqtt_port"]))
         server.start()
         iot = server.client("iot")
         assert iot.describe_thing(thingName="on-postgresql")["thingName"] == "on-postgresql"

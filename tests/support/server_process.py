@@ -61,15 +61,17 @@ class ServerProcess:
             env=clean_environment(**self.environment),
         )
         log.close()
-        threading.Thread(target=self._pump, args=(self.process,), daemon=True).start()
+        threading.Thread(target=self._pump, args=(self.process, self._lines), daemon=True).start()
         self.endpoints = self._answer(START_TIMEOUT_S, whole_document=True)
         return self
 
-    def _pump(self, process: subprocess.Popen[str]) -> None:
+    @staticmethod
+    def _pump(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
+        # The last line of a process that was killed must not be taken for one of its successor's.
         assert process.stdout is not None
         for line in process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
+            lines.put(line)
+        lines.put("")
 
     def _answer(self, timeout_s: float, *, whole_document: bool = False) -> dict[str, Any]:
         text = ""

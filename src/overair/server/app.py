@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import structlog
+from OpenSSL import SSL
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
@@ -47,6 +48,7 @@ from overair.server.certificates.acm import AcmService
 from overair.server.certificates.acm_operator_api import AcmOperatorApi
 from overair.server.certificates.authorities import AuthoritiesService, ServerIdentity
 from overair.server.certificates.operator_api import CertificatesOperatorApi
+from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.certificates.service import CertificatesService
 from overair.server.certificates.store import SqlCertificateStore
 from overair.server.config import Settings
@@ -165,6 +167,7 @@ class Server:
         self._drain_timeout_s = 0.0
         self.is_first_start = False
         self._is_up = False
+        self._contexts: list[tuple[TlsListener, Callable[[ServerIdentity], SSL.Context]]] = []
 
     # Life -----------------------------------------------------------------------------------------------------------------
 
@@ -445,6 +448,14 @@ class Server:
                     raise RuntimeError(f"access.actions has no row for {service.name} {operation}: nobody could ever call it.")
 
         # What goes on by itself.
+        self.renewal = ServerCertificateRenewal(
+            work=self.work,
+            authorities=self.authorities,
+            account=place.account,
+            hosts=self._settings.host,
+            clock=clock,
+            show=self._show_identity,
+        )
         self.workers = WorkerLoop(
             [
                 OutboxRelay(self.work, self._deliver),
@@ -461,6 +472,7 @@ class Server:
                 JobPlanner(work=self.work, planner=jobs.planner, clock=schedule_clock),
                 ContentCollector(work=self.work, store=object_store, uploads=upload_store, contents=self.contents, clock=clock),
                 SessionExpiry(broker=self.broker, clock=clock),
+                self.renewal,
                 JobTimers(work=self.work, executions=jobs.executions, clock=schedule_clock),
             ],
             random=Random(),
@@ -520,8 +532,11 @@ class Server:
             self._undo.append(partial(self._drain, service))
 
         def listen(port: int, asks: ClientCertificate, alpn: tuple[bytes, ...], accept: Accept) -> TlsListener:
-            context = tls_context(identity.certificate_pem, identity.key_pem, client_certificate=asks, alpn=alpn)
-            listener = TlsListener(open_socket(settings.bind, port), context, accept)
+            def context(shown: ServerIdentity) -> SSL.Context:
+                return tls_context(shown.certificate_pem, shown.key_pem, client_certificate=asks, alpn=alpn)
+
+            listener = TlsListener(open_socket(settings.bind, port), context(identity), accept)
+            self._contexts.append((listener, context))
             self._undo.append(listener.close)
             return listener
 
@@ -534,6 +549,7 @@ class Server:
         self.plain_port: PlainHttpListener | None = None
         if settings.plain_http is not None:
             self.plain_port = PlainHttpListener(open_socket("127.0.0.1", settings.plain_http), operator_http)
+        self.renewal.watch(identity)
         # Every socket is ours by now: a taken port was told before any client was served.
         for listener in (self.operator_port, self.mqtt_port, self.device_port):
             listener.start()
@@ -541,6 +557,11 @@ class Server:
         if self.plain_port is not None:
             await self.plain_port.start()
             self._undo.append(self.plain_port.stop_accepting)
+
+    def _show_identity(self, identity: ServerIdentity) -> None:
+        """Who connects from now on sees this certificate; connections that stand go on."""
+        for listener, context in self._contexts:
+            listener.context = context(identity)
 
     async def _drain(self, service: HttpService) -> None:
         await service.drain(self._drain_timeout_s)
