@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 WORKERS ?= 2
@@ -56,7 +57,13 @@ docs: $(VENV)/.development
 wheel: $(VENV)/.development ## build dist/*.whl
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
-bench: $(VENV)/.development ## measure beside peers; writes bench/RESULTS.md
+# What is measured beside us stays out of our own environment.
+$(PEERS)/.installed: locks/peers.txt $(VENV)/.development
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/peers.txt
+	@touch $@
+
+bench: $(VENV)/.development $(PEERS)/.installed ## measure beside peers (about twelve minutes); writes bench/RESULTS.md
 	$(BIN)/python -m bench
 
 locks: $(VENV)/.development ## resolve the locks again (needs uv on the path)

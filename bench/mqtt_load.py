@@ -62,8 +62,8 @@ class Device(asyncio.Protocol):
         self._answer: asyncio.Future[Packet] | None = None
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, thing: str, context: ssl.SSLContext | None) -> Device:
-        """Connect, with the thing's name as client id."""
+    async def open(cls, endpoint: Endpoint, thing: str, context: ssl.SSLContext | None, *, client_id: str) -> Device:
+        """Connect."""
         loop = asyncio.get_running_loop()
         _, device = await loop.create_connection(
             lambda: cls(thing),
@@ -72,7 +72,7 @@ class Device(asyncio.Protocol):
             ssl=context,
             server_hostname=endpoint.host if context is not None else None,
         )
-        answer = await device.ask(device.wire.connect(thing, keep_alive_s=KEEP_ALIVE_S))
+        answer = await device.ask(device.wire.connect(client_id, keep_alive_s=KEEP_ALIVE_S))
         if not isinstance(answer, Connack) or answer.return_code != 0:
             raise SystemExit(f"{thing} was refused: {answer}")
         return device
@@ -120,6 +120,7 @@ class BlockTaker:
         self.count = 0
         self.latencies_s: list[float] = []
         self._device = device
+        self._block_size_bytes = block_size_bytes
         topics = f"$aws/things/{device.thing}/streams/{stream}"
         self._request_topic = f"{topics}/get/cbor"
         self.data_topic = f"{topics}/data/cbor"
@@ -151,6 +152,9 @@ class BlockTaker:
         self._position = (self._position + 1) % len(self._requests)
 
     def _received(self, packet: Publish) -> None:
+        if len(packet.payload) < self._block_size_bytes:
+            self._device.lost.set_exception(ConnectionError(f"{packet.topic}: {packet.payload[:200]!r} is no block"))
+            return
         self.count += 1
         self._awaited -= 1
         if self._awaited:
@@ -228,8 +232,11 @@ def _report(device: Device, job: str, count: int, in_flight: int, done: asyncio.
         send()
 
 
-async def open_many(endpoint: Endpoint, identities: Sequence[Identity], *, count: int, at_once: int = 64) -> list[Device]:
-    """``count`` connections over these identities in turn, so many handshakes at once; client ids get a number."""
+async def open_many(
+    endpoint: Endpoint, identities: Sequence[Identity], *, count: int, at_once: int = 64, prefix: str = ""
+) -> list[Device]:
+    """``count`` connections over these identities in turn, ``at_once`` handshakes at a time. The client id is the thing's name
+    behind ``prefix``, and a number where a thing comes again."""
     contexts = {each.thing: each.context(endpoint.ca) if endpoint.ca is not None else None for each in identities}
     gate = asyncio.Semaphore(at_once)
 
@@ -237,7 +244,7 @@ async def open_many(endpoint: Endpoint, identities: Sequence[Identity], *, count
         identity = identities[number % len(identities)]
         name = identity.thing if number < len(identities) else f"{identity.thing}-{number}"
         async with gate:
-            return await Device.open(endpoint, name, contexts[identity.thing])
+            return await Device.open(endpoint, identity.thing, contexts[identity.thing], client_id=prefix + name)
 
     return list(await asyncio.gather(*(one(number) for number in range(count))))
 

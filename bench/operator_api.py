@@ -19,8 +19,8 @@ from bench.raw_client import IN_FLIGHT, Call, RawClient
 BUCKET = "bench-bucket"
 OBJECT_SIZE_BYTES = 1024 * 1024
 RANGE_SIZE_BYTES = 4096
-OBJECTS_COUNT = 64
-TARGETS_COUNT = 64
+OBJECTS_COUNT = 16
+TARGETS_COUNT = 32
 _JSON = (("content-type", "application/json"),)
 _CONTENT = os.urandom(OBJECT_SIZE_BYTES - 16)
 

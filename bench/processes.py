@@ -172,7 +172,8 @@ class Overair:
 class Peer:
     """moto or ministack from an environment of their own: plain HTTP, on loopback, their TLS listeners off."""
 
-    def __init__(self, name: str, work: Path, *, environment: Path = PEERS) -> None:
+    def __init__(self, name: str, work: Path, *, environment: Path | None = None) -> None:
+        environment = environment or PEERS
         self.name = name
         self.port = free_port()
         program = environment / "bin" / {"moto": "moto_server", "ministack": "ministack"}[name]

@@ -20,6 +20,7 @@ class Profile:
     blocks_per_request: tuple[int, ...]
     reporting_devices_count: int
     idle_connections_count: int
+    idle_certificates_count: int
     handshakes_count: int
     """In one round."""
     relay: bool
@@ -35,6 +36,7 @@ FULL: Final = Profile(
     blocks_per_request=(1, 8, 31),
     reporting_devices_count=64,
     idle_connections_count=5000,
+    idle_certificates_count=5000,
     handshakes_count=1000,
     relay=True,
 )
@@ -49,6 +51,7 @@ SHORT: Final = Profile(
     blocks_per_request=(1, 8),
     reporting_devices_count=4,
     idle_connections_count=40,
+    idle_certificates_count=8,
     handshakes_count=20,
     relay=False,
 )

@@ -1,0 +1,38 @@
+"""``python -m bench``: measure everything beside peers and write ``bench/RESULTS.md``; ``--short`` only shows that it works."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from bench.gateway import measure_gateway
+from bench.operator_api import measure_operator_api
+from bench.profiles import FULL, SHORT, Profile
+from bench.report import HERE, write_report
+
+
+async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Path:
+    """Run the benchmarks and write the report into ``out``; its path."""
+    with tempfile.TemporaryDirectory(prefix="overair-bench-") as folder:
+        work = Path(folder)
+        operator = await measure_operator_api(profile, work) if only in (None, "operator") else None
+        gateway = await measure_gateway(profile, work) if only in (None, "gateway") else None
+    return write_report(profile, operator, gateway, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
+    parser.add_argument("--only", choices=["operator", "gateway"])
+    parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    report = uvloop.run(measure(SHORT if arguments.short else FULL, arguments.out, only=arguments.only))
+    print(report.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""``bench/RESULTS.md`` and ``bench/results.json`` from what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import ssl
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.gateway import BLOCK_SIZE_BYTES, GatewayResults
+from bench.measure import Measured
+from bench.operator_api import OperatorResults
+from bench.profiles import Profile
+from bench.raw_client import IN_FLIGHT
+
+HERE = Path(__file__).parent
+TIMES_MOTO = 2.0
+BLOCKS_PER_S = 25_000
+STATUSES_PER_S = 5_000
+HANDSHAKES_PER_S = 600
+IDLE_KIB_MAX = 48
+RESTART_S_MAX = 1.5
+_OURS, _OURS_PLAIN = "overair, TLS", "overair, plain HTTP"
+_MOTO, _MINISTACK = "moto, plain HTTP", "ministack, plain HTTP"
+
+
+def write_report(profile: Profile, operator: OperatorResults | None, gateway: GatewayResults | None, out: Path) -> Path:
+    """Write both files into ``out``; the Markdown one's path."""
+    lines = ["# Benchmarks", "", *_machine(profile), ""]
+    if operator is not None:
+        lines += _operator_lines(operator)
+    if gateway is not None:
+        lines += _gateway_lines(gateway)
+    lines += ["## What falls short", "", *_shortfalls(operator, gateway), ""]
+    findings = HERE / "findings.md"
+    if findings.exists():
+        lines += [findings.read_text().strip(), ""]
+    report = out / "RESULTS.md"
+    report.write_text("\n".join(lines))
+    document = {
+        "profile": profile.name,
+        "operator": None if operator is None else asdict(operator),
+        "gateway": None if gateway is None else asdict(gateway),
+    }
+    (out / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    return report
+
+
+def _machine(profile: Profile) -> list[str]:
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return [
+        f"Taken {datetime.now(UTC):%Y-%m-%d} by `make bench`, {profile.name} profile: medians of {profile.rounds} interleaved "
+        "rounds after one to warm up, each about a second.",
+        f"{cores} cores, {memory_gib:.0f} GiB, Linux, Python {platform.python_version()}; the load client has "
+        f"{ssl.OPENSSL_VERSION}. Loopback. Client and server share the cores, so rates are floors: the CPU "
+        "beside a rate is the steadier number.",
+        "CPU is that of the server's processes for each operation, with what it still does after the answer.",
+    ]
+
+
+def _operator_lines(results: OperatorResults) -> list[str]:
+    lines = [
+        "## Operator API",
+        "",
+        "Beside us: moto's server and ministack, from an environment of their own, on loopback, their TLS listeners off. They "
+        "keep their state in memory, check no signature and make no fsync. We verify every signature, evaluate policies, and "
+        "answer a change only after it and its audit row are committed to the disk (fsync).",
+        "",
+        f"### Raw signed client, {IN_FLIGHT} in flight, signatures made beforehand",
+        "",
+        *_operations(results.raw),
+        "### boto3, one client, one call after another",
+        "",
+        "boto3 itself takes most of each call; CPU tells the servers apart.",
+        "",
+        *_operations(results.boto3),
+        "### What is our own",
+        "",
+        "The same listeners before a handler that does nothing; the rest of `describe_thing` is signature, policy, parsing and "
+        "records.",
+        "",
+        "| | per s | CPU us |",
+        "|---|---|---|",
+    ]
+    nothing = results.raw["do nothing"]
+    lines += [f"| {each.subject} | {each.rate:,.0f} | {each.cpu_us:.0f} |" for each in nothing]
+    for handler, subject in zip(nothing, (_OURS, _OURS_PLAIN), strict=True):
+        ours = _named(results.raw["describe_thing"], subject)
+        if ours is not None:
+            own = ours.cpu_us - handler.cpu_us
+            lines.append(f"| describe_thing, {subject}: our own over it | {ours.rate:,.0f} | {own:.0f} |")
+    lines += [""]
+    if results.not_run:
+        lines += ["Not run: " + "; ".join(results.not_run) + ".", ""]
+    return lines
+
+
+def _operations(results: dict[str, list[Measured]]) -> list[str]:
+    lines = [
+        "| operation | subject | per s | slowest to fastest | CPU us | rate beside moto | beside ministack |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for operation, measured in results.items():
+        if operation == "do nothing":
+            continue
+        moto, ministack = _named(measured, _MOTO), _named(measured, _MINISTACK)
+        for each in measured:
+            span = f"{each.slowest:,.0f} – {each.fastest:,.0f}"
+            lines.append(
+                f"| {operation} | {each.subject} | {each.rate:,.0f} | {span} | {each.cpu_us:,.0f} "
+                f"| {_ratio(each, moto)} | {_ratio(each, ministack)} |"
+            )
+    return [*lines, ""]
+
+
+def _named(measured: Sequence[Measured], subject: str) -> Measured | None:
+    return next((each for each in measured if each.subject == subject), None)
+
+
+def _ratio(ours: Measured, theirs: Measured | None) -> str:
+    return "" if theirs is None or ours is theirs else f"{ours.rate / theirs.rate:.1f} ×"
+
+
+def _gateway_lines(results: GatewayResults) -> list[str]:
+    lines = [
+        "## Device gateway",
+        "",
+        f"Load from one process on `wire/mqtt`, mutual TLS. Blocks are of {BLOCK_SIZE_BYTES} bytes, in CBOR; `n` is "
+        "how many one request asks for. The relay is mosquitto with a worker of ours behind it, which does the least that one "
+        "can; its CPU is mosquitto's alone.",
+        "",
+        "| | per s | slowest to fastest | server CPU us |",
+        "|---|---|---|---|",
+    ]
+    for each in (*results.blocks, *results.statuses, *results.handshakes):
+        lines.append(f"| {each.subject} | {each.rate:,.0f} | {each.slowest:,.0f} – {each.fastest:,.0f} | {each.cpu_us:,.1f} |")
+    restarts = ", ".join(f"{each:.2f}" for each in results.restart_s)
+    lines += [
+        "",
+        "A status update counts when its `accepted` has come, which is after the commit.",
+        "",
+        f"- Idle mutual-TLS connection: {results.idle_kib_each:.1f} KiB of the server's memory each, at "
+        f"{results.idle_connections_count:,} connections with {results.idle_certificates_count:,} certificates.",
+        f"- Restart with {results.things_at_restart_count:,} things: {results.restart_median_s:.2f} s from the start of the "
+        f"process until every port accepts (median of {restarts}); the very first start, on an empty directory, took "
+        f"{results.first_start_s:.2f} s.",
+        "",
+    ]
+    if results.not_run:
+        lines += ["Not run: " + "; ".join(results.not_run) + ".", ""]
+    return lines
+
+
+def _shortfalls(operator: OperatorResults | None, gateway: GatewayResults | None) -> list[str]:
+    """Each target that isn't met, in a sentence."""
+    short: list[str] = []
+    if operator is not None:
+        for client, results in (("raw client", operator.raw), ("boto3", operator.boto3)):
+            for operation, measured in results.items():
+                short += _operation_shortfalls(f"{operation} ({client})", measured)
+    if gateway is not None:
+        short += _gateway_shortfalls(gateway)
+    return [f"- {each}" for each in short] or ["Every target that was run is met."]
+
+
+def _operation_shortfalls(name: str, measured: Sequence[Measured]) -> list[str]:
+    moto, ministack = _named(measured, _MOTO), _named(measured, _MINISTACK)
+    short = []
+    for subject in (_OURS, _OURS_PLAIN):
+        ours = _named(measured, subject)
+        if ours is not None and moto is not None and ours.rate < TIMES_MOTO * moto.rate:
+            cpu = moto.cpu_us / ours.cpu_us
+            rate = ours.rate / moto.rate
+            transport = subject.partition(", ")[2]
+            short.append(f"{name}, {transport}: {rate:.1f} × moto by rate, {cpu:.1f} × by CPU; wanted {TIMES_MOTO:g} ×.")
+    plain = _named(measured, _OURS_PLAIN)
+    if plain is not None and ministack is not None and plain.rate < ministack.rate:
+        cpu = ministack.cpu_us / plain.cpu_us
+        short.append(
+            f"{name}, plain HTTP: {plain.rate / ministack.rate:.2f} × ministack by rate, {cpu:.2f} × by CPU; we aim to pass it."
+        )
+    return short
+
+
+def _gateway_shortfalls(results: GatewayResults) -> list[str]:
+    short = []
+    for measured, wanted in (
+        ([each for each in results.blocks if each.subject.startswith("overair")], BLOCKS_PER_S),
+        (results.statuses, STATUSES_PER_S),
+        (results.handshakes, HANDSHAKES_PER_S),
+    ):
+        short += [f"{each.subject}: {each.rate:,.0f} a second; wanted {wanted:,}." for each in measured if each.rate < wanted]
+    if results.idle_kib_each > IDLE_KIB_MAX:
+        short.append(f"An idle connection takes {results.idle_kib_each:.1f} KiB; wanted at most {IDLE_KIB_MAX}.")
+    if results.restart_median_s >= RESTART_S_MAX:
+        short.append(f"A restart takes {results.restart_median_s:.2f} s; wanted less than {RESTART_S_MAX}.")
+    return short

@@ -1,0 +1,57 @@
+"""Each benchmark, with tiny counts: it runs to its end and gives a number. What the number is, `make bench` tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from bench.gateway import measure_gateway
+from bench.measure import Measured
+from bench.operator_api import OPERATIONS, measure_operator_api
+from bench.processes import NotRun, Peer
+from bench.profiles import SHORT
+from bench.report import write_report
+
+
+def is_a_number(measured: Measured) -> bool:
+    return measured.rate > 0 and measured.cpu_us >= 0 and measured.rounds == SHORT.rounds
+
+
+def test_every_operator_call_is_measured_on_both_transports_and_the_report_holds_each_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.processes.PEERS", tmp_path / "absent")
+    profile = replace(SHORT, peers=("moto",))
+
+    results = uvloop.run(measure_operator_api(profile, tmp_path))
+
+    names = {operation.name for operation in OPERATIONS}
+    assert set(results.raw) == names | {"do nothing"}
+    assert set(results.boto3) == names
+    for measured in (*results.raw.values(), *results.boto3.values()):
+        assert len(measured) == 2
+        assert all(is_a_number(each) for each in measured)
+    report = write_report(profile, results, None, tmp_path).read_text()
+    assert all(f"| {name} | overair, TLS |" in report for name in names)
+    assert "Not run: moto" in report
+    assert (tmp_path / "results.json").exists()
+
+
+def test_blocks_statuses_handshakes_idle_connections_and_restarts_are_measured(tmp_path: Path) -> None:
+    results = uvloop.run(measure_gateway(SHORT, tmp_path))
+
+    assert len(results.blocks) == len(SHORT.blocks_per_request)
+    assert len(results.statuses) == 2
+    assert len(results.handshakes) == 1
+    assert all(is_a_number(each) for each in (*results.blocks, *results.statuses, *results.handshakes))
+    assert results.idle_connections_count == SHORT.idle_connections_count
+    assert len(results.restart_s) == SHORT.rounds
+    assert min(results.restart_s) > 0
+
+
+def test_a_peer_that_is_not_installed_is_told_as_not_run(tmp_path: Path) -> None:
+    with pytest.raises(NotRun, match="make bench"):
+        Peer("ministack", tmp_path, environment=tmp_path / "absent")
