@@ -12,9 +12,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import awsiot
 import cbor2
 import pytest
 from awscrt import mqtt
+from awscrt.mqtt_request_response import ClientOptions, SubscriptionStatusEventType
 from awsiot import iotjobs, mqtt_connection_builder
 
 from tests.support.paho_device import PahoDevice
@@ -149,6 +151,47 @@ def test_the_device_sdk_takes_a_job_streams_its_file_and_reports_success(
     execution = iot.describe_job_execution(jobId=job, thingName=thing)["execution"]
     assert execution["statusDetails"] == {"detailsMap": {"reason": "accepted  v2.0.0"}}
     assert (execution["versionNumber"], execution["thingArn"]) == (3, device["arn"])
+
+
+def test_the_device_sdks_second_client_speaks_through_wildcard_subscriptions(
+    iot: Any, device: dict[str, Any], connection: mqtt.Connection
+) -> None:
+    """It subscribes to ``…/get/+`` and the like and correlates by token (checklist 53)."""
+    thing, job = device["thing"], f"job-{uuid.uuid4().hex[:8]}"
+    options = ClientOptions(
+        max_request_response_subscriptions=4, max_streaming_subscriptions=2, operation_timeout_in_seconds=20
+    )
+    jobs = iotjobs.IotJobsClientV2(connection, options)
+    announced: queue.Queue[Any] = queue.Queue()
+    ready: queue.Queue[Any] = queue.Queue()
+    stream = jobs.create_next_job_execution_changed_stream(
+        iotjobs.NextJobExecutionChangedSubscriptionRequest(thing_name=thing),
+        awsiot.ServiceStreamOptions(
+            incoming_event_listener=announced.put,
+            subscription_status_listener=ready.put,
+            deserialization_failure_listener=ready.put,
+        ),
+    )
+    stream.open()
+    assert ready.get(timeout=PATIENCE_S).type == SubscriptionStatusEventType.SUBSCRIPTION_ESTABLISHED
+    iot.create_job(jobId=job, targets=[device["arn"]], document='{"operation":"reboot"}')
+    assert announced.get(timeout=PATIENCE_S).execution.job_id == job
+    pending = jobs.get_pending_job_executions(iotjobs.GetPendingJobExecutionsRequest(thing_name=thing)).result(PATIENCE_S)
+    assert ([each.job_id for each in pending.queued_jobs], pending.in_progress_jobs) == ([job], [])
+    started = jobs.start_next_pending_job_execution(iotjobs.StartNextPendingJobExecutionRequest(thing_name=thing))
+    assert started.result(PATIENCE_S).execution.status == "IN_PROGRESS"
+    described = jobs.describe_job_execution(iotjobs.DescribeJobExecutionRequest(thing_name=thing, job_id="$next"))
+    assert described.result(PATIENCE_S).execution.job_document == {"operation": "reboot"}
+    with pytest.raises(awsiot.V2ServiceException) as refused:
+        jobs.update_job_execution(
+            iotjobs.UpdateJobExecutionRequest(thing_name=thing, job_id=job, status="SUCCEEDED", expected_version=1)
+        ).result(PATIENCE_S)
+    assert refused.value.modeled_error.code == "VersionMismatch"
+    jobs.update_job_execution(iotjobs.UpdateJobExecutionRequest(thing_name=thing, job_id=job, status="SUCCEEDED")).result(
+        PATIENCE_S
+    )
+    assert announced.get(timeout=PATIENCE_S).execution is None
+    assert iot.describe_job(jobId=job)["job"]["status"] == "COMPLETED"
 
 
 def fetch(connection: mqtt.Connection, thing: str, stream: str, form: str) -> bytes:
