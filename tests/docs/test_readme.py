@@ -1,0 +1,47 @@
+"""README shows only what was run: here it is run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from overair.agent.image_builder import build_image
+from tests.support.server_fixtures import new_server
+from tests.support.server_process import ServerProcess, clean_environment
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+__all__ = ["new_server"]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_ten_lines_of_boto3_ship_an_image(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    server = new_server(name="overair-data").start()
+    overair = f"{sys.executable} -m overair.cli.main"
+    (tmp_path / "app.zip").write_bytes(build_image("app", "2.0.0", "posix"))
+    (program,) = blocks("python")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 10
+    (tmp_path / "ship.py").write_text(program)
+    # The shell block's own lines, but for starting the server: this test's is on free ports.
+    lines = [line.replace(".venv/bin/overair", overair) for block in blocks("sh") for line in block.splitlines()]
+    wanted = [
+        line.replace("aws ", f"{Path(sys.executable).parent}/aws ") for line in lines if re.match(r"eval|/.* device|aws", line)
+    ]
+    assert len(wanted) == 3
+    script = "\n".join(["set -e", *wanted, f"{sys.executable} ship.py"])
+    ended = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert '"thingName": "dev-1"' in ended.stdout
+    job = json.loads((tmp_path / "overair-data" / "run" / "endpoints.json").read_text())
+    assert job["account"] == server.endpoints["account"]
+    update = server.client("iot").get_ota_update(otaUpdateId="app-2")["otaUpdateInfo"]
+    assert update["awsIotJobId"] == "AFR_OTA-app-2"
