@@ -195,6 +195,8 @@ CODES: Final[Mapping[Plane, Rows]] = {
         NotFound: "NoSuchKey",
         (NotFound, "bucket"): "NoSuchBucket",
         (NotFound, "key"): "NoSuchKey",
+        # The record is there and its file isn't: that is nobody's fault but ours.
+        (NotFound, "content"): "InternalError",
         (NotFound, "version"): "NoSuchVersion",
         (NotFound, "upload"): "NoSuchUpload",
         (NotFound, "policy"): "NoSuchBucketPolicy",

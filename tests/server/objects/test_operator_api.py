@@ -179,6 +179,11 @@ def test_versions_and_delete_markers(versioned) -> None:
     assert refused(s3.get_object, Bucket=B, Key="a") == (404, "NoSuchKey")
     assert refused(s3.head_object, Bucket=B, Key="a") == (404, "404")
     assert refused(s3.get_object, Bucket=B, Key="a", VersionId=marker["VersionId"]) == (405, "MethodNotAllowed")
+    for call, version in ((s3.get_object, {}), (s3.head_object, {}), (s3.get_object, {"VersionId": marker["VersionId"]})):
+        with pytest.raises(ClientError) as hidden:
+            call(Bucket=B, Key="a", **version)
+        told = hidden.value.response["ResponseMetadata"]["HTTPHeaders"]
+        assert (told["x-amz-delete-marker"], told["x-amz-version-id"]) == ("true", marker["VersionId"])
     assert refused(s3.get_object, Bucket=B, Key="a", VersionId="nonsense") == (404, "NoSuchVersion")
     assert refused(s3.get_object, Bucket=B, Key="never") == (404, "NoSuchKey")
     listed = s3.list_object_versions(Bucket=B)
@@ -189,6 +194,17 @@ def test_versions_and_delete_markers(versioned) -> None:
     assert s3.get_object(Bucket=B, Key="a")["Body"].read() == b"2"
     s3.delete_object(Bucket=B, Key="a", VersionId=second)
     assert s3.get_object(Bucket=B, Key="a")["VersionId"] == first
+
+
+def test_a_file_that_is_missing_behind_its_record_is_our_fault_and_not_a_missing_key(versioned, contents, tmp_path) -> None:
+    s3 = versioned
+    s3.put_object(Bucket=B, Key="a", Body=b"1" * 5000)
+    lost = [path for path in (tmp_path / "contents").rglob("*") if path.is_file() and path.stat().st_size == 5000]
+    for path in lost:
+        path.unlink()
+    assert lost
+    # The copy has to read the bytes, for a checksum that nobody has made yet.
+    assert refused(s3.copy_object, Bucket=B, Key="b", CopySource=f"{B}/a", ChecksumAlgorithm="SHA256") == (500, "InternalError")
 
 
 def test_many_are_deleted_at_once(versioned) -> None:

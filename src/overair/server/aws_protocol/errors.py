@@ -77,11 +77,14 @@ def _query(model: ServiceModel, status: int, code: str, message: str, request_id
 def _rest_xml(status: int, code: str, message: str, details: Mapping[str, object], request_id: str) -> Outgoing:
     parts = ['<?xml version="1.0" encoding="UTF-8"?>\n<Error>']
     parts.append(f"<Code>{escape(code)}</Code><Message>{_xml_text(message)}</Message>")
+    headers: HeaderPairs = [(b"content-type", b"application/xml")]
     for name, value in details.items():
-        if name.isascii() and name.isalnum() and isinstance(value, (str, int)):
+        if name.startswith("x-amz-"):
+            headers.append((header_bytes(name), header_bytes(str(value))))
+        elif name.isascii() and name.isalnum() and isinstance(value, (str, int)):
             parts.append(f"<{name}>{_xml_text(str(value))}</{name}>")
     parts.append(f"<RequestId>{request_id}</RequestId><HostId>{request_id}</HostId></Error>")
-    return Outgoing(status, [(b"content-type", b"application/xml")], "".join(parts).encode("utf-8", "replace"))
+    return Outgoing(status, headers, "".join(parts).encode("utf-8", "replace"))
 
 
 def _xml_text(text: str) -> str:

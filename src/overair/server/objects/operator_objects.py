@@ -169,12 +169,12 @@ class ObjectOperations:
                     "The specified method is not allowed against this resource: the version is a delete marker, which can only "
                     "be deleted.",
                     subject="delete-marker",
-                    details={"Method": "GET", "ResourceType": "DeleteMarker"},
+                    details={"Method": "GET", "ResourceType": "DeleteMarker", **_delete_marker_headers(version)},
                 )
             raise NotFound(
                 "The specified key does not exist: its latest version is a delete marker.",
                 subject="key",
-                details={"Key": request["Key"], "VersionId": version.version_id},
+                details={"Key": request["Key"], "VersionId": version.version_id, **_delete_marker_headers(version)},
             )
         return _Found(bucket=bucket, version=version)
 
@@ -283,6 +283,10 @@ class ObjectOperations:
 
         deleted, errors = await self.work.run(unit)
         return {"Deleted": [] if request["Delete"].get("Quiet") else deleted, "Errors": errors}
+
+
+def _delete_marker_headers(marker: DeleteMarker) -> dict[str, str]:
+    return {"x-amz-delete-marker": "true", "x-amz-version-id": marker.version_id}
 
 
 def _write_conditions(request: Request) -> Conditions:
