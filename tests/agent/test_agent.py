@@ -331,6 +331,16 @@ def test_an_image_is_fetched_by_url_each_byte_once_and_without_gaps(machine: Mac
     assert not [topic for topic, _ in machine.cloud.published if "/streams/" in topic]
 
 
+@pytest.mark.parametrize("protocols", [("MQTT", "HTTP"), ("HTTP", "MQTT")])
+def test_with_both_protocols_the_stream_is_taken_whichever_comes_first(machine: Machine, protocols: tuple[str, ...]) -> None:
+    image = cached_image("2.0.0")
+    entry = machine.signer.file(image, url="https://server/1", auth_scheme="aws.s3.presigned")
+    execution = machine.cloud.ship("job", (entry, image), protocols=tuple(TransferProtocol(each) for each in protocols))
+    machine.ranges = FakeRanges(image, "https://server/1")
+    machine.run()
+    assert (machine.version, execution.status, machine.ranges.fetched) == ("2.0.0", ExecutionStatus.SUCCEEDED, [])
+
+
 def test_an_expired_url_is_asked_for_again_and_the_download_goes_on_where_it_stood(machine: Machine) -> None:
     image = cached_image("2.0.0", size_bytes=300_000)
     execution = ship_by_url(machine, image)

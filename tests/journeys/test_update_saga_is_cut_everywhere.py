@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from overair.server.signing.worker import SIGNED
 from overair.server.updates.steps import Step
+from overair.server.updates.worker import FAILED
 from tests.support.server_main import CUT_STATUS
 from tests.support.server_process import ServerProcess
 
@@ -105,3 +107,53 @@ def test_an_update_that_was_accepted_is_not_accepted_again_after_a_power_cut(dri
         )
     assert refused.value.response["Error"]["Code"] == "ResourceAlreadyExistsException"
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 409
+
+
+def test_a_power_cut_after_the_failure_of_an_update_leaves_it_failed_and_nothing_made(driven: ServerProcess) -> None:
+    iot, bucket = driven.client("iot"), driven.endpoints["bucket"]
+    before_jobs, before_streams = jobs(iot), streams(iot)
+    uploaded = driven.client("s3").put_object(Bucket=bucket, Key="fails.bin", Body=IMAGE)
+    driven.tell(cut_after=FAILED)
+    with suppress(HTTPClientError):
+        iot.create_ota_update(
+            otaUpdateId="fails",
+            targets=[f"arn:aws:iot:{driven.endpoints['region']}:{driven.endpoints['account']}:thing/dev-1"],
+            files=[
+                {
+                    "fileName": "f",
+                    "fileLocation": {"s3Location": {"bucket": bucket, "key": "fails.bin", "version": uploaded["VersionId"]}},
+                    "codeSigning": {"startSigningJobParameter": {"signingProfileName": "nobody_made_this"}},
+                }
+            ],
+            roleArn=driven.endpoints["ota_role_arn"],
+        )
+    assert driven.wait_until_cut() == CUT_STATUS
+    iot = driven.start().client("iot")
+    info = iot.get_ota_update(otaUpdateId="fails")["otaUpdateInfo"]
+    assert (info["otaUpdateStatus"], info["errorInfo"]["code"]) == ("CREATE_FAILED", "ResourceNotFoundException")
+    assert (jobs(iot), streams(iot)) == (before_jobs, before_streams)
+    iot.delete_ota_update(otaUpdateId="fails")
+
+
+def test_an_update_that_was_deleted_is_gone_whole_after_a_power_cut_and_its_id_is_free(driven: ServerProcess) -> None:
+    iot, update = driven.client("iot"), "deleted"
+    create(driven, update)
+    assert wait_until_whole(iot, update)["otaUpdateStatus"] == "CREATE_COMPLETE"
+    job = f"AFR_OTA-{update}"
+    stream = json.loads(iot.get_job_document(jobId=job)["document"])["afr_ota"]["streamname"]
+    iot.delete_ota_update(otaUpdateId=update, deleteStream=True, forceDeleteAWSJob=True)
+    driven.kill()
+
+    iot = driven.start().client("iot")
+    with pytest.raises(iot.exceptions.ResourceNotFoundException):
+        iot.get_ota_update(otaUpdateId=update)
+    with pytest.raises(iot.exceptions.ResourceNotFoundException):
+        iot.describe_stream(streamId=stream)
+    deadline = time.monotonic() + WHOLE_TIMEOUT_S
+    while job in jobs(iot):  # a job's executions are deleted piece by piece
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    executions = iot.list_job_executions_for_thing(thingName="dev-1", maxResults=250)["executionSummaries"]
+    assert job not in {execution["jobId"] for execution in executions}
+    create(driven, update)
+    assert wait_until_whole(iot, update)["otaUpdateStatus"] == "CREATE_COMPLETE"
