@@ -51,6 +51,9 @@ SIGNED_PARAMETERS: Final = frozenset(
 """Parameters that name a part or a version of the resource and so belong to what is signed."""
 
 
+_OF_THE_SIGNATURE: Final = frozenset({b"AWSAccessKeyId", b"Signature", b"Expires"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What a presigned request of Version 2 says about itself."""
@@ -92,6 +95,15 @@ def read_claim(request: SignableRequest) -> Claim | None:
         expires_epoch_s=int(expires),
         security_token=values.get(b"x-amz-security-token"),
     )
+
+
+def uncovered_parameter(request: SignableRequest) -> str | None:
+    """A parameter of the query that the signature says nothing about, and so anybody may have added; None if there is none."""
+    for name, _ in query_pairs(request.query):
+        if name in SIGNED_PARAMETERS or name in _OF_THE_SIGNATURE or name.lower().startswith(b"x-amz-"):
+            continue
+        return name.decode("utf-8", "replace")
+    return None
 
 
 def string_to_sign(request: SignableRequest, *, expires_epoch_s: int) -> bytes:

@@ -375,18 +375,18 @@ def test_passing_a_role_is_a_permission_of_its_own(room: AccessRoom) -> None:
 # Sessions -------------------------------------------------------------------------------------------------------------
 
 
-def session_caller(room: AccessRoom, role: str, key_id: str) -> Caller:
+def session_caller(room: AccessRoom, role: str, key_id: str, user_id: str) -> Caller:
     arn = f"arn:aws:sts::123456789012:assumed-role/{role}/s1"
     context = {"aws:PrincipalArn": (f"arn:aws:iam::123456789012:role/{role}",)}
     return Caller(
-        place=room.place, principal_arn=arn, user_id="AROA:s1", access_key_id=key_id, now=room.clock.now(), context=context
+        place=room.place, principal_arn=arn, user_id=user_id, access_key_id=key_id, now=room.clock.now(), context=context
     )
 
 
 def take_on(room: AccessRoom, name: str, role: str, **options: Any) -> Caller:
     arn = f"arn:aws:iam::123456789012:role/{role}"
     taken = room.work.run_blocking(lambda tx: room.sessions.assume(tx, room.caller(name), arn, "s1", **options))
-    return session_caller(room, role, taken.keys.key_id)
+    return session_caller(room, role, taken.keys.key_id, taken.role_session_id)
 
 
 def test_a_role_is_taken_on_by_whom_its_trust_names(room: AccessRoom) -> None:

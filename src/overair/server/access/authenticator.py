@@ -32,6 +32,9 @@ GLOBAL_SERVICES: Final = frozenset({"iam", "sts"})
 """Clients sign these for us-east-1, wherever they are."""
 GLOBAL_REGION: Final = "us-east-1"
 
+LINK_METHODS: Final = frozenset({"GET", "HEAD"})
+"""What a key made for a device's download may be used with."""
+
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 # What may stand beside the signature without being covered: the token may be added after signing, the date stands in the
 # string that is signed, and the body's hash is a line of the canonical request.
@@ -93,6 +96,10 @@ class SignatureAuthenticator:
     ) -> Authentication:
         scope = claim.scope
         self._check_scope(scope)
+        if claim.access_key_id.startswith(LINK_KEY_PREFIX) and not (
+            claim.in_query and scope.service == OBJECT_STORE and request.method in LINK_METHODS
+        ):
+            _refuse("session-token", "A link's key is good for GET and HEAD of an object under its presigned link alone.")
         _check_cover(signable, claim)
         payload = _payload(request, signable, claim)
         _check_moment(claim, now, self._schedule_clock)
@@ -126,6 +133,14 @@ class SignatureAuthenticator:
                 "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256 "
                 "(in boto3: Config(signature_version='s3v4')).",
             )
+        if claim.access_key_id.startswith(LINK_KEY_PREFIX):
+            _refuse("session-token", "A link's key is good under Signature Version 4 alone.")
+        if b"/" not in request.raw_path.lstrip(b"/"):
+            _refuse("signature-version", "Signature Version 2 is taken for links to objects alone; this path names none.")
+        uncovered = sigv2.uncovered_parameter(signable)
+        if uncovered is not None:
+            # Version 2 leaves most of the query unsigned: whoever holds a link could turn it into another request.
+            _refuse("signature", f"The parameter {uncovered[:60]!r} isn't covered by a signature of Version 2.")
         if self._schedule_clock.now() // 1000 > claim.expires_epoch_s:
             _refuse("presigned-expired", "Request has expired")
         credential = await self._credential(claim.access_key_id, claim.security_token, now)

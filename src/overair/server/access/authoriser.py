@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from overair.basics.errors import AccessDenied
 from overair.basics.work import Tx, Work
@@ -11,10 +12,14 @@ from overair.server.access.actions_iam import Named
 from overair.server.access.actions_objects import copy_source, object_context
 from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import Grants, GrantsDirectory, principal_of
+from overair.server.access.link_keys import LINK_KEY_PREFIX
 from overair.server.access.model import OwnerKind
 from overair.server.access.service import judge
 from overair.server.access.stores import IdentityStore, ResourcePolicies
 from overair.server.aws_protocol.operations import Caller, Request
+
+LINK_OPERATIONS: Final = frozenset({("s3", "GetObject"), ("s3", "HeadObject")})
+"""All that a key in a device's download link is good for, whatever its role may do."""
 
 # Whoever has locked himself out of a bucket with its policy must be able to mend that: the root always may.
 _BUCKET_POLICY_ACTIONS = frozenset({"s3:PutBucketPolicy", "s3:GetBucketPolicy", "s3:DeleteBucketPolicy"})
@@ -45,6 +50,13 @@ class PolicyAuthoriser:
 
     async def authorise(self, caller: Caller, service: str, operation: str, request: Request) -> str:
         """See ``aws_protocol.authentication.Authoriser``."""
+        if caller.access_key_id.startswith(LINK_KEY_PREFIX) and (service, operation) not in LINK_OPERATIONS:
+            raise AccessDenied(
+                f"User: {caller.principal_arn} is not authorized to perform: {service}:{operation}: a link's key reads objects "
+                "and does nothing else.",
+                subject="action",
+                details={"action": f"{service}:{operation}", "resource": "*"},
+            )
         needs = self._table.get((service, operation))
         if needs is None:
             raise AccessDenied(

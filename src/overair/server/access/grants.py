@@ -29,6 +29,8 @@ class PrincipalKey:
     account: AccountId
     owner: Owner
     session_key: AccessKeyId | None = None
+    role_id: str | None = None
+    """Of the role that was taken on: one that was deleted since, and made anew under the same name, is another. None: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,8 @@ def principal_of(caller: Caller) -> PrincipalKey | None:
         # A link's key has no session of its own to narrow it; each would be remembered for nothing.
         is_link = caller.access_key_id.startswith(LINK_KEY_PREFIX)
         session = None if is_link else AccessKeyId(caller.access_key_id)
-        return PrincipalKey(caller.account, Owner(kind=OwnerKind.ROLE, name=role), session)
+        role_id = caller.user_id.partition(":")[0]
+        return PrincipalKey(caller.account, Owner(kind=OwnerKind.ROLE, name=role), session, role_id)
     return PrincipalKey(caller.account, Owner(kind=OwnerKind.USER, name=arn.resource.rpartition("/")[2]))
 
 
@@ -122,7 +125,7 @@ class GrantsDirectory:
             boundary = user.boundary_arn
         else:
             role = self._identities.find_role(tx, key.account, owner.name)
-            if role is None:
+            if role is None or key.role_id not in (None, role.role_id):
                 return Grants(identity=())
             boundary = role.boundary_arn
         kind = Kind.INLINE_USER if owner.kind is OwnerKind.USER else Kind.INLINE_ROLE
