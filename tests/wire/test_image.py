@@ -82,3 +82,13 @@ def test_a_damaged_zip_is_an_image_or_our_own_error(position: int, byte: int) ->
     data[position % len(data)] = byte
     with contextlib.suppress(InvalidImage):
         read_manifest(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_manifest_packed_in_a_way_that_devices_cannot_unpack_is_refused(method: int) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as target:
+        target.writestr("image.json", json.dumps(MANIFEST))
+        target.writestr("__main__.py", "")
+    with pytest.raises(InvalidImage, match="stored or deflated"):
+        read_manifest(stream)

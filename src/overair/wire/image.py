@@ -17,6 +17,7 @@ from overair.wire import strict_json
 MAIN_FILE: Final = "__main__.py"
 MANIFEST_NAME: Final = "image.json"
 MANIFEST_SIZE_BYTES_MAX: Final = 16 * 1024
+_COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,4})")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _ENTRY: Final = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,63}/){0,8}[A-Za-z_][A-Za-z0-9_]{0,63}\.py")
@@ -120,6 +121,8 @@ def read_manifest(image: IO[bytes]) -> ImageManifest:
             names = archive.namelist()
             if names.count(MANIFEST_NAME) != 1:
                 raise InvalidImage("An image is a zip with exactly one image.json at its top.")
+            if archive.getinfo(MANIFEST_NAME).compress_type not in _COMPRESSIONS:
+                raise InvalidImage("image.json inside the zip must be stored or deflated; devices unpack nothing else.")
             with archive.open(MANIFEST_NAME) as member:
                 data = member.read(MANIFEST_SIZE_BYTES_MAX + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:

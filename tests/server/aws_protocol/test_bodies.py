@@ -144,6 +144,16 @@ def test_a_decoder_meets_anything_and_refuses_in_its_own_words(data: bytes, at: 
             raise
 
 
+def test_nothing_may_follow_the_end_of_a_stream() -> None:
+    """Else it would pile up in memory, unread."""
+    decoder = ChunkedDecoder()
+    decoder.feed(b"0\r\n\r\n")
+    assert decoder.finished
+    with pytest.raises(InvalidRequest) as refused:
+        decoder.feed(b"more")
+    assert refused.value.subject == "incomplete-body"
+
+
 def test_an_unsigned_stream_needs_no_signatures() -> None:
     stream = b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:" + crc32(b"hello").encode() + b"\r\n\r\n"
     body = body_of(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from overair.basics.ids import SeededIds
+from overair.server.gateway import http_publish
 from overair.server.gateway.handlers import Connection, Replies, topic
 from overair.server.gateway.http_publish import HttpPublish
 from overair.wire.mqtt.packets import Publish
@@ -82,6 +84,7 @@ async def test_a_publish_over_https_reaches_subscribers(world: World) -> None:
         ("/topics/mine", {"method": "GET"}, 405),
         ("/topics/mine", {"declared": b"99999999"}, 413),
         ("/topics/mine", {"declared": b"-1"}, 413),
+        ("/topics/mine", {"query": b"a&" * 30}, 400),
         ("/topics/mine", {"body": bytes(1024 * 1024 + 1), "chunks": 4}, 413),
     ],
 )
@@ -104,3 +107,25 @@ async def test_a_reserved_topic_is_handled_for_its_effect(world: World) -> None:
     world.topics.register(Door())
     assert (await ask(world, "/topics/$aws/things/t/jobs/j/update", b"{}", query=b"qos=1"))[0] == 200
     assert seen == [("123456789012", {"thing": "t", "job": "j"}, b"{}")]
+
+
+async def test_a_body_that_stops_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_publish, "STALL_TIMEOUT_S", 0.01)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/topics/a",
+        "query_string": b"",
+        "headers": [(b"content-length", b"9")],
+        "state": {"peer_der": b"c1"},
+    }
+    await HttpPublish(gateway=world.gateway, ids=SeededIds(1))(scope, receive, send)
+    assert sent[0]["status"] == 408

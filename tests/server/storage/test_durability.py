@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from overair.basics.clock import WallClock
 from overair.basics.errors import Unavailable
@@ -86,10 +87,14 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path) -> No
         open_sqlite(tmp_path / "absent" / "records.sqlite3", clock=WallClock())
 
 
-@pytest.mark.parametrize("url", ["nonsense", "postgresql://127.0.0.1:1/absent", "sqlite:///x"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "postgresql://127.0.0.1:1/absent", "sqlite:///x", "postgresql://u:s3cret@host:port/x"]
+)
 def test_a_database_that_cannot_be_reached_is_refused(url: str) -> None:
-    with pytest.raises(StorageRefused):
+    with pytest.raises(StorageRefused) as refused:
         open_postgresql(url, clock=WallClock())
+    assert "\n" not in refused.value.message
+    assert "s3cret" not in refused.value.message
 
 
 def test_a_database_that_sorts_by_language_is_refused(postgresql_url: str) -> None:
@@ -128,3 +133,11 @@ def _backend(tx: Tx) -> object:
 
 async def _terminate(work: SqlWork, backend: object) -> None:
     await work.read(lambda tx: sql(tx).exec_driver_sql(f"SELECT pg_terminate_backend({backend}, 5000)").scalar())
+
+
+def test_an_error_of_the_database_tells_no_values(tmp_path: Path) -> None:
+    work = open_sqlite(tmp_path / "records.sqlite3", clock=WallClock())
+    with pytest.raises(Exception, match="no such table") as failed:
+        work.run_blocking(lambda tx: sql(tx).execute(text("INSERT INTO absent VALUES (:v)"), {"v": "s3cret"}))
+    assert "s3cret" not in str(failed.value)
+    work.close()

@@ -54,6 +54,8 @@ class ChunkedDecoder:
             InvalidRequest: with subject ``incomplete-body`` or ``malformed-trailer``.
             NotAuthenticated: a chunk's signature doesn't hold; subject ``signature``.
         """
+        if self.finished and received:
+            raise _broken("more follows its end")
         self._buffer += received
         while not self.finished and self._step():
             pass

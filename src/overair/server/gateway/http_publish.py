@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -25,6 +26,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PREFIX: Final = b"/topics/"
+STALL_TIMEOUT_S: Final = 60.0
+"""How long a device may send nothing in the middle of a body."""
 
 logger = structlog.get_logger("overair.gateway")
 
@@ -131,7 +134,10 @@ def _what(scope: Scope) -> tuple[str, int, bool]:
         raise _Answer(400, "The topic is not UTF-8.") from None
     if not is_valid_topic(topic):
         raise _Answer(400, "A topic has no wildcards (+, #) and no control characters, and is not empty.")
-    query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=20))
+    try:
+        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=20))
+    except ValueError:
+        raise _Answer(400, "The query has more parameters than a publish knows: qos and retain.") from None
     if query.get("qos", "0") not in {"0", "1"} or query.get("retain", "false") not in {"true", "false"}:
         raise _Answer(400, "qos is 0 or 1, retain is true or false.")
     return topic, int(query.get("qos", "0")), query.get("retain") == "true"
@@ -146,7 +152,11 @@ async def _body(scope: Scope, receive: Receive, size_bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
-        event = await receive()
+        try:
+            async with asyncio.timeout(STALL_TIMEOUT_S):
+                event = await receive()
+        except TimeoutError:
+            raise _Answer(408, f"The body stopped: nothing came for {STALL_TIMEOUT_S:g} s. Send the message again.") from None
         if event["type"] == "http.disconnect":
             raise _Answer(400, "The request ended before its body.")
         chunk = event.get("body", b"")

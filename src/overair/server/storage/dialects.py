@@ -75,8 +75,8 @@ def open_sqlite_engines(path: Path | str) -> Engines:
         raise StorageRefused(f"The records file {path} can't be opened: {error.strerror}.") from error
     url = f"sqlite:///{path}"
     arguments = {"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000}
-    writer = create_engine(url, poolclass=NullPool, connect_args=arguments)
-    reader = create_engine(url, poolclass=NullPool, connect_args=arguments)
+    writer = create_engine(url, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
+    reader = create_engine(url, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
 
     @event.listens_for(writer, "connect")
     def _writer_opened(driver: Any, _record: Any) -> None:
@@ -131,9 +131,10 @@ def open_postgresql_engines(url: str) -> Engines:
         raise StorageRefused("Records in PostgreSQL need its driver: install overair[server,postgres].") from error
     try:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise StorageRefused("The database URL can't be read. It reads postgresql://USER:PASSWORD@HOST:PORT/NAME.") from error
-    engine = create_engine(parsed, poolclass=NullPool, connect_args={"autocommit": True, "connect_timeout": 10})
+    arguments = {"autocommit": True, "connect_timeout": 10}
+    engine = create_engine(parsed, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
     try:
         with engine.connect() as connection:
             collation = str(
@@ -142,7 +143,8 @@ def open_postgresql_engines(url: str) -> Engines:
                 .fetchone()[0]
             )
     except DBAPIError as error:
-        raise StorageRefused(f"PostgreSQL can't be reached: {str(error.orig).strip()}") from error
+        reason = " ".join(str(error.orig).split())
+        raise StorageRefused(f"PostgreSQL can't be reached: {reason}") from error
     if collation.split(".")[0] not in ("C", "POSIX"):
         raise StorageRefused(
             f"The database sorts text by {collation}; Overair needs code-point order. "
