@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from overair.server.listeners import acceptor
 from overair.server.listeners.tls import ClientCertificate, TlsProtocol, TlsTransport
 from tests.support.listening import (
     Echo,
@@ -170,6 +171,39 @@ def test_a_slow_handshake_is_cut(thread: EventLoopThread, monkeypatch: pytest.Mo
         with contextlib.suppress(ConnectionResetError):
             assert peer.recv(100) == b""
         assert thread.call(lambda: listener.connection_count) == 0
+
+
+def test_peers_that_say_nothing_keep_nobody_out(thread: EventLoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All places for handshakes are taken by silent peers, who have ten seconds each: others get in all the same."""
+    monkeypatch.setattr(acceptor, "HANDSHAKES_AT_ONCE_MAX", 4)
+    monkeypatch.setattr(acceptor, "HANDSHAKE_PATIENCE_S", 0.05)
+    with (
+        tls_listener(thread, context_of(SERVER), lambda _: Echo()) as listener,
+        contextlib.ExitStack() as silent,
+    ):
+        address = ("127.0.0.1", listener.port)
+        peers = [silent.enter_context(socket.create_connection(address, timeout=10)) for _ in range(12)]
+        with connect(listener.port, client_context()) as client:
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+        with contextlib.suppress(ConnectionResetError):
+            assert peers[0].recv(1) == b""
+
+
+def test_a_handshake_may_take_its_time_while_there_is_room(thread: EventLoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "HANDSHAKES_AT_ONCE_MAX", 4)
+    monkeypatch.setattr(acceptor, "HANDSHAKE_PATIENCE_S", 0.0)
+    with (
+        tls_listener(thread, context_of(SERVER), lambda _: Echo()) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=10) as slow,
+    ):
+        for _ in range(8):
+            with connect(listener.port, client_context()) as client:
+                client.sendall(b"x")
+                assert client.recv(1) == b"x"
+        with client_context().wrap_socket(slow, server_hostname="localhost") as late:
+            late.sendall(b"y")
+            assert late.recv(1) == b"y"
 
 
 def test_a_new_context_serves_those_who_come_after(thread: EventLoopThread) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -15,6 +16,8 @@ from overair.server.listeners.tls import TlsProtocol, TlsTransport
 
 HANDSHAKES_AT_ONCE_MAX: Final = 256
 HANDSHAKES_PER_S_MAX: Final = 2000
+HANDSHAKE_PATIENCE_S: Final = 2.0
+"""While every place is taken, a handshake that has lasted so long makes room: whoever says nothing keeps nobody else out."""
 BACKLOG: Final = 1024
 _NO_ROOM_PAUSE_S: Final = 0.1
 
@@ -66,6 +69,8 @@ class TlsListener:
         self._accept = accept
         self._slots = asyncio.Semaphore(HANDSHAKES_AT_ONCE_MAX)
         self._connections: set[TlsProtocol] = set()
+        self._shaking: dict[int, tuple[float, TlsProtocol]] = {}  # in the order of their beginning
+        self._number = 0
         self._task: asyncio.Task[None] | None = None
         self._taking_over: set[asyncio.Task[None]] = set()
 
@@ -100,7 +105,7 @@ class TlsListener:
         interval_s = 1 / HANDSHAKES_PER_S_MAX
         allowed_at = loop.time()
         while True:
-            await self._slots.acquire()
+            await self._take_slot()
             try:
                 accepted, _ = await loop.sock_accept(self._listening)
             except asyncio.CancelledError:
@@ -121,8 +126,32 @@ class TlsListener:
             if allowed_at > now:
                 await asyncio.sleep(allowed_at - now)
 
+    async def _take_slot(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._slots.locked() and self._shaking:
+            number, (begun_s, oldest) = next(iter(self._shaking.items()))
+            try:
+                async with asyncio.timeout_at(begun_s + HANDSHAKE_PATIENCE_S):
+                    await self._slots.acquire()
+                    return
+            except TimeoutError:
+                # Also where it has just ended: then there is nothing to abort, and a place is free.
+                if self._shaking.pop(number, None) is not None:
+                    logger.debug("a slow handshake made room", port=self.port, lasted_s=loop.time() - begun_s)
+                    oldest.abort()
+        await self._slots.acquire()
+
+    def _shaken(self, number: int) -> None:
+        self._shaking.pop(number, None)
+        self._slots.release()
+
     async def _take_over(self, accepted: socket.socket) -> None:
-        protocol = TlsProtocol(self.context, self._accept, shaken=self._slots.release, ended=self._connections.discard)
+        self._number += 1
+        number = self._number
+        protocol = TlsProtocol(
+            self.context, self._accept, shaken=partial(self._shaken, number), ended=self._connections.discard
+        )
+        self._shaking[number] = (asyncio.get_running_loop().time(), protocol)
         self._connections.add(protocol)
         try:
             accepted.setblocking(False)
@@ -134,4 +163,4 @@ class TlsListener:
             accepted.close()
             if protocol in self._connections:
                 self._connections.discard(protocol)
-                self._slots.release()
+                self._shaken(number)
