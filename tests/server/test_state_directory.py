@@ -45,6 +45,51 @@ def test_a_folder_with_files_of_others_is_refused_and_left_as_it_is(tmp_path: Pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
+@pytest.mark.parametrize("name", ["records.sqlite3", "wrapping.key"])
+def test_a_servers_folder_that_lost_its_marker_is_refused_and_nothing_is_cleared(directory: StateDirectory, name: str) -> None:
+    directory.open()
+    directory.write_marker(MARKER)
+    (directory.path / name).write_bytes(b"precious")
+    directory.close()
+    directory.marker_file.unlink()
+    with pytest.raises(StateDirectoryRefused, match=r"overair\.json is gone. Nothing was touched"):
+        StateDirectory(directory.path).open()
+    assert (directory.path / name).read_bytes() == b"precious"
+
+
+def test_a_first_start_that_was_cut_begins_again(directory: StateDirectory) -> None:
+    directory.open()
+    directory.records_file.write_bytes(b"half")
+    directory.wrapping_key_file.write_bytes(b"half")
+    directory.close()
+    again = StateDirectory(directory.path)
+    assert again.open() is None
+    assert not again.records_file.exists()
+    assert not again.wrapping_key_file.exists()
+    again.write_marker(MARKER)
+    again.close()
+    assert StateDirectory(directory.path).open() == MARKER
+
+
+def test_a_first_start_cut_right_after_its_marker_is_done(directory: StateDirectory) -> None:
+    directory.open()
+    mark = (directory.path / "first-start").read_bytes()
+    directory.write_marker(MARKER)
+    (directory.path / "first-start").write_bytes(mark)
+    directory.records_file.write_bytes(b"whole")
+    directory.close()
+    assert StateDirectory(directory.path).open() == MARKER
+    assert directory.records_file.read_bytes() == b"whole"
+    assert not (directory.path / "first-start").exists()
+
+
+def test_a_folder_that_was_open_to_others_is_closed_to_them(directory: StateDirectory) -> None:
+    directory.path.mkdir(mode=0o755)
+    directory.path.chmod(0o755)
+    directory.open()
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
+
+
 def test_a_folder_of_a_newer_version_is_refused(directory: StateDirectory) -> None:
     directory.open()
     directory.write_marker(Marker(format=FORMAT + 1, account=MARKER.account, region="us-east-1"))

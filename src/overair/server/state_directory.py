@@ -4,6 +4,7 @@
 DIR/                 0700
 ├─ overair.json      what this folder is: format, account, region
 ├─ lock              held by the running server
+├─ first-start       there until the first start is done; only then does a start clear what a cut one left
 ├─ records.sqlite3   records, unless a PostgreSQL is named
 ├─ contents/         object contents, by their hash
 ├─ ca.pem            the CA that clients trust for every port
@@ -19,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,10 @@ class StateDirectory:
     def endpoints_file(self) -> Path:
         return self.path / "run" / "endpoints.json"
 
+    @property
+    def _first_start_file(self) -> Path:
+        return self.path / "first-start"
+
     def open(self) -> Marker | None:
         """Make the folder if need be, take its lock, and read its marker.
 
@@ -94,29 +100,40 @@ class StateDirectory:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.path / "run").mkdir(mode=0o700, exist_ok=True) if self._is_ours_or_empty() else None
+            self._check_ours_or_empty()
+            # A folder that was there before may be open to others; what comes into it is not for them.
+            if stat.S_IMODE(self.path.stat().st_mode) != 0o700:
+                self.path.chmod(0o700)
+            (self.path / "run").mkdir(mode=0o700, exist_ok=True)
             marker = self._read_marker()
             self._take_lock()
             self.endpoints_file.unlink(missing_ok=True)
             if marker is None:
-                self._clear_what_a_cut_first_start_left()
+                self._begin_first_start()
+            else:
+                self._first_start_file.unlink(missing_ok=True)
         except OSError as error:
             raise StateDirectoryRefused(f"The state directory {self.path} can't be used: {error.strerror}.") from error
         return marker
 
-    def _is_ours_or_empty(self) -> bool:
+    def _check_ours_or_empty(self) -> None:
         names = {entry.name for entry in self.path.iterdir()}
-        if "overair.json" in names or not names - {"lock", "run"}:
-            return True
-        if names & {"records.sqlite3", "wrapping.key"} and "lock" in names:
-            # The first start was cut before it was done: nothing was acknowledged, so it begins again.
-            return True
+        # With a first start's own mark, that start was cut before it was done: nothing was acknowledged, so it begins again.
+        if names & {"overair.json", self._first_start_file.name} or not names - {"lock", "run"}:
+            return
+        if names & {"records.sqlite3", "wrapping.key"}:
+            raise StateDirectoryRefused(
+                f"{self.path} holds a server's records or keys, but its overair.json is gone. Nothing was touched: restore "
+                "that file from your backup, or name another folder."
+            )
         raise StateDirectoryRefused(
             f"{self.path} holds files but isn't a state directory of Overair (no overair.json). Name an empty or new folder."
         )
 
-    def _clear_what_a_cut_first_start_left(self) -> None:
-        # The marker comes last: without it nothing in here was ever shown to anybody.
+    def _begin_first_start(self) -> None:
+        # While this file is there nothing in here was ever shown to anybody, and what a cut start left may go. Without it
+        # nothing is ever cleared: a folder that lost its marker is an operator's to mend.
+        write_file(self._first_start_file, b"", mode=0o600)
         for name in ("records.sqlite3", "records.sqlite3-wal", "records.sqlite3-shm", "wrapping.key"):
             (self.path / name).unlink(missing_ok=True)
 
@@ -156,6 +173,7 @@ class StateDirectory:
             + b"\n",
             mode=0o600,
         )
+        self._first_start_file.unlink(missing_ok=True)
 
     def write_endpoints(self, endpoints: dict[str, Any]) -> None:
         """Say where to knock; appears whole or not at all."""
