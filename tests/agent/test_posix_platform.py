@@ -198,7 +198,7 @@ def test_another_image_than_the_verified_one_is_not_activated(tmp_path: Path) ->
     assert platform.image_state() is PlatformImageState.VALID
 
 
-@pytest.mark.parametrize("change", ["image", "trust"])
+@pytest.mark.parametrize("change", ["image", "trust", "anchor removed"])
 def test_a_slot_is_checked_again_before_each_run(tmp_path: Path, change: str) -> None:
     platform = platform_at(tmp_path / "d")
     data = cached_image("2.0.0")
@@ -210,8 +210,10 @@ def test_a_slot_is_checked_again_before_each_run(tmp_path: Path, change: str) ->
         with (tmp_path / "d/slots/b.zip").open("r+b") as file:
             file.seek(500)
             file.write(b"\x00\x01\x02\x03")
-    else:
+    elif change == "trust":
         (tmp_path / "d/trust/signer.pem").write_bytes(Signer().certificate_pem)
+    else:
+        (tmp_path / "d/trust/signer.pem").unlink()
     with pytest.raises(SlotNotBootable):
         verify_slot(platform._directory, "b", record)
 

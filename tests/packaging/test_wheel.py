@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,12 @@ def test_the_base_install_brings_the_device_and_no_database_or_web_framework(whe
     assert not brought & SERVER_ONLY
     shown = subprocess.run([python.parent / "overair-device", "--help"], capture_output=True, text=True, timeout=60, check=True)
     assert "boot" in shown.stdout
+    # Whoever brings Overair to another device needs nothing more: the example of docs/device.md runs here too.
+    example = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "docs" / "device.md").read_text(), re.MULTILINE | re.DOTALL)[
+        -1
+    ]
+    ran = subprocess.run([python, "-I", "-c", example], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True)
+    assert ran.stdout == "16 cases hold\n"
 
 
 def test_the_server_comes_up_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
