@@ -25,6 +25,7 @@ from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Unavailable
 from overair.basics.work import Notice, Tx
 from overair.server.storage.dialects import Engines, driver_of, open_postgresql_engines, open_sqlite_engines
+from overair.server.storage.readers import Asked, Readers, discard, resolve
 from overair.server.storage.schema import outbox
 from overair.server.storage.statements import HotStatement, sql_tx
 from overair.server.storage.transaction import SqlTx
@@ -73,9 +74,7 @@ class SqlWork:
         self._gate = threading.Lock()
         self._closed = False
         self._outbox_filled: Callable[[], None] | None = None
-        self._local = threading.local()
-        self._reading: list[Connection] = []
-        self._readers = concurrent.futures.ThreadPoolExecutor(readers, thread_name_prefix="overair-reader")
+        self._readers = Readers(engines, count=readers)
         self._writer = threading.Thread(target=self._write, name="overair-writer", daemon=True)
         self._writer.start()
 
@@ -87,9 +86,9 @@ class SqlWork:
         return await future
 
     async def read(self, query: Callable[[Tx], T]) -> T:
-        if self._closed:
-            raise _shutting_down()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._ask_reader(Asked(query, future))
+        return await future
 
     def run_blocking(self, unit: Callable[[Tx], T]) -> T:
         """The same for a thread without an event loop: start-up, command line, tests. Its ``after_commit`` actions run here."""
@@ -102,9 +101,9 @@ class SqlWork:
 
     def read_blocking(self, query: Callable[[Tx], T]) -> T:
         """``read`` for a thread without an event loop."""
-        if self._closed:
-            raise _shutting_down()
-        return self._readers.submit(self._read, query).result()
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._ask_reader(Asked(query, future))
+        return future.result()
 
     def on_commit_with_outbox(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` on the writer thread after each commit that left notices. It must return at once and never fail."""
@@ -118,10 +117,7 @@ class SqlWork:
             self._closed = True
             self._queue.put(None)
         self._writer.join()
-        self._readers.shutdown(wait=True)
-        for connection in self._reading:
-            connection.invalidate()
-            connection.close()
+        self._readers.close()
         self._engines.dispose()
 
     def _ask(self, asked: _Asked) -> None:
@@ -129,6 +125,12 @@ class SqlWork:
             if self._closed:
                 raise _shutting_down()
             self._queue.put(asked)
+
+    def _ask_reader(self, asked: Asked) -> None:
+        with self._gate:
+            if self._closed:
+                raise _shutting_down()
+            self._readers.ask(asked)
 
     # The writer thread ------------------------------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class SqlWork:
             connection = self._commit(group, connection)
             self._tell(group)
         if connection is not None:
-            _discard(connection)
+            discard(connection)
 
     def _commit(self, group: Sequence[_Asked], connection: Connection | None) -> Connection | None:
         """Run a group in one transaction; afterwards each of it has a result or an error. Returns a connection that is fit for
@@ -225,7 +227,7 @@ class SqlWork:
         by_loop: dict[asyncio.AbstractEventLoop, list[_Asked]] = {}
         for asked in group:
             if isinstance(asked.future, concurrent.futures.Future):
-                _resolve(asked)
+                resolve(asked.future, asked.result, asked.error)
             else:
                 by_loop.setdefault(asked.future.get_loop(), []).append(asked)
         for loop, waiting in by_loop.items():
@@ -235,63 +237,12 @@ class SqlWork:
                 # The loop was closed while its units were in flight: they are durable, and nobody is left to be told.
                 logger.warning("units were committed for a loop that has ended", units=len(waiting))
 
-    # The reader threads -----------------------------------------------------------------------------------------------
-
-    def _read(self, query: Callable[[Tx], T]) -> T:
-        connection: Connection | None = getattr(self._local, "connection", None)
-        try:
-            if connection is None:
-                connection = self._engines.reader.connect()
-                self._local.connection = connection
-                self._reading.append(connection)
-            driver = driver_of(connection)
-            driver.execute(self._engines.begin_read)
-        except Exception as error:
-            self._forget_reader(connection)
-            raise self._engines.refusal(error) from error
-        try:
-            result = query(SqlTx(connection, driver, writable=False))
-            if inspect.iscoroutine(result):
-                result.close()
-                raise RuntimeError("A query is a plain function: nothing awaits inside a transaction.")
-        except OverairError:
-            raise
-        except Exception as error:
-            refusal = self._engines.refusal(error)
-            if refusal is error:
-                raise
-            raise refusal from error
-        finally:
-            try:
-                driver.execute("ROLLBACK")
-            except Exception:
-                logger.warning("a reader's connection was lost", exc_info=True)
-                self._forget_reader(connection)
-        return result
-
-    def _forget_reader(self, connection: Connection | None) -> None:
-        self._local.connection = None
-        if connection is not None:
-            self._reading.remove(connection)
-            _discard(connection)
-
-
-def _resolve(asked: _Asked) -> None:
-    if asked.future.done():
-        return
-    if asked.error is None:
-        asked.future.set_result(asked.result)
-        return
-    # A StopIteration can't be carried by a future.
-    error = RuntimeError("A unit of work let a StopIteration out.") if isinstance(asked.error, StopIteration) else asked.error
-    asked.future.set_exception(error)
-
 
 def _resolve_all(group: Sequence[_Asked]) -> None:
     for asked in group:
         _act(asked.actions)
     for asked in group:
-        _resolve(asked)
+        resolve(asked.future, asked.result, asked.error)
 
 
 def _act(actions: Sequence[Callable[[], None]]) -> None:
@@ -317,17 +268,9 @@ def _fit_again(connection: Connection | None, engines: Engines) -> Connection | 
             driver.execute("ROLLBACK")
     except Exception:
         logger.warning("the writer's connection was lost", exc_info=True)
-        _discard(connection)
+        discard(connection)
         return None
     return connection
-
-
-def _discard(connection: Connection) -> None:
-    try:
-        connection.invalidate()
-        connection.close()
-    except Exception:
-        logger.warning("a broken connection didn't close cleanly", exc_info=True)
 
 
 def _shutting_down() -> Unavailable:
