@@ -123,6 +123,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
         **_JSON_AUTHENTICATION,
         InvalidRequest: "InvalidRequestException",
         (InvalidRequest, "malformed-body"): "InvalidRequestException",
+        (InvalidRequest, "command"): "ValidationException",
         NotFound: "ResourceNotFoundException",
         VersionConflict: "InvalidRequestException",  # the model has no better one (wire reference §2.7)
         InvalidStateTransition: "InvalidStateTransitionException",

@@ -180,6 +180,10 @@ def test_a_user_may_what_his_policies_say_and_hears_so_in_known_words(door: Sign
     assert len(root.list_attached_user_policies(UserName="ann")["AttachedPolicies"]) == 1
     root.detach_user_policy(UserName="ann", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
     assert code(ann.create_user, UserName="mallory") == "AccessDenied"
+    root.delete_user_policy(UserName="ann", PolicyName="p")
+    assert root.list_user_policies(UserName="ann")["PolicyNames"] == []
+    assert code(ann.list_roles) == "AccessDenied"
+    assert code(root.delete_user_policy, UserName="ann", PolicyName="p") == "NoSuchEntity"
 
 
 def test_the_simulator_says_what_the_door_would(door: SignedDoor) -> None:

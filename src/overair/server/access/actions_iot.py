@@ -111,6 +111,9 @@ TABLE: Final = {
             "UpdateJobExecution",
         )
     },
+    ("iot-jobs-data", "StartCommandExecution"): (
+        need("iot:StartCommandExecution", on=both(member_arn("commandArn"), member_arn("targetArn"))),
+    ),
     ("iot-data", "Publish"): (
         need("iot:Publish", on=iot("topic/{topic}")),
         need("iot:RetainPublish", on=iot("topic/{topic}"), when=lambda request: bool(request.get("retain"))),

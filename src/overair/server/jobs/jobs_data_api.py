@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from overair.basics.arn import Arn, parse_arn
 from overair.basics.clock import Clock
+from overair.basics.errors import InvalidRequest, NotFound
 from overair.basics.ids import JobId, ThingName
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
@@ -95,6 +97,24 @@ class JobsDataOperations:
             "jobDocument": described.document,
         }
 
+    @operation("iot-jobs-data", "StartCommandExecution")
+    async def start_command_execution(self, caller: Caller, request: Request) -> Members:
+        """Remote commands come later: nothing makes one yet, so that whatever command is named isn't there. The target is
+        looked at first, as it will be then.
+
+        Raises:
+            InvalidRequest: not ARNs of a command and of a thing or client of this account. Subject ``command``.
+            NotFound: there is no such thing (subject ``thing``); there is no such command (``command``).
+        """
+        command = _own(caller, request["commandArn"], ("command",))
+        target = _own(caller, request["targetArn"], ("thing", "client"))
+        if target.kind == "thing":
+            await self._work.read(lambda tx: self._jobs.pending(tx, caller.place, ThingName(target.name)))
+        raise NotFound(
+            f"There is no command {command.name[:128]}: this server keeps no remote commands. Send devices jobs (CreateJob).",
+            subject="command",
+        )
+
     def _shown(self, described: Described | None) -> dict[str, Any] | None:
         if described is None:
             return None
@@ -102,3 +122,17 @@ class JobsDataOperations:
         if described.document is not None:
             shown["jobDocument"] = described.document
         return shown
+
+
+def _own(caller: Caller, text: str, kinds: tuple[str, ...]) -> Arn:
+    try:
+        arn = parse_arn(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, subject="command") from None
+    if (arn.service, arn.region, arn.account) != ("iot", caller.place.region, caller.account) or arn.kind not in kinds:
+        raise InvalidRequest(
+            f"{text[:200]} is not the ARN of a {' or '.join(kinds)} of this account and region: "
+            f"{caller.place.iot(kinds[0], 'NAME')}.",
+            subject="command",
+        )
+    return arn

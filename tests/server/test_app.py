@@ -1,0 +1,103 @@
+"""The composition: every operation that is promised has a meaning, a rule of who may, and a test with real boto3."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+import uvloop
+from botocore import xform_name
+
+from overair.basics.clock import WallClock
+from overair.basics.ids import RandomIds
+from overair.server.access.actions import operation_table
+from overair.server.app import build_server
+from overair.server.config import load_settings
+
+PROMISED = {
+    "iot": """
+        CreateThing DescribeThing UpdateThing DeleteThing ListThings AttachThingPrincipal DetachThingPrincipal
+        ListThingPrincipals ListPrincipalThings
+        CreateThingType DescribeThingType UpdateThingType DeleteThingType DeprecateThingType ListThingTypes
+        CreateThingGroup DescribeThingGroup UpdateThingGroup DeleteThingGroup ListThingGroups AddThingToThingGroup
+        RemoveThingFromThingGroup UpdateThingGroupsForThing ListThingsInThingGroup ListThingGroupsForThing
+        CreateKeysAndCertificate CreateCertificateFromCsr RegisterCertificateWithoutCA DescribeCertificate ListCertificates
+        UpdateCertificate DeleteCertificate
+        CreatePolicy GetPolicy DeletePolicy ListPolicies CreatePolicyVersion GetPolicyVersion ListPolicyVersions
+        DeletePolicyVersion SetDefaultPolicyVersion AttachPolicy DetachPolicy ListAttachedPolicies ListTargetsForPolicy
+        AttachPrincipalPolicy DetachPrincipalPolicy ListPrincipalPolicies ListPolicyPrincipals
+        DescribeEndpoint TagResource UntagResource ListTagsForResource
+        CreateStream DescribeStream ListStreams UpdateStream DeleteStream
+        CreateOTAUpdate GetOTAUpdate ListOTAUpdates DeleteOTAUpdate
+        CreateJob DescribeJob ListJobs CancelJob DeleteJob GetJobDocument DescribeJobExecution ListJobExecutionsForJob
+        ListJobExecutionsForThing CancelJobExecution DeleteJobExecution""",
+    "iot-jobs-data": """
+        DescribeJobExecution GetPendingJobExecutions StartNextPendingJobExecution UpdateJobExecution StartCommandExecution""",
+    "iot-data": "Publish GetRetainedMessage ListRetainedMessages",
+    "acm": "ImportCertificate DescribeCertificate GetCertificate ListCertificates DeleteCertificate",
+    "signer": """
+        PutSigningProfile GetSigningProfile ListSigningProfiles CancelSigningProfile StartSigningJob DescribeSigningJob
+        ListSigningJobs GetSigningPlatform ListSigningPlatforms SignPayload""",
+    "s3": """
+        CreateBucket HeadBucket DeleteBucket ListBuckets GetBucketLocation PutBucketVersioning GetBucketVersioning
+        PutBucketPolicy GetBucketPolicy DeleteBucketPolicy
+        PutObject GetObject HeadObject DeleteObject DeleteObjects CopyObject ListObjects ListObjectsV2 ListObjectVersions
+        CreateMultipartUpload UploadPart UploadPartCopy CompleteMultipartUpload AbortMultipartUpload ListParts
+        ListMultipartUploads""",
+    "iam": """
+        CreateUser GetUser DeleteUser ListUsers CreateAccessKey ListAccessKeys UpdateAccessKey DeleteAccessKey
+        CreateRole GetRole DeleteRole ListRoles UpdateAssumeRolePolicy PutRolePolicy GetRolePolicy DeleteRolePolicy
+        ListRolePolicies AttachRolePolicy DetachRolePolicy ListAttachedRolePolicies
+        PutUserPolicy GetUserPolicy DeleteUserPolicy ListUserPolicies AttachUserPolicy DetachUserPolicy
+        ListAttachedUserPolicies CreatePolicy GetPolicy DeletePolicy ListPolicies CreatePolicyVersion GetPolicyVersion
+        DeletePolicyVersion ListPolicyVersions SetDefaultPolicyVersion""",
+    "sts": "GetCallerIdentity AssumeRole",
+    "overair": "ExplainThing DescribeServer ListAuditRecords",
+}
+"""The operations of the first issue, and our own."""
+
+
+REAL_CLIENT = re.compile(r"\.client\(\"|iot: Any|acm: Any|door\.client\(")
+"""How tests come by a client of boto3's."""
+
+
+@pytest.fixture(scope="module")
+def bound(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
+    """What the composed server has a meaning for."""
+
+    async def compose() -> set[tuple[str, str]]:
+        folder = tmp_path_factory.mktemp("composed") / "data"
+        flags = {"data": folder, "operator_port": 0, "mqtt_port": 0, "device_port": 0}
+        server = build_server(load_settings(flags, environment={}), clock=WallClock(), ids=RandomIds())
+        try:
+            await server.start()
+            return {(service.name, name) for service in server.operator_door.services.values() for name in service.bound}
+        finally:
+            await server.stop(drain_timeout_s=2)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(compose())
+
+
+@pytest.mark.parametrize("service", sorted(PROMISED))
+def test_every_promised_operation_has_a_meaning(bound: set[tuple[str, str]], service: str) -> None:
+    assert {(service, name) for name in PROMISED[service].split()} - bound == set()
+
+
+def test_every_operation_has_a_rule_of_who_may_and_no_rule_is_idle(bound: set[tuple[str, str]]) -> None:
+    assert bound - set(operation_table()) == set()
+
+
+def test_every_operation_is_called_with_a_real_client_somewhere(bound: set[tuple[str, str]]) -> None:
+    """By name, in a test that holds a client of boto3's: a meaning that no real client was ever tried on is no meaning."""
+    folder = Path(__file__).parents[1]
+    texts = [path.read_text() for path in folder.rglob("test_*.py")]
+    clients = "\n".join(text for text in texts if "boto3" in text or REAL_CLIENT.search(text))
+    missing = []
+    for service, operation in sorted(bound):
+        name = xform_name(operation)
+        if not re.search(rf"\.{name}\b|[\"']{name}[\"']", clients):
+            missing.append(f"{service} {operation}")
+    assert not missing
