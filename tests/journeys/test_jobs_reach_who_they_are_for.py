@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.device_process import wait_until
 from tests.support.field_device import Device, enroll
 from tests.support.server_process import ServerProcess
 
@@ -121,3 +122,51 @@ def test_the_numbers_of_a_job_add_up_at_every_turn(server: ServerProcess, tmp_pa
     assert counts(iot, job) == {"Succeeded": 1, "Failed": 1, "Rejected": 1, "InProgress": 1, "Canceled": 1}
     iot.cancel_job_execution(jobId=job, thingName=identities[3].thing, force=True)
     assert counts(iot, job) == {"Succeeded": 1, "Failed": 1, "Rejected": 1, "Canceled": 2}
+
+
+def test_a_continuous_update_of_a_group_and_a_thing_reaches_both_and_who_joins_later(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    iot, endpoints = server.client("iot"), server.endpoints
+    alone, member, late = (enroll(server, tmp_path, unique(name)) for name in ("alone", "member", "joiner"))
+    group, group_arn = group_of(server, member.thing)
+    update, targets = unique("rel"), [group_arn, alone.thing_arn]
+    version = server.client("s3").put_object(Bucket=endpoints["bucket"], Key=update, Body=b"an image")["VersionId"]
+    iot.create_ota_update(
+        otaUpdateId=update,
+        description="for all of them",
+        targets=targets,
+        targetSelection="CONTINUOUS",
+        roleArn=endpoints["ota_role_arn"],
+        additionalParameters={"ticket": "7"},
+        awsJobTimeoutConfig={"inProgressTimeoutInMinutes": 5},
+        files=[
+            {
+                "fileName": "fw",
+                "fileVersion": "2.0",
+                "attributes": {"kind": "kept"},
+                "fileLocation": {"s3Location": {"bucket": endpoints["bucket"], "key": update, "version": version}},
+                "codeSigning": {"startSigningJobParameter": {"signingProfileName": endpoints["signing_profile"]}},
+            }
+        ],
+    )
+
+    def whole() -> dict[str, Any] | None:
+        info: dict[str, Any] = iot.get_ota_update(otaUpdateId=update)["otaUpdateInfo"]
+        assert info["otaUpdateStatus"] != "CREATE_FAILED", info
+        return info if info["otaUpdateStatus"] == "CREATE_COMPLETE" else None
+
+    info = wait_until(whole, what=server.log)
+    assert (info["description"], info["additionalParameters"]) == ("for all of them", {"ticket": "7"})
+    assert (info["otaUpdateFiles"][0]["attributes"], info["otaUpdateFiles"][0]["fileVersion"]) == ({"kind": "kept"}, "2.0")
+    job = iot.describe_job(jobId=info["awsIotJobId"])["job"]
+    assert (job["description"], job["targetSelection"], job["targets"]) == ("for all of them", "CONTINUOUS", targets)
+    iot.add_thing_to_thing_group(thingGroupName=group, thingName=late.thing)
+    documents = []
+    for identity in (alone, member, late):
+        with Device(server, identity) as device:
+            execution = device.ask(device.jobs("$next/get"))["execution"]
+            assert execution["jobId"] == f"AFR_OTA-{update}"
+            documents.append(execution["jobDocument"])
+    assert documents[0] == documents[1] == documents[2]
+    assert counts(iot, info["awsIotJobId"]) == {"Queued": 3}
