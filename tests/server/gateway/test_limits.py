@@ -12,7 +12,7 @@ from overair.basics.clock import SettableClock
 from overair.basics.ids import SeededIds
 from overair.server.gateway.limits import AWS, GENEROUS, GatewayLimits
 from overair.server.storage.work import SqlWork
-from overair.wire.mqtt.packets import Connect, Publish, Will, encode
+from overair.wire.mqtt.packets import SERVER_UNAVAILABLE, Connack, Connect, Publish, Will, encode
 from tests.support.gateway_world import ACCOUNT, World
 
 Make = Callable[[GatewayLimits], AsyncIterator[World]]
@@ -158,5 +158,35 @@ async def test_a_will_that_can_not_be_retained_harms_nobody(work: SqlWork, clock
         assert not world.broker.has_retained(ACCOUNT, "w")
         first.publish("second", b"1", qos=1, retain=True)
         assert await first.is_closed_by_server()
+    finally:
+        await world.stop()
+
+
+async def test_one_certificate_cannot_begin_sessions_without_end(work: SqlWork, clock: SettableClock, ids: SeededIds) -> None:
+    broker = dataclasses.replace(GENEROUS.broker, sessions_of_certificate_count_max=2)
+    world = World(work, clock, ids, limits=dataclasses.replace(GENEROUS, broker=broker))
+    await world.start()
+    try:
+        waiting = await world.open()
+        waiting.send(encode(Connect(client_id="waiting", clean_session=False)))
+        await waiting.next()
+        waiting.abort()
+        await world.gone("waiting")
+        live = await world.client("live")
+        for client_id in ("third", "fourth"):
+            refused = await world.open()
+            refused.send(encode(Connect(client_id=client_id, clean_session=False)))
+            answer = await refused.next()
+            assert isinstance(answer, Connack)
+            assert answer.return_code == SERVER_UNAVAILABLE
+        assert world.broker.session_count == 2
+        again = await world.open()
+        again.send(encode(Connect(client_id="waiting", clean_session=False)))
+        answer = await again.next()
+        assert isinstance(answer, Connack)
+        assert answer.session_present, "who has a session may come back to it"
+        live.abort()
+        await world.gone("live")
+        await world.client("third")
     finally:
         await world.stop()

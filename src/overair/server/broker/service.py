@@ -20,7 +20,7 @@ from overair.server.broker.deliveries import LOAD_COUNT, Deliveries
 from overair.server.broker.model import ClientPresence, RetainedMessage, StoredSession
 from overair.server.broker.ports import Records
 from overair.server.broker.presence import Presence
-from overair.server.broker.sessions import LimitsFor, SessionRecord
+from overair.server.broker.sessions import LimitsFor, SessionCounts, SessionRecord
 from overair.server.broker.stored_sessions import StoredSessions
 from overair.server.gateway.model import DisconnectReason, Link, Message
 from overair.wire.topics import SubscriptionTrie
@@ -46,6 +46,7 @@ class Broker:
         self._tries: dict[AccountId, Trie] = {}
         self._retained: dict[AccountId, set[str]] = {}
         self._stored = StoredSessions(store)
+        self._counts = SessionCounts()
         self._deliveries = Deliveries(work=work, store=store, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence = Presence(clock=clock, ids=ids, publish=self.publish_soon, is_heard=self.is_heard)
@@ -124,6 +125,7 @@ class Broker:
         """A client has connected: (its session, whether it existed). A live connection with the same id is closed first.
 
         Nothing is delivered before ``begin``. If another connection takes the id over meanwhile, ``link.close`` was called.
+        Raises LimitExceeded.
         """
         account, client_id = key = (link.account, link.client_id)
         record = self._sessions.get(key)
@@ -132,13 +134,11 @@ class Broker:
             record = self._sessions.get(key)
         expired = record is not None and record.expires is not None and record.expires <= self._clock.now()
         old = record if record is not None and (clean_session or expired) else None
-        if old is not None:
-            self._drop(old)
-            record = None
-        present = record is not None
-        if record is None:
-            limits = self._limits_for(account)
-            record = SessionRecord(account=account, client_id=client_id, persistent=not clean_session, limits=limits)
+        present = record is not None and old is None
+        if record is None or old is not None:
+            record = self._counts.new(link, self._limits_for(account), persistent=not clean_session)
+            if old is not None:
+                self._drop(old)
             self._sessions[key] = record
         record.link, record.ready, record.expires = link, False, None
         self._presence.connected(record, link)
@@ -373,7 +373,7 @@ class Broker:
         return trie
 
     def _drop(self, record: SessionRecord) -> None:
-        record.dropped = True
+        self._counts.ended(record)
         trie = self._trie(record.account)
         for topic_filter in record.session.subscriptions:
             trie.remove(topic_filter, record)

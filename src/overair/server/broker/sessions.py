@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from overair.basics.clock import Instant
-from overair.basics.ids import AccountId, ClientId
+from overair.basics.errors import LimitExceeded
+from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.server.gateway.model import BrokerLimits, Link
 from overair.wire.mqtt.session import Mode, ServerSession, SessionLimits
 
@@ -30,6 +32,7 @@ class SessionRecord:
         "link",
         "loaded_to",
         "loading",
+        "owner",
         "persistent",
         "queued_count",
         "queued_size_bytes",
@@ -52,6 +55,8 @@ class SessionRecord:
             ),
         )
         self.link: Link | None = None
+        self.owner: CertificateId | None = None
+        """The certificate that began it; None for one from before a restart."""
         self.dropped = False
         """Forgotten: a clean session began, or its time was over."""
         self.ready = False
@@ -89,3 +94,37 @@ class SessionRecord:
         size = known if known is not None else self.queued_size_bytes // max(1, self.queued_count)
         self.queued_count = max(0, self.queued_count - 1)
         self.queued_size_bytes = max(0, self.queued_size_bytes - size) if self.queued_count else 0
+
+
+class SessionCounts:
+    """How many sessions each certificate has begun: one that may call itself anything must not fill the memory of all."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[AccountId, CertificateId]] = Counter()
+
+    def new(self, link: Link, limits: BrokerLimits, *, persistent: bool) -> SessionRecord:
+        """A session that counts until it has ``ended``.
+
+        Raises:
+            LimitExceeded: the certificate has as many as it may.
+        """
+        owner = (link.account, link.certificate_id)
+        if self._counts[owner] >= limits.sessions_of_certificate_count_max:
+            raise LimitExceeded(
+                f"A certificate has at most {limits.sessions_of_certificate_count_max} sessions, live and waiting. Connect "
+                "with a client id that has one, or with a clean session.",
+                subject="sessions",
+            )
+        self._counts[owner] += 1
+        record = SessionRecord(account=link.account, client_id=link.client_id, persistent=persistent, limits=limits)
+        record.owner = link.certificate_id
+        return record
+
+    def ended(self, record: SessionRecord) -> None:
+        """Mark a session as forgotten; the second time has no effect."""
+        if not record.dropped and record.owner is not None:
+            owner = (record.account, record.owner)
+            self._counts[owner] -= 1
+            if not self._counts[owner]:
+                del self._counts[owner]
+        record.dropped = True

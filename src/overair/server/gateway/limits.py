@@ -31,6 +31,8 @@ class BrokerLimits:
     queued_count_max: int = 10_000
     """Of QoS 1 messages stored for one persistent session; later ones are dropped and counted."""
     queued_size_bytes_max: int = 64 * 1024 * 1024
+    sessions_of_certificate_count_max: int = 100_000
+    """Client ids that one certificate has begun sessions under, live and waiting. A fleet may share one certificate."""
     retained_count_max: int = 500_000
     """Of an account."""
 
