@@ -157,6 +157,35 @@ def test_a_path_that_is_no_directory_is_refused_in_one_line(tmp_path: Path) -> N
     assert "can't be used" in refused("up", "--data", str(tmp_path / "file"), code=2)
 
 
+def test_a_path_where_nothing_can_be_made_is_refused_in_one_line() -> None:
+    assert "can't be used" in refused("up", "--data", "/proc/overair", code=2)
+
+
+@pytest.mark.parametrize("flag", ["--mqtt-port", "--device-port", "--plain-http"])
+def test_any_taken_port_is_refused_before_anybody_is_served(tmp_path: Path, flag: str) -> None:
+    data = tmp_path / "d"
+    free = {"--operator-port": "0", "--mqtt-port": "0", "--device-port": "0", "--plain-http": "0"}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free[flag] = str(taken.getsockname()[1])
+        assert free[flag] in refused("up", "--data", str(data), *(part for pair in free.items() for part in pair), code=2)
+    assert not (data / "run" / "endpoints.json").exists()
+
+
+def test_the_endpoints_are_taken_away_by_a_start_and_are_there_only_once_every_port_accepts(new_server: NewServer) -> None:
+    server = new_server("--plain-http", "0").start()
+    file = server.data / "run" / "endpoints.json"
+    server.kill()
+    stale = file.read_bytes()
+    server.start()
+    assert file.read_bytes() != stale
+    for url in (server.endpoints["operator_url"], server.endpoints["plain_http_url"], server.endpoints["device_url"]):
+        port = int(url.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    socket.create_connection(("127.0.0.1", server.endpoints["mqtt_port"]), timeout=5).close()
+
+
 def test_an_unknown_flag_and_a_misspelt_variable_are_usage_errors(tmp_path: Path) -> None:
     assert run("up", "--operater-port", "1").returncode == 1
     assert "Did you mean" in refused("up", "--data", str(tmp_path / "d"), code=1, OVERAIR_REGOIN="eu-west-1")

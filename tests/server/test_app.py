@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -14,7 +15,9 @@ from overair.basics.clock import WallClock
 from overair.basics.ids import RandomIds
 from overair.server.access.actions import operation_table
 from overair.server.app import build_server
+from overair.server.audit.service import AuditedWork
 from overair.server.config import load_settings
+from overair.server.storage.work import SqlWork
 
 PROMISED = {
     "iot": """
@@ -64,21 +67,36 @@ REAL_CLIENT = re.compile(r"\.client\(\"|iot: Any|acm: Any|door\.client\(")
 
 
 @pytest.fixture(scope="module")
-def bound(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
-    """What the composed server has a meaning for."""
+def handlers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
+    """What the composed server has a meaning for, and the method that is it."""
 
-    async def compose() -> set[tuple[str, str]]:
+    async def compose() -> dict[tuple[str, str], Any]:
         folder = tmp_path_factory.mktemp("composed") / "data"
         flags = {"data": folder, "operator_port": 0, "mqtt_port": 0, "device_port": 0}
         server = build_server(load_settings(flags, environment={}), clock=WallClock(), ids=RandomIds())
         try:
             await server.start()
-            return {(service.name, name) for service in server.operator_door.services.values() for name in service.bound}
+            services = server.operator_door.services.values()
+            return {(service.name, name): bound.handler for service in services for name, bound in service.bound.items()}
         finally:
             await server.stop(drain_timeout_s=2)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(compose())
+
+
+@pytest.fixture(scope="module")
+def bound(handlers: dict[tuple[str, str], Any]) -> set[tuple[str, str]]:
+    return set(handlers)
+
+
+@pytest.fixture(scope="module")
+def doors(handlers: dict[tuple[str, str], Any]) -> list[object]:
+    """The objects that hold the meanings, each once, with the parts that they hand operations on to."""
+    found: dict[int, object] = {}
+    for handler in handlers.values():
+        found[id(handler.__self__)] = handler.__self__
+    return list(found.values())
 
 
 @pytest.mark.parametrize("service", sorted(PROMISED))
@@ -101,3 +119,10 @@ def test_every_operation_is_called_with_a_real_client_somewhere(bound: set[tuple
         if not re.search(rf"\.{name}\b|[\"']{name}[\"']", clients):
             missing.append(f"{service} {operation}")
     assert not missing
+
+
+def test_no_operators_door_holds_a_way_to_the_records_that_leaves_no_audit_record(doors: list[object]) -> None:
+    """Units of operators run through ``AuditedWork`` alone; what doors are made of below them has no work of its own."""
+    held = [(type(door).__name__, name) for door in doors for name, value in vars(door).items() if isinstance(value, SqlWork)]
+    assert held == []
+    assert sum(isinstance(value, AuditedWork) for door in doors for value in vars(door).values()) >= 15
