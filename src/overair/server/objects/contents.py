@@ -32,11 +32,14 @@ from overair.basics.errors import InvalidRequest, NotFound, Unavailable
 from overair.basics.ids import IdSource
 from overair.server.aws_protocol.checksums import Checksum, checksum
 from overair.server.objects.model import SINGLE_PUT_SIZE_BYTES_MAX, ContentId, StoredContent
+from overair.server.objects.page_cache import read_if_in_memory
 
 T = TypeVar("T")
 
 BUFFER_SIZE_BYTES: Final = 1024 * 1024
 """How much of a stream waits in memory before a thread writes it."""
+STREAMED_SIZE_BYTES: Final = 256 * 1024
+"""How much of a content is read at once on its way out."""
 OPEN_FILES_MAX: Final = 256
 MANIFESTS_IN_MEMORY_MAX: Final = 256
 THREADS: Final = 8
@@ -281,14 +284,19 @@ class ContentStore:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def stream(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> AsyncIterator[bytes]:
-        """The same bytes in pieces of at most 1 MiB.
+        """The same bytes in pieces of at most ``STREAMED_SIZE_BYTES``.
 
         Raises:
             NotFound: with subject ``content``: at the first piece that is no longer there.
         """
         end = offset_bytes + size_bytes
         while offset_bytes < end:
-            piece = await self.in_thread(self.read, content_id, offset_bytes, min(BUFFER_SIZE_BYTES, end - offset_bytes))
+            wanted = min(STREAMED_SIZE_BYTES, end - offset_bytes)
+            # What is open and in memory takes less than handing it to a thread would.
+            file = self._open.get(content_id)
+            piece = None if file is None else read_if_in_memory(file.descriptor, wanted, offset_bytes)
+            if piece is None:
+                piece = await self.in_thread(self.read, content_id, offset_bytes, wanted)
             if not piece:
                 raise NotFound(f"The content {content_id} is shorter than its record says.", subject="content")
             yield piece
