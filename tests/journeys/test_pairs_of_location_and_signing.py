@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.code_signing import Credential, credential
 from tests.support.device_process import wait_until
 from tests.support.field_device import Device, Identity, enroll
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, clean_environment
 
 IMAGE = hashlib.shake_256(b"an image of each pair").digest(9_001)
 BLOCK_SIZE_BYTES = 4096
@@ -226,7 +227,7 @@ def test_several_files_stand_in_one_document_and_one_stream(shop: Shop) -> None:
     finish(shop, info)
 
 
-def test_an_unsigned_update_is_marked_wherever_it_is_told_of(shop: Shop, tmp_path: Path) -> None:
+def test_an_unsigned_update_is_marked_wherever_it_is_told_of(shop: Shop) -> None:
     info = shop.update(
         {"fileName": "fw", "fileLocation": {"s3Location": shop.store()}, "attributes": {"never": "sent"}},
         additionalParameters={"mine": "kept"},
@@ -239,7 +240,19 @@ def test_an_unsigned_update_is_marked_wherever_it_is_told_of(shop: Shop, tmp_pat
     )
     why = shop.server.client("overair").explain_thing(thingName=shop.identity.thing)["reasons"]
     assert any("UNSIGNED" in reason and info["awsIotJobId"] in reason for reason in why), why
+    warnings = shop.server.client("overair").describe_server()["warnings"]
+    assert any(info["otaUpdateId"] in warning for warning in warnings), warnings
     finish(shop, info)
+    for flags, marked in ((["--json"], '"unsigned": true'), ([], "UNSIGNED")):
+        watched = subprocess.run(
+            [sys.executable, "-m", "overair.cli.main", "watch", info["otaUpdateId"], "--data", str(shop.server.data), *flags],
+            capture_output=True,
+            text=True,
+            env=clean_environment(),
+            timeout=60,
+            check=False,
+        )
+        assert (watched.returncode, marked in watched.stdout) == (3, True), watched
 
 
 def document_of(shop: Shop, info: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.wire.agent_reasons import reason_in_words
+from overair.wire.job_document import MalformedDocument, parse
 
 POLL_INTERVAL_S = 0.5
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"})
@@ -110,18 +111,30 @@ def follow(operator: Operator, job: str, *, timeout_s: float, quiet: bool) -> li
             time.sleep(POLL_INTERVAL_S)  # the AWS API has no notice for operators: asking again is its only way
 
 
-def report(job: str, followed: list[Follow], *, as_json: bool) -> None:
+def is_unsigned(operator: Operator, job: str) -> bool:
+    """Whether a job sends a file that nobody signed; a job of another kind than an OTA update sends none."""
+    text = operator.client("iot").get_job_document(jobId=job)["document"]
+    try:
+        return any(file.signature is None for file in parse(text).files)
+    except MalformedDocument:
+        return False
+
+
+def report(job: str, followed: list[Follow], *, as_json: bool, unsigned: bool = False) -> None:
     """Print where each device ended, and end with DEVICES_FAILED if one didn't succeed."""
     counts = Counter(each.status for each in followed)
     if as_json:
         print_json(
             {
                 "job": job,
+                "unsigned": unsigned,
                 "counts": dict(counts),
                 "devices": [{"thing": each.thing, "status": each.status, "details": dict(each.details)} for each in followed],
             }
         )
     else:
+        if unsigned:
+            console.print(f"{job} is UNSIGNED: a device that checks signatures refuses it.", soft_wrap=True)
         table = Table("device", "status", "in its own words")
         for each in followed:
             colour = "green" if each.status == "SUCCEEDED" else "red"
@@ -144,8 +157,9 @@ def watch(
     with told_plainly():
         operator = operator_of(data)
         job = job_of(operator, update)
+        unsigned = is_unsigned(operator, job)
         followed = follow(operator, job, timeout_s=timeout, quiet=json)
-    report(job, followed, as_json=json)
+    report(job, followed, as_json=json, unsigned=unsigned)
 
 
 def job_of(operator: Operator, name: str) -> str:
