@@ -16,6 +16,8 @@ from uvicorn.server import ServerState
 KEEP_ALIVE_TIMEOUT_S: Final = 75
 HEAD_TIMEOUT_S: Final = 30.0
 """From the handshake, or from the first byte of a later request, to the end of its headers; the library has no such timer."""
+LEAVING_TIMEOUT_S: Final = 0.5
+"""At the stop, for requests whose client was cut off to end by themselves."""
 HEAD_SIZE_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together; the library has no such bound. At most one more read of the socket is held beyond it."""
 _HEAD_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -61,6 +63,12 @@ class HttpService:
             async with asyncio.timeout(timeout_s):
                 while self._state.tasks:
                     await asyncio.wait(list(self._state.tasks))
+                    await asyncio.sleep(0)  # a task leaves the set in a turn of its own
+        # A client that keeps its request open has gone, as the request sees it: it ends as for any client that leaves.
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks), timeout=LEAVING_TIMEOUT_S)
         for task in list(self._state.tasks):
             task.cancel()
         if self._dates is not None:
