@@ -84,7 +84,7 @@ class Broker:
         """Everything that was begun has ended: to be awaited at the stop, after the gateway's."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            # Since Python 3.12 waiting for what has ended is no turn of the loop, and a task leaves the set in a turn of its own.
+            # Since Python 3.12 waiting for what has ended is no turn of the loop; a task leaves the set in one of its own.
             await asyncio.sleep(0)
 
     async def expire_sessions(self) -> int:
