@@ -9,11 +9,14 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.mqtt_over_tls import device_context
 from tests.support.server_process import ServerProcess, clean_environment
 
 NewServer = Callable[..., ServerProcess]
@@ -234,3 +237,31 @@ def test_either_signal_is_a_clean_end(new_server: NewServer, number: signal.Sign
     server = new_server().start()
     server.process.send_signal(number)
     assert server.process.wait(15) == 0
+
+
+@pytest.mark.long
+def test_clients_that_hold_their_requests_open_at_every_door_delay_no_end(new_server: NewServer, tmp_path: Path) -> None:
+    server = new_server("--plain-http", "0").start()
+    at = server.endpoints
+    identity = server.client("iot").create_keys_and_certificate(setAsActive=True)
+    (tmp_path / "c.pem").write_text(identity["certificatePem"])
+    (tmp_path / "k.pem").write_text(identity["keyPair"]["PrivateKey"])
+    operator, device = (urlsplit(at[name]) for name in ("plain_http_url", "device_url"))
+    head = (
+        b"POST /topics/a HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nauthorization: AWS4-HMAC-SHA256 "
+        b"Credential=AKIA/20260101/us-east-1/iot/aws4_request, SignedHeaders=host, Signature=a\r\n\r\nabc"
+    )
+    context = device_context(at["ca_file"], tmp_path / "c.pem", tmp_path / "k.pem")
+    with (
+        socket.create_connection((operator.hostname, operator.port)) as one,
+        socket.create_connection((device.hostname, device.port)) as raw,
+        context.wrap_socket(raw, server_hostname=device.hostname) as two,
+        socket.create_connection((at["mqtt_host"], at["mqtt_port"])),
+    ):
+        one.sendall(head)
+        two.sendall(head)
+        with urllib.request.urlopen(f"{at['plain_http_url']}/healthz", timeout=5) as answer:
+            assert answer.status == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+    assert "Traceback" not in server.log()

@@ -164,7 +164,7 @@ class Server:
         self._state = StateDirectory(settings.data)
         self._undo: list[Callable[[], Any]] = []
         self._metrics = Metrics()
-        self._drain_timeout_s = 0.0
+        self._drained_by_s = 0.0
         self.is_first_start = False
         self._is_up = False
         self._contexts: list[tuple[TlsListener, Callable[[ServerIdentity], SSL.Context]]] = []
@@ -207,7 +207,8 @@ class Server:
 
     async def stop(self, *, drain_timeout_s: float) -> None:
         """Let what is in flight end, then close everything in the opposite order of its opening."""
-        self._drain_timeout_s = drain_timeout_s
+        # One time for all doors: each that waited for its own would add up.
+        self._drained_by_s = asyncio.get_running_loop().time() + drain_timeout_s
         while self._undo:
             ended = self._undo.pop()()
             if asyncio.iscoroutine(ended):
@@ -564,7 +565,7 @@ class Server:
             listener.context = context(identity)
 
     async def _drain(self, service: HttpService) -> None:
-        await service.drain(self._drain_timeout_s)
+        await service.drain(max(0.0, self._drained_by_s - asyncio.get_running_loop().time()))
 
     def _endpoints(self, place: Place) -> dict[str, Any]:
         host = self._settings.host[0]

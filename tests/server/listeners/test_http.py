@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -172,6 +173,30 @@ def test_a_request_in_work_is_finished_while_draining(thread: EventLoopThread) -
     thread.run(service.drain(5.0))
     client.join(10)
     assert answers == [200]
+
+
+def test_a_request_that_never_becomes_whole_ends_as_if_its_client_had_left(thread: EventLoopThread) -> None:
+    seen: list[str] = []
+    waiting = threading.Event()
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        waiting.set()
+        while (message := await receive()).get("more_body"):
+            seen.append(message["type"])
+        seen.append(message["type"])
+
+    service = HttpService(whole)
+    thread.call(service.start)
+    listener = PlainHttpListener(open_socket("127.0.0.1", 0), service)
+    thread.run(listener.start())
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=10) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc")
+        assert waiting.wait(10)
+        thread.call(listener.stop_accepting)
+        thread.run(service.drain(0.05))
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    assert seen[-1] == "http.disconnect"
 
 
 def test_a_taken_port_is_told_in_one_line() -> None:
