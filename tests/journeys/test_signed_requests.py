@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from unittest import mock
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import urllib3
@@ -173,3 +173,29 @@ def test_a_body_that_was_swapped_is_noticed(server: ServerProcess, pool: urllib3
     swapped = b'{"attributePayload":{"attributes":{"a":"b"}}}'
     assert pool.request("POST", signer.url + "/things/swapped", body=swapped, headers=headers).status == 403
     assert pool.request("POST", signer.url + "/things/swapped", body=b"{}", headers=headers).status == 200
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        "/../AKIA/20260101/us-east-1/iam/aws4_request",
+        "A/20260101/us-east-1/s3/aws4_request/20260101/us-east-1/iam/aws4_request",
+        "A/20260101/us-east-1/iam/aws4_request/20260101/us-east-1/s3/aws4_request",
+        "/20260101/us-east-1/iam/aws4_request",
+        "A/20260101//iam/aws4_request",
+        "A/2026/us-east-1/iam/aws4_request",
+    ],
+)
+def test_a_scope_that_reads_in_two_ways_fails_no_server(
+    server: ServerProcess, pool: urllib3.PoolManager, credential: str
+) -> None:
+    url = server.endpoints["operator_url"]
+    header = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host;x-amz-date, Signature={'a' * 64}"
+    headers = {"authorization": header, "x-amz-date": "20260101T000000Z"}
+    in_query = (
+        f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={quote(credential, safe='')}&X-Amz-Date=20260101T000000Z"
+        f"&X-Amz-SignedHeaders=host&X-Amz-Signature={'a' * 64}&X-Amz-Expires=60"
+    )
+    for method, path in (("POST", "/"), ("GET", "/b/k"), ("PUT", "/b/k")):
+        assert pool.request(method, url + path, headers=headers, body=b"x").status in (400, 403)
+        assert pool.request(method, f"{url}{path}?{in_query}", body=b"x").status in (400, 403)

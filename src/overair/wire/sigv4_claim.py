@@ -213,6 +213,8 @@ def _claim(
     if len(credential) > CREDENTIAL_LENGTH_MAX or len(parts) != 5 or not all(parts):
         raise MalformedSignature("A Credential reads KEYID/YYYYMMDD/region/service/aws4_request.")
     access_key_id, date, region, service, terminator = parts
+    if "/" in access_key_id:
+        raise MalformedSignature("A Credential reads KEYID/YYYYMMDD/region/service/aws4_request; a key id holds no slash.")
     if terminator != "aws4_request":
         raise MalformedSignature("A Credential ends with /aws4_request.")
     if not _TIMESTAMP.fullmatch(timestamp):

@@ -189,6 +189,14 @@ def test_what_is_not_signed_or_not_readable_is_told_apart(room: AccessRoom) -> N
     assert refusal(room, signed(room, keys, service="dynamodb")) == "service-scope"
 
 
+def test_a_scope_that_reads_in_two_ways_is_refused(room: AccessRoom) -> None:
+    keys = room.user("ann")
+    twofold = replace(keys, key_id=type(keys.key_id)(f"{keys.key_id}/20260101/us-east-1/s3/aws4_request"))
+    assert refusal(room, signed(room, twofold, service="iam")) == "malformed-signature"
+    unread = replace(signed(room, keys), body_sha256=None)
+    assert refusal(room, unread) == "malformed-signature", "the engine took it for a request to the object store"
+
+
 def test_another_region_is_refused_naming_ours(room: AccessRoom) -> None:
     keys = room.user("ann")
     with pytest.raises(NotAuthenticated) as caught:

@@ -260,7 +260,9 @@ def _payload(request: HttpRequest, signable: sigv4.SignableRequest, claim: sigv4
         _refuse("malformed-signature", "A request carries one x-amz-content-sha256 header, not several.")
     if claim.scope.service != OBJECT_STORE:
         if request.body_sha256 is None:
-            raise RuntimeError("the engine reads the whole body before it asks who sent it, but for the object store")
+            # The engine took it for a request to the object store, and reads every other body before it asks who sent it:
+            # the scope can be read in two ways, which no client's can.
+            _refuse("malformed-signature", "A Credential reads KEYID/YYYYMMDD/region/service/aws4_request.")
         if said is not None and said != request.body_sha256:
             _refuse("content-sha256", "The provided 'x-amz-content-sha256' header does not match what was computed.")
         return request.body_sha256
