@@ -171,6 +171,31 @@ def test_an_image_travels_by_presigned_url_over_https(
     assert device.status()["sha256"] == hashlib.sha256(shipped).hexdigest()
 
 
+@pytest.mark.parametrize("how", ["cancel_job", "delete_ota_update"])
+def test_work_that_is_withdrawn_during_its_download_leaves_nothing_and_the_next_is_done(
+    server: ServerProcess, new_device: Callable[[str], DeviceProcess], how: str
+) -> None:
+    device, iot = new_device(f"withdrawn-{how}"), server.client("iot")
+    job = device.ship(image("2.0.0", size_bytes=30_000_000))
+
+    def under_way() -> bool:
+        progress = device.progress
+        return progress is not None and progress.job == job and progress.received_blocks >= WINDOW_BLOCKS
+
+    wait_until(under_way, what=device.log)
+    assert device.execution(job)["status"] == "IN_PROGRESS"
+    if how == "cancel_job":
+        iot.cancel_job(jobId=job, force=True)
+        assert device.execution(job)["status"] == "CANCELED"
+    else:
+        iot.delete_ota_update(otaUpdateId=job.removeprefix("AFR_OTA-"), deleteStream=True, forceDeleteAWSJob=True)
+    wait_until(lambda: not list(device.directory.slots.glob("receiving.*")), what=device.log)
+    assert device.status()["version"] == "1.0.0"
+    second = device.ship(image("2.0.1"))
+    assert device.wait_for_end(second)["status"] == "SUCCEEDED", device.log()
+    assert device.status()["version"] == "2.0.1"
+
+
 def test_a_server_killed_during_a_download_is_waited_for_and_the_download_goes_on(
     new_server: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
