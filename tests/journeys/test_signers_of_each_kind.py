@@ -110,3 +110,27 @@ def test_an_expired_certificate_and_one_of_another_key_are_not_imported(server: 
     with pytest.raises(ClientError, match="private key") as error:
         server.client("acm").import_certificate(Certificate=credential().certificate_pem, PrivateKey=credential().key_pem)
     assert error.value.response["Error"]["Code"] == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("other", "words"), [({"purposes": None}, "codeSigning"), ({"digital_signature": None}, "digitalSignature")]
+)
+def test_a_certificate_that_is_replaced_by_one_not_for_code_signs_nothing_more(
+    server: ServerProcess, other: dict[str, Any], words: str
+) -> None:
+    """What a profile demanded when it was made, each job demands again."""
+    acm, s3, signer, bucket = server.client("acm"), server.client("s3"), server.client("signer"), server.endpoints["bucket"]
+    arn = import_certificate(server, credential())
+    profile = put_profile(server, arn)
+    replacement = credential(**other)
+    acm.import_certificate(CertificateArn=arn, Certificate=replacement.certificate_pem, PrivateKey=replacement.key_pem)
+    version = s3.put_object(Bucket=bucket, Key="replaced.bin", Body=b"firmware")["VersionId"]
+    with pytest.raises(ClientError, match=words) as error:
+        signer.start_signing_job(
+            source={"s3": {"bucketName": bucket, "key": "replaced.bin", "version": version}},
+            destination={"s3": {"bucketName": bucket, "prefix": "SignedImages/"}},
+            profileName=profile,
+        )
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    with pytest.raises(ClientError, match=words):
+        signer.sign_payload(profileName=profile, payload=b"x" * 32, payloadFormat="application/vnd.cncf.notary.payload.v1+json")
