@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -74,6 +75,9 @@ def up(
     from overair.server.logs import configure_logs
 
     configure_logs(settings.log)
+    # Each device is an open file: take as many as the system lets us have.
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     # A thread that holds the interpreter for the default 5 ms would stall the event loop for as long (ADR 0004).
     sys.setswitchinterval(0.0005)
 

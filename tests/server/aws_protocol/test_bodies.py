@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overair.basics.errors import InvalidRequest, NotAuthenticated, OverairError
+from overair.basics.errors import InvalidRequest, NotAuthenticated, OverairError, Unavailable
+from overair.server.aws_protocol import body as body_module
 from overair.server.aws_protocol.authentication import Authentication
 from overair.server.aws_protocol.aws_chunked import ChunkedDecoder
-from overair.server.aws_protocol.body import ClientGone, StreamedBody, read_streamed, read_whole
+from overair.server.aws_protocol.body import ClientGone, StreamedBody, Unproved, read_streamed, read_whole
 from overair.server.aws_protocol.checksums import checksum
 from overair.wire.sigv4 import ChunkSignatures, Scope, signing_key
 from tests.support.engine_door import CALLER
@@ -271,3 +272,40 @@ def test_a_checksum_is_the_same_however_the_data_is_cut(pieces: list[bytes], alg
         in_pieces.update(piece)
     at_once.update(b"".join(pieces))
     assert in_pieces.digest() == at_once.digest()
+
+
+def test_bodies_of_unproved_senders_fill_no_memory() -> None:
+    unproved = Unproved(10)
+
+    async def piece() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"12345678", "more_body": False}
+
+    async def nothing_more() -> dict[str, Any]:
+        assert unproved.size_bytes == 8
+        with pytest.raises(Unavailable):
+            await read_whole(piece, {"content-length": "8"}, size_bytes_max=100, unproved=unproved)
+        assert unproved.size_bytes == 8
+        return {"type": "http.disconnect"}
+
+    pieces = iter([piece(), nothing_more()])
+
+    async def receive() -> dict[str, Any]:
+        message = await next(pieces)
+        return {**message, "more_body": True}
+
+    with pytest.raises(ClientGone):
+        asyncio.run(read_whole(receive, {"content-length": "16"}, size_bytes_max=100, unproved=unproved))
+    assert unproved.size_bytes == 0
+    assert asyncio.run(read_whole(piece, {"content-length": "8"}, size_bytes_max=100, unproved=unproved)) == b"12345678"
+
+
+def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_module, "WHOLE_TIMEOUT_S", 0.02)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    with pytest.raises(InvalidRequest) as refused:
+        asyncio.run(read_whole(receive, {"content-length": "16"}, size_bytes_max=100))
+    assert refused.value.subject == "incomplete-body"

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from hmac import compare_digest
 from typing import Any, Final
 
-from overair.basics.errors import InvalidRequest, Unsupported
+from overair.basics.errors import InvalidRequest, Unavailable, Unsupported
 from overair.server.aws_protocol.authentication import Authentication
 from overair.server.aws_protocol.aws_chunked import ChunkedDecoder
 from overair.server.aws_protocol.checksums import SIZES_BYTES, Checksum, base64_digest, checksum
@@ -18,6 +18,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 STALL_TIMEOUT_S: Final = 60.0
 """How long a client may send nothing in the middle of a body."""
+WHOLE_TIMEOUT_S: Final = 120.0
+"""How long a body that is read whole may take altogether: it comes before its sender is proved."""
+UNPROVED_SIZE_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Held at once of all bodies whose senders aren't proved yet."""
 OBJECT_SIZE_BYTES_MAX: Final = 5 * 1024**3
 """Of one PUT, as in S3; larger objects come in parts."""
 _PREFIX: Final = "x-amz-checksum-"
@@ -54,11 +58,31 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else None
 
 
-async def read_whole(receive: Receive, headers: Mapping[str, str], *, size_bytes_max: int) -> bytes:
-    """The whole body, refused as soon as it is known to be too large.
+class Unproved:
+    """What is held of bodies whose senders aren't proved yet, all connections together."""
+
+    def __init__(self, size_bytes_max: int = UNPROVED_SIZE_BYTES_MAX) -> None:
+        self.size_bytes = 0
+        self._size_bytes_max = size_bytes_max
+
+    def take(self, size_bytes: int) -> None:
+        """Raises Unavailable: so much is held that strangers could use up the memory."""
+        if self.size_bytes + size_bytes > self._size_bytes_max:
+            raise Unavailable("Too many bodies of unproved senders are under way. Send the request again.", subject="busy")
+        self.size_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        self.size_bytes -= size_bytes
+
+
+async def read_whole(
+    receive: Receive, headers: Mapping[str, str], *, size_bytes_max: int, unproved: Unproved | None = None
+) -> bytes:
+    """The whole body, refused as soon as it is known to be too large. ``unproved`` bounds what all such readers hold.
 
     Raises:
         InvalidRequest: with subject ``body-too-large`` or ``incomplete-body``.
+        Unavailable: too much is held already; subject ``busy``.
         ClientGone: the connection is closed.
     """
     declared = content_length(headers)
@@ -69,12 +93,22 @@ async def read_whole(receive: Receive, headers: Mapping[str, str], *, size_bytes
     pieces: list[bytes] = []
     size_bytes = 0
     more = True
-    while more:
-        piece, more = await receive_piece(receive)
-        size_bytes += len(piece)
-        if size_bytes > size_bytes_max:
-            raise too_large(size_bytes_max)
-        pieces.append(piece)
+    unproved = unproved or Unproved()
+    try:
+        async with asyncio.timeout(WHOLE_TIMEOUT_S):
+            while more:
+                piece, more = await receive_piece(receive)
+                unproved.take(len(piece))
+                size_bytes += len(piece)
+                if size_bytes > size_bytes_max:
+                    raise too_large(size_bytes_max)
+                pieces.append(piece)
+    except TimeoutError:
+        raise InvalidRequest(
+            f"The body took longer than {WHOLE_TIMEOUT_S:g} s. Send the request again.", subject="incomplete-body"
+        ) from None
+    finally:
+        unproved.give_back(size_bytes)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -29,6 +29,7 @@ from overair.server.aws_protocol.body import (
     ClientGone,
     Receive,
     StreamedBody,
+    Unproved,
     content_length,
     read_streamed,
     read_whole,
@@ -81,6 +82,7 @@ class AwsProtocol:
         self._ids = ids
         self._plain_routes = dict(plain_routes or {})
         self._observe = observe
+        self._unproved = Unproved()
         self.services: dict[str, Service] = {name: Service(name) for name in services}
         self._by_signing_name = {service.model.signing_name: service for service in self.services.values()}
 
@@ -217,7 +219,9 @@ class _Exchange:
         whole = b""
         is_s3 = service.model.protocol == "rest-xml"
         if self.signed_service is not None and not is_s3:
-            whole = await read_whole(self.receive, self.headers, size_bytes_max=service.body_size_bytes_max)
+            whole = await read_whole(
+                self.receive, self.headers, size_bytes_max=service.body_size_bytes_max, unproved=self.engine._unproved
+            )
             self.body_is_read = True
         client = self.scope.get("client")
         authentication = await self.engine._authenticator.authenticate(
