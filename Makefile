@@ -63,7 +63,7 @@ $(PEERS)/.installed: locks/peers.txt $(VENV)/.development
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/peers.txt
 	@touch $@
 
-bench: $(VENV)/.development $(PEERS)/.installed ## measure beside peers (about twelve minutes); writes bench/RESULTS.md
+bench: $(VENV)/.development $(PEERS)/.installed ## measure beside peers, some minutes; writes bench/RESULTS.md
 	$(BIN)/python -m bench
 
 locks: $(VENV)/.development ## resolve the locks again (needs uv on the path)
