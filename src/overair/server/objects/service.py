@@ -101,7 +101,7 @@ class ObjectsService:
         """
         bucket = self._store.bucket(tx, place.account, BucketName(name))
         if bucket is None:
-            raise NotFound("The specified bucket does not exist.", subject="bucket", details={"BucketName": name})
+            raise NotFound(f"The specified bucket does not exist: {name}.", subject="bucket", details={"BucketName": name})
         return bucket
 
     def buckets(self, tx: Tx, place: Place, *, prefix: str = "", after: str = "", limit: int = BUCKETS_MAX) -> list[Bucket]:
@@ -164,9 +164,9 @@ class ObjectsService:
         found = self.look(tx, place, bucket, key, version)
         if isinstance(found, DeleteMarker):
             if version is None:
-                raise _no_such_key(key)
+                raise _no_such_key(bucket, key)
             raise NotFound(
-                "The specified version is a delete marker: it has no content.",
+                f"The specified version is a delete marker, it has no content: s3://{bucket}/{key}, version {version}.",
                 subject="version",
                 details={"Key": key, "VersionId": str(version)},
             )
@@ -182,12 +182,12 @@ class ObjectsService:
         if version is None:
             latest = self._store.latest(tx, place.account, owner.name, ObjectKey(key))
             if latest is None:
-                raise _no_such_key(key)
+                raise _no_such_key(bucket, key)
             return latest
         found = self._store.version(tx, place.account, owner.name, ObjectKey(key), check_version_id(version))
         if found is None:
             raise NotFound(
-                "The specified version does not exist.",
+                f"The specified version does not exist: s3://{bucket}/{key}, version {version}.",
                 subject="version",
                 details={"Key": key, "VersionId": str(version)},
             )
@@ -222,7 +222,7 @@ class ObjectsService:
         object_key = check_key(key)
         check_metadata(properties.metadata)
         latest = self._store.latest(tx, place.account, owner.name, object_key)
-        check_conditions(latest, conditions, key)
+        check_conditions(latest, conditions, bucket, key)
         version = ObjectVersion(
             account=place.account,
             bucket=owner.name,
@@ -261,11 +261,11 @@ class ObjectsService:
         latest = self._store.latest(tx, place.account, owner.name, object_key)
         if version is not None:
             found = self._store.version(tx, place.account, owner.name, object_key, check_version_id(version))
-            check_conditions(found, Conditions(if_match=if_match), key)
+            check_conditions(found, Conditions(if_match=if_match), bucket, key)
             if found is not None:
                 self._take_away(tx, found)
             return Deletion(version_id=VersionId(version), is_marker=isinstance(found, DeleteMarker))
-        check_conditions(latest, Conditions(if_match=if_match), key)
+        check_conditions(latest, Conditions(if_match=if_match), bucket, key)
         if owner.versioning is Versioning.NEVER:
             if latest is not None:
                 self._take_away(tx, latest)
@@ -310,7 +310,7 @@ class ObjectsService:
                 listener.object_gone(tx, version)
 
 
-def check_conditions(present: AnyVersion | None, conditions: Conditions, key: str) -> None:
+def check_conditions(present: AnyVersion | None, conditions: Conditions, bucket: str, key: str) -> None:
     """Hold a writer's conditions against what is there now.
 
     Raises:
@@ -320,7 +320,7 @@ def check_conditions(present: AnyVersion | None, conditions: Conditions, key: st
     etag = present.etag if isinstance(present, ObjectVersion) else None
     if conditions.if_match is not None:
         if etag is None:
-            raise _no_such_key(key)
+            raise _no_such_key(bucket, key)
         if conditions.if_match != "*" and conditions.if_match.strip('"') != etag:
             raise precondition_failed("If-Match")
     if conditions.if_none_match is not None and etag is not None and conditions.if_none_match.strip('"') in ("*", etag):
@@ -333,5 +333,6 @@ def precondition_failed(condition: str) -> PreconditionFailed:
     )
 
 
-def _no_such_key(key: str) -> NotFound:
-    return NotFound("The specified key does not exist.", subject="key", details={"Key": key})
+def _no_such_key(bucket: str, key: str) -> NotFound:
+    # The bucket too: whoever hears this may have asked for a stream or a signature, not for an object.
+    return NotFound(f"The specified key does not exist: s3://{bucket}/{key}.", subject="key", details={"Key": key})
