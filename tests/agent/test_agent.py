@@ -405,6 +405,18 @@ def test_a_final_word_that_was_not_acknowledged_is_said_again_after_a_restart(ma
     assert reasons(execution)[-1] == ("SUCCEEDED", {"reason": "accepted  v2.0.0", "updatedBy": "  v1.0.0"})
 
 
+def test_a_final_word_that_is_said_again_never_ends_a_retry_of_its_job(machine: Machine) -> None:
+    image = cached_image("2.0.0")
+    first = machine.cloud.ship("job", (machine.signer.file(image, signed=b"other bytes"), image))
+    machine.cloud.acknowledging = False
+    machine.run()
+    assert (first.status, machine.version) == (ExecutionStatus.FAILED, "1.0.0")
+    machine.cloud.acknowledging = True
+    retry = machine.cloud.ship("job", (machine.signer.file(image), image))
+    machine.run()
+    assert (retry.number, retry.status, machine.version) == (2, ExecutionStatus.SUCCEEDED, "2.0.0")
+
+
 def test_suspending_stops_the_download_and_resuming_goes_on(machine: Machine) -> None:
     image = cached_image("2.0.0", size_bytes=300_000)
     machine.cloud.ship("job", (machine.signer.file(image), image))

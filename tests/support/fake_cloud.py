@@ -28,6 +28,7 @@ STREAM = "AFR_OTA-stream"
 class Execution:
     job_id: str
     document: str
+    number: int = 1
     status: ExecutionStatus = ExecutionStatus.QUEUED
     details: dict[str, str] = field(default_factory=dict)
     history: list[UpdateRequest] = field(default_factory=list)
@@ -50,6 +51,8 @@ class FakeCloud:
         self.blocks_sent = 0
         self.chance: Random | None = None
         self.block_hook: Any = None
+        self.acknowledging = True
+        """False: what is published arrives, and its acknowledgement is lost."""
 
     # what a test does
 
@@ -60,7 +63,9 @@ class FakeCloud:
         return self.queue(job_id, document)
 
     def queue(self, job_id: str, document: str) -> Execution:
-        execution = Execution(job_id=job_id, document=document)
+        """A new execution; the next attempt where the job is known."""
+        number = 1 + sum(execution.job_id == job_id for execution in self.executions)
+        execution = Execution(job_id=job_id, document=document, number=number)
         self.executions.append(execution)
         if self.next is execution:
             self.notify_next()
@@ -102,7 +107,7 @@ class FakeCloud:
             self._send_blocks(payload)
         else:
             raise AssertionError(f"the agent published to {topic}")
-        return True
+        return self.acknowledging
 
     def _reply(self, token: str | None) -> ExecutionReply:
         execution = self.next
@@ -113,7 +118,7 @@ class FakeCloud:
                 status=execution.status,
                 queued_at_s=1,
                 last_updated_at_s=1,
-                execution_number=1,
+                execution_number=execution.number,
                 version_number=1 + len(execution.history),
                 status_details=execution.details,
                 job_document=execution.document,
@@ -122,7 +127,8 @@ class FakeCloud:
 
     def _update(self, job_id: str, payload: bytes) -> None:
         request = parse_update_request(payload)
-        execution = next(execution for execution in self.executions if execution.job_id == job_id)
+        attempts = [execution for execution in self.executions if execution.job_id == job_id]
+        execution = attempts[(request.execution_number or len(attempts)) - 1]
         if execution.final:
             return
         execution.history.append(request)

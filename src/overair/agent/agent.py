@@ -165,9 +165,9 @@ class Agent:
             return State.WAITING_FOR_JOB
         except JobRefused as refused:
             self._forget_job()
-            self._reporter.finish(refused.job_id, reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refused.sub_code))
+            self._reporter.finish(refused.execution, reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refused.sub_code))
             return State.WAITING_FOR_JOB
-        if job is not None and self._reporter.owes(job.job_id):
+        if job is not None and self._reporter.owes(job.execution):
             self._reporter.repeat()
             return State.WAITING_FOR_JOB
         verdict = judge(
@@ -372,9 +372,9 @@ class Agent:
 
     def _finish_job(self, report: Report) -> None:
         assert self._job is not None
-        job_id = self._job.job_id
+        execution = self._job.execution
         self._job = None
-        self._reporter.finish(job_id, report)
+        self._reporter.finish(execution, report)
 
     def _reset(self) -> None:
         self._show()

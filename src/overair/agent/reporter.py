@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from overair.agent.platform import Platform, PlatformImageState
-from overair.agent.reports import Report, StoredReport, parse_stored_report
+from overair.agent.reports import ExecutionId, Report, StoredReport, parse_stored_report
 from overair.agent.transport import Transport
 from overair.wire.job_messages import update_topic
 
@@ -29,24 +29,28 @@ class Reporter:
         timeout_s = self._timeout_s if wait else 0
         return self._transport.publish(update_topic(self._thing, job_id), report.to_json(), qos=report.qos, timeout_s=timeout_s)
 
-    def keep(self, job_id: str, report: Report) -> None:
-        """Keep a final report before anything else can happen."""
+    def keep(self, execution: ExecutionId, report: Report) -> None:
+        """Keep a final report before anything else can happen. Said again it may come late, so it names its execution: a
+        retry that the server has begun meanwhile is not what it speaks of."""
         kept = StoredReport(
-            job=job_id, payload=report.to_json().decode(), running_version=str(self._platform.running_image.version)
+            job=execution.job_id,
+            execution_number=execution.number,
+            payload=report.to_json(execution.number).decode(),
+            running_version=str(self._platform.running_image.version),
         )
         self._platform.store_report(kept.to_bytes())
 
-    def finish(self, job_id: str, report: Report) -> None:
+    def finish(self, execution: ExecutionId, report: Report) -> None:
         """Keep a final report, send it, and forget it once acknowledged."""
-        self.keep(job_id, report)
-        if self.send(job_id, report, wait=True):
+        self.keep(execution, report)
+        if self.send(execution.job_id, report, wait=True):
             self._platform.store_report(None)
 
-    def owes(self, job_id: str) -> bool:
-        """Whether this job is done and only the server doesn't know yet."""
+    def owes(self, execution: ExecutionId) -> bool:
+        """Whether this execution is done and only the server doesn't know yet."""
         data = self._platform.stored_report()
         stored = None if data is None else parse_stored_report(data)
-        return stored is not None and stored.job == job_id
+        return stored is not None and stored.job == execution.job_id and stored.execution_number in (None, execution.number)
 
     def repeat(self) -> None:
         """Say again what the server may not have heard.

@@ -45,6 +45,14 @@ class ParserSubCode(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionId:
+    """One attempt of this device at one job; a retry has the same job and the next number."""
+
+    job_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One status update."""
 
@@ -52,9 +60,9 @@ class Report:
     details: Mapping[str, str]
     qos: int = 1
 
-    def to_json(self) -> bytes:
-        """No token, no expected version: as the C agent sends it."""
-        return UpdateRequest(status=self.status, status_details=self.details).to_json()
+    def to_json(self, execution_number: int | None = None) -> bytes:
+        """No token, no expected version: as the C agent sends it. A report that may come late names its execution."""
+        return UpdateRequest(status=self.status, status_details=self.details, execution_number=execution_number).to_json()
 
     @property
     def final(self) -> bool:
@@ -115,19 +123,23 @@ class StoredReport:
     """A final report that must reach the server even if the device restarts first."""
 
     job: str
+    execution_number: int | None = None
+    """None: kept by an agent that didn't note it."""
     payload: str
     """The update's JSON text."""
     running_version: str
     """Of the image that made it: after a roll-back another image runs, and the report no longer holds."""
 
     def to_bytes(self) -> bytes:
-        return msgspec.json.encode({"job": self.job, "payload": self.payload, "running_version": self.running_version})
+        members = {"job": self.job, "execution_number": self.execution_number, "payload": self.payload}
+        return msgspec.json.encode(members | {"running_version": self.running_version})
 
 
 class _StoredReportMembers(msgspec.Struct):
     job: str
     payload: str
     running_version: str
+    execution_number: int | None = None
 
 
 def parse_stored_report(data: bytes) -> StoredReport | None:
@@ -136,4 +148,9 @@ def parse_stored_report(data: bytes) -> StoredReport | None:
         members = msgspec.json.decode(data, type=_StoredReportMembers)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return StoredReport(job=members.job, payload=members.payload, running_version=members.running_version)
+    return StoredReport(
+        job=members.job,
+        execution_number=members.execution_number,
+        payload=members.payload,
+        running_version=members.running_version,
+    )

@@ -46,7 +46,7 @@ def conduct(job: UpdateJob, *, platform: Platform, application: Application, rep
         return reports.rejected(AgentErrorCode.NONE), False
     report = reports.accepted(running.version, ImageVersion.from_word(job.updated_by or 0))
     # Kept before the commit and believed only after it: a power cut between the two rolls back, and the report with it.
-    reporter.keep(job.job_id, report)
+    reporter.keep(job.execution, report)
     platform.set_image_state(ImageState.ACCEPTED)
     return report, True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from overair.agent.reports import ParserSubCode
+from overair.agent.reports import ExecutionId, ParserSubCode
 from overair.agent.self_test import parse_version_word
 from overair.wire.job_document import DocumentFile, MalformedDocument, TransferProtocol, parse
 from overair.wire.job_message_parsing import parse_execution_reply
@@ -13,9 +13,9 @@ from overair.wire.job_message_parsing import parse_execution_reply
 class JobRefused(Exception):
     """A job that this device can't do at all; reported as a parser error with this sub code."""
 
-    def __init__(self, job_id: str, sub_code: ParserSubCode, message: str) -> None:
+    def __init__(self, execution: ExecutionId, sub_code: ParserSubCode, message: str) -> None:
         super().__init__(message)
-        self.job_id = job_id
+        self.execution = execution
         self.sub_code = sub_code
 
 
@@ -23,8 +23,7 @@ class JobRefused(Exception):
 class UpdateJob:
     """One execution of an OTA update. Files come in the order of work: firmware, at most one, is the last."""
 
-    job_id: str
-    execution_number: int
+    execution: ExecutionId
     files: tuple[DocumentFile, ...]
     stream_name: str | None
     """Where the blocks come from; None: each file has a URL instead."""
@@ -32,6 +31,10 @@ class UpdateJob:
     """The server holds a ``self_test`` detail, whatever its value."""
     updated_by: int | None
     """Version word of the image that installed the one on trial."""
+
+    @property
+    def job_id(self) -> str:
+        return self.execution.job_id
 
     @property
     def file(self) -> DocumentFile:
@@ -49,7 +52,7 @@ class UpdateJob:
 
     def same_work(self, other: UpdateJob) -> bool:
         """The same execution of the same job: progress made for one holds for the other."""
-        return (self.job_id, self.execution_number) == (other.job_id, other.execution_number)
+        return self.execution == other.execution
 
 
 def read_job(payload: bytes) -> UpdateJob | None:
@@ -62,20 +65,20 @@ def read_job(payload: bytes) -> UpdateJob | None:
     execution = parse_execution_reply(payload).execution
     if execution is None or execution.job_document is None:
         return None
+    name = ExecutionId(job_id=execution.job_id, number=execution.execution_number)
     try:
         document = parse(execution.job_document)
     except MalformedDocument as error:
-        raise JobRefused(execution.job_id, ParserSubCode.NON_CONFORMING_DOCUMENT, str(error)) from None
+        raise JobRefused(name, ParserSubCode.NON_CONFORMING_DOCUMENT, str(error)) from None
     firmware = [file for file in document.files if not file.file_type]
     if len(firmware) > 1:
-        raise JobRefused(execution.job_id, ParserSubCode.BAD_MODEL, "Two images can't both be installed.")
+        raise JobRefused(name, ParserSubCode.BAD_MODEL, "Two images can't both be installed.")
     over_mqtt = TransferProtocol.MQTT in document.protocols
     if not (document.stream_name if over_mqtt else all(file.url for file in document.files)):
-        raise JobRefused(execution.job_id, ParserSubCode.BAD_MODEL, "The job names neither a stream nor a URL for each file.")
+        raise JobRefused(name, ParserSubCode.BAD_MODEL, "The job names neither a stream nor a URL for each file.")
     details = execution.status_details or {}
     return UpdateJob(
-        job_id=execution.job_id,
-        execution_number=execution.execution_number,
+        execution=name,
         files=(*(file for file in document.files if file.file_type), *firmware),
         stream_name=document.stream_name if over_mqtt else None,
         self_test="self_test" in details,
