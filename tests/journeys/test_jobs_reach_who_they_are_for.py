@@ -170,3 +170,26 @@ def test_a_continuous_update_of_a_group_and_a_thing_reaches_both_and_who_joins_l
             documents.append(execution["jobDocument"])
     assert documents[0] == documents[1] == documents[2]
     assert counts(iot, info["awsIotJobId"]) == {"Queued": 3}
+
+
+def test_a_report_of_an_earlier_attempt_does_nothing_to_the_retry(server: ServerProcess, tmp_path: Path) -> None:
+    iot, identity, job = server.client("iot"), enroll(server, tmp_path, unique("again")), unique("job")
+    iot.create_job(
+        jobId=job,
+        targets=[identity.thing_arn],
+        document=DOCUMENT,
+        jobExecutionsRetryConfig={"criteriaList": [{"failureType": "FAILED", "numberOfRetries": 1}]},
+    )
+    failed = {"status": "FAILED", "statusDetails": {"reason": "0x000000e3: 0x00000000"}}
+    with Device(server, identity) as device:
+        device.ask(device.jobs(f"{job}/update"), failed)
+        execution = device.ask(device.jobs("$next/get"))["execution"]
+        assert (execution["executionNumber"], execution["status"], execution["versionNumber"]) == (2, "QUEUED", 1)
+        assert "statusDetails" not in execution
+        late = device.ask(device.jobs(f"{job}/update"), {**failed, "executionNumber": 1})
+        assert (late["code"], late["executionState"]["status"]) == ("InvalidStateTransition", "FAILED")
+        execution = device.ask(device.jobs("$next/get"))["execution"]
+        assert (execution["executionNumber"], execution["status"], execution["versionNumber"]) == (2, "QUEUED", 1)
+        assert device.ask(device.jobs(f"{job}/update"), {"status": "SUCCEEDED"})["_topic"].endswith("/accepted")
+    assert counts(iot, job) == {"Succeeded": 1}
+    assert iot.describe_job(jobId=job)["job"]["status"] == "COMPLETED"
