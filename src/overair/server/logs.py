@@ -40,3 +40,5 @@ def configure_logs(form: Literal["text", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    # It warns of every request that can't be read, which any stranger may send without end.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

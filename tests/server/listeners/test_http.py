@@ -148,6 +148,34 @@ def test_nonsense_gets_400(plain_port: int) -> None:
             assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length: 3\r\ntransfer-encoding: chunked\r\n",
+        b"content-length: 3\r\ncontent-length: 5\r\n",
+        b"content-length : 3\r\n",
+        b"content-length: +3\r\n",
+        b"content-length: 3, 3\r\n",
+        b"x: a\r\n content-length: 3\r\n",
+        b"transfer-encoding: xchunked\r\n",
+        b"transfer-encoding: chunked, identity\r\n",
+        b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        b"x: a\n",
+    ],
+)
+def test_a_request_whose_end_two_readers_could_see_differently_is_refused_with_all_that_follows(
+    plain_port: int, head: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", plain_port), timeout=10) as peer:
+        peer.sendall(b"POST / HTTP/1.1\r\nhost: a\r\n" + head + b"\r\n0\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := peer.recv(65536):
+                answer += piece
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 def test_a_request_in_work_is_finished_while_draining(thread: EventLoopThread) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
