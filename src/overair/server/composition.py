@@ -1,0 +1,417 @@
+"""Who is joined to whom: every room gets what it asked for by a protocol.
+
+Read it from top to bottom and you have met every room: records, keys, access, certificates, objects, devices, signing, streams,
+jobs, updates; then the two doors; then the workers. The only file that names concrete stores and services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from random import Random
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock
+from overair.basics.ids import IdSource
+from overair.server import first_start
+from overair.server.access.authenticator import SignatureAuthenticator
+from overair.server.access.authoriser import PolicyAuthoriser
+from overair.server.access.bucket_policies import BucketPolicyMemory
+from overair.server.access.grants import GrantsDirectory
+from overair.server.access.identities import Identities
+from overair.server.access.keys import CredentialDirectory
+from overair.server.access.link_keys import LinkKeys
+from overair.server.access.operator_api import IdentityOperatorApi
+from overair.server.access.policies import Policies
+from overair.server.access.policy_operator_api import PolicyOperatorApi
+from overair.server.access.policy_store import SqlPolicyStore as SqlAccessPolicyStore
+from overair.server.access.service import AccessService
+from overair.server.access.sessions import Sessions
+from overair.server.access.store import SqlIdentityStore
+from overair.server.audit.operator_api import AuditOperations
+from overair.server.audit.service import AuditedWork, AuditService
+from overair.server.audit.store import SqlAuditStore
+from overair.server.aws_protocol.dispatcher import AsgiApplication, AwsProtocol, Observe
+from overair.server.broker.operator_api import BrokerOperations
+from overair.server.broker.service import Broker
+from overair.server.broker.store import BrokerStore
+from overair.server.broker.worker import SessionExpiry
+from overair.server.certificates.acm import AcmService
+from overair.server.certificates.acm_operator_api import AcmOperatorApi
+from overair.server.certificates.authorities import AuthoritiesService, ServerIdentity
+from overair.server.certificates.operator_api import CertificatesOperatorApi
+from overair.server.certificates.renewal import ServerCertificateRenewal
+from overair.server.certificates.service import CertificatesService
+from overair.server.certificates.store import SqlCertificateStore
+from overair.server.config import Settings
+from overair.server.devices.admission import Admissions
+from overair.server.devices.authority import RegistryAuthority
+from overair.server.devices.operator_api import DevicesOperatorApi
+from overair.server.devices.policies import CertificateLinks, PoliciesService
+from overair.server.devices.policies_operator_api import PoliciesOperatorApi
+from overair.server.devices.service import DevicesService
+from overair.server.devices.store.admissions import SqlAdmissionStore
+from overair.server.devices.store.groups import SqlGroupStore
+from overair.server.devices.store.policies import SqlPolicyStore as SqlDevicePolicyStore
+from overair.server.devices.store.tags import SqlTagStore
+from overair.server.devices.store.things import SqlThingStore
+from overair.server.devices.store.types import SqlTypeStore
+from overair.server.devices.tags import TagsService
+from overair.server.devices.tags_operator_api import TagsOperatorApi
+from overair.server.devices.thing_groups import ThingGroupsService
+from overair.server.devices.thing_groups_operator_api import ThingGroupsOperatorApi
+from overair.server.devices.thing_types import ThingTypesService
+from overair.server.devices.thing_types_operator_api import ThingTypesOperatorApi
+from overair.server.devices.trials import TrialsService
+from overair.server.devices.trials_operator_api import TrialsOperatorApi
+from overair.server.explain.operator_api import ExplainOperations
+from overair.server.explain.server_status import Running, ServerStatusOperations
+from overair.server.explain.service import ExplainService
+from overair.server.gateway.limits import AWS, GENEROUS
+from overair.server.gateway.reserved_topics import ReservedTopics
+from overair.server.gateway.service import Gateway
+from overair.server.jobs.device_api import JobTopics
+from overair.server.jobs.execution_store import SqlExecutionStore
+from overair.server.jobs.jobs_data_api import JobsDataOperations
+from overair.server.jobs.operator_api import JobOperations
+from overair.server.jobs.operator_executions import JobTimers
+from overair.server.jobs.planning import JobPlanner
+from overair.server.jobs.presigning import RolePresigner
+from overair.server.jobs.service import JobsService
+from overair.server.jobs.store import SqlJobStore
+from overair.server.keyring.service import Keyring
+from overair.server.keyring.store import SqlKeyStore
+from overair.server.keyring.wrapping import open_secret_box, read_passphrase
+from overair.server.objects.collector import ContentCollector
+from overair.server.objects.contents import ContentStore
+from overair.server.objects.listing import ObjectLists
+from overair.server.objects.operator_api import ObjectsApi
+from overair.server.objects.presigned_downloads import PresignedDownloads
+from overair.server.objects.segments import SegmentCache
+from overair.server.objects.service import ObjectsService
+from overair.server.objects.store import SqlObjectStore
+from overair.server.objects.upload_store import SqlUploadStore
+from overair.server.objects.uploads import UploadsService
+from overair.server.signing.operator_api import SigningOperations
+from overair.server.signing.service import SigningService
+from overair.server.signing.store import SqlSigningStore
+from overair.server.signing.worker import SigningWorker
+from overair.server.state_directory import StateDirectory
+from overair.server.storage.migrations import upgrade
+from overair.server.storage.outbox import OutboxRelay
+from overair.server.storage.work import SqlWork, open_postgresql, open_sqlite
+from overair.server.streams.descriptors import Descriptors
+from overair.server.streams.device_api import StreamTopics
+from overair.server.streams.operator_api import StreamOperations
+from overair.server.streams.service import StreamsService
+from overair.server.streams.store import SqlStreamsStore
+from overair.server.updates.operator_api import UpdateOperations
+from overair.server.updates.saga import Saga
+from overair.server.updates.service import UpdatesService
+from overair.server.updates.store import SqlUpdatesStore
+from overair.server.updates.worker import UpdatesWorker
+from overair.server.workers.loop import WorkerLoop
+
+VERSION = version("overair")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """What the server's life needs of the rooms."""
+
+    work: SqlWork
+    workers: WorkerLoop
+    broker: Broker
+    gateway: Gateway
+    operator_door: AwsProtocol
+    downloads: PresignedDownloads
+    renewal: ServerCertificateRenewal
+    first: first_start.Rooms
+
+
+def open_records(settings: Settings, state: StateDirectory, clock: Clock) -> SqlWork:
+    """The records, in the state directory or in the PostgreSQL that was named."""
+    if settings.database is not None:
+        return open_postgresql(settings.database, clock=clock)
+    return open_sqlite(state.records_file, clock=clock)
+
+
+def compose(
+    settings: Settings,
+    place: Place,
+    state: StateDirectory,
+    closing: AsyncExitStack,
+    *,
+    clock: Clock,
+    ids: IdSource,
+    schedule_clock: Clock,
+    after_step: Callable[[str], None],
+    observe: Observe,
+    plain_routes: Mapping[str, AsgiApplication],
+    download_url: Callable[[], str],
+    show_identity: Callable[[ServerIdentity], None],
+) -> Joined:
+    """Join the rooms of one server. Opens the records and brings them to their newest shape; ``closing`` closes them.
+
+    Args:
+        schedule_clock: Jobs, windows and the expiry of presigned links.
+        after_step: Told the name of each saga step right after its commit.
+        plain_routes: Paths of the operator port that need no signature.
+        download_url: The device port as devices see it; asked for each link.
+        show_identity: Told when the server's certificate was issued again.
+    """
+    # Records, and the keys that are wrapped in them.
+    work = open_records(settings, state, clock)
+    closing.callback(work.close)
+    upgrade(work.engine)
+    passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
+    secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
+    keyring = Keyring(SqlKeyStore(), secret_box, clock=clock, ids=ids)
+    audit_store = SqlAuditStore()
+    audited = AuditedWork(work, audit_store, clock=clock, ids=ids)
+
+    # Who may ask: operators, roles, keys.
+    identity_store, policy_store = SqlIdentityStore(), SqlAccessPolicyStore()
+    grants = GrantsDirectory(identity_store, policy_store)
+    credentials = CredentialDirectory(identity_store, secret_box)
+    identities = Identities(identity_store, policy_store, grants, credentials, secret_box, clock=clock, ids=ids)
+    access_policies = Policies(policy_store, identity_store, grants, clock=clock, ids=ids)
+    sessions = Sessions(identity_store, grants, secret_box, clock=clock, ids=ids)
+    access = AccessService(identity_store, grants, clock=clock)
+
+    # Who devices are, and who we are to them.
+    certificate_store = SqlCertificateStore()
+    authorities = AuthoritiesService(store=certificate_store, keys=keyring, clock=clock, ids=ids)
+    certificates = CertificatesService(store=certificate_store, clock=clock, ids=ids, authorities=authorities)
+    acm = AcmService(store=certificate_store, keys=keyring, clock=clock, ids=ids)
+
+    # Buckets. What streams hold ready must go with a version or a grant, before whoever took it away is answered.
+    descriptors = Descriptors()
+    grants.watched_by(descriptors.evict)
+    contents = ContentStore(state.contents, clock=clock, ids=ids)
+    closing.callback(contents.close)
+    segments = SegmentCache(contents)
+    object_store, upload_store = SqlObjectStore(), SqlUploadStore()
+    bucket_policies = BucketPolicyMemory()
+    objects = ObjectsService(object_store, upload_store, clock=clock, ids=ids, when_gone=(descriptors, bucket_policies))
+    uploads = UploadsService(objects, upload_store, clock=clock, ids=ids)
+    object_lists = ObjectLists(objects, object_store, upload_store)
+
+    # The registry, and what its certificates may do.
+    thing_store, group_store, device_policy_store = SqlThingStore(), SqlGroupStore(), SqlDevicePolicyStore()
+    tags = TagsService(store=SqlTagStore())
+    admissions = Admissions(store=SqlAdmissionStore(), certificates=certificates)
+    authority = RegistryAuthority(work=work, admissions=admissions, clock=clock, region=place.region)
+    types = ThingTypesService(store=SqlTypeStore(), tags=tags, clock=clock, ids=ids)
+    groups = ThingGroupsService(
+        store=group_store,
+        things=thing_store,
+        policies=device_policy_store,
+        tags=tags,
+        access_changed=authority,
+        clock=clock,
+        ids=ids,
+    )
+    devices = DevicesService(
+        store=thing_store,
+        types=types,
+        groups=groups,
+        certificates=certificates,
+        access_changed=authority,
+        clock=clock,
+        ids=ids,
+    )
+    device_policies = PoliciesService(
+        store=device_policy_store,
+        groups=group_store,
+        things=thing_store,
+        certificates=certificates,
+        tags=tags,
+        access_changed=authority,
+        clock=clock,
+        ids=ids,
+    )
+    certificates.used_by(CertificateLinks(policies=device_policy_store, things=thing_store, access_changed=authority))
+
+    # Signing, streams, jobs; and updates, which join them.
+    signing = SigningService(
+        store=SqlSigningStore(),
+        clock=clock,
+        ids=ids,
+        certificates=acm,
+        keyring=keyring,
+        objects=objects,
+        wake=lambda: workers.wake(),  # the update that waits for a signature goes on as soon as it is there
+    )
+    acm.used_by(signing)
+    streams = StreamsService(
+        store=SqlStreamsStore(), objects=objects, roles=access, tags=tags, clock=clock, descriptors=descriptors
+    )
+    link_keys = LinkKeys(secret_box, ids)
+    presigner = RolePresigner(roles=access, links=link_keys, clock=schedule_clock, base_url=download_url)
+    jobs = JobsService(
+        jobs=SqlJobStore(),
+        executions=SqlExecutionStore(),
+        members=devices,
+        groups=groups,
+        roles=access,
+        presigner=presigner,
+        tags=tags,
+        clock=schedule_clock,
+    )
+    groups.watched_by(jobs.planner)
+    updates_store = SqlUpdatesStore()
+    updates = UpdatesService(
+        store=updates_store,
+        clock=clock,
+        ids=ids,
+        access=access,
+        objects=objects,
+        streams=streams,
+        jobs=jobs,
+        targets=devices,
+        tags=tags,
+        wake=lambda: workers.wake(UpdatesWorker.name),
+    )
+    saga = Saga(
+        store=updates_store,
+        clock=clock,
+        access=access,
+        objects=objects,
+        signing=signing,
+        streams=streams,
+        jobs=jobs,
+    )
+
+    explain = ExplainService(devices=devices, groups=groups, certificates=certificates, jobs=jobs, updates=updates, clock=clock)
+
+    # The devices' doors.
+    limits = AWS if settings.limits == "aws" else GENEROUS
+    broker = Broker(work=work, store=BrokerStore(), clock=clock, ids=ids, limits_for=lambda _account: limits.broker)
+    topics = ReservedTopics()
+    topics.register(JobTopics(work=work, jobs=jobs.device, clock=schedule_clock))
+    topics.register(StreamTopics(work=work, streams=streams, descriptors=descriptors, contents=segments))
+    gateway = Gateway(authority=authority, broker=broker, topics=topics, limits_for=lambda _account: limits)
+    authority.watched_by(gateway)
+
+    # The operators' door.
+    authenticator = SignatureAuthenticator(
+        work,
+        credentials,
+        clock=clock,
+        region=place.region,
+        schedule_clock=schedule_clock,
+        presigned_v2=settings.presigned_v2,
+        links=link_keys,
+    )
+    authoriser = PolicyAuthoriser(work, grants, identity_store, objects, bucket_policies)
+    objects_api = ObjectsApi(work=audited, objects=objects, uploads=uploads, lists=object_lists, contents=contents)
+    downloads = PresignedDownloads(authenticator=authenticator, authoriser=authoriser, downloads=objects_api, ids=ids)
+    operator_door = AwsProtocol(
+        authenticator=authenticator,
+        authoriser=authoriser,
+        ids=ids,
+        plain_routes=plain_routes,
+        observe=observe,
+    )
+    operator_door.add(
+        IdentityOperatorApi(work=audited, identities=identities, sessions=sessions),
+        PolicyOperatorApi(work=audited, policies=access_policies, identities=identities, grants=grants),
+        CertificatesOperatorApi(work=audited, certificates=certificates),
+        AcmOperatorApi(work=audited, acm=acm),
+        objects_api,
+        DevicesOperatorApi(work=audited, devices=devices, endpoint_host=settings.host[0]),
+        ThingTypesOperatorApi(work=audited, types=types),
+        ThingGroupsOperatorApi(work=audited, groups=groups),
+        PoliciesOperatorApi(work=audited, policies=device_policies),
+        TagsOperatorApi(work=audited, tags=tags),
+        TrialsOperatorApi(
+            work=audited,
+            trials=TrialsService(admissions=admissions, certificates=certificates, policies=device_policies, clock=clock),
+        ),
+        SigningOperations(work=audited, signing=signing, access=access),
+        StreamOperations(work=audited, streams=streams, rights=access),
+        JobOperations(work=audited, jobs=jobs, rights=access, objects=objects, contents=contents),
+        JobsDataOperations(work=audited, jobs=jobs.device, clock=schedule_clock),
+        UpdateOperations(work=audited, updates=updates, contents=contents, after_step=after_step),
+        ServerStatusOperations(
+            work=audited,
+            devices=devices,
+            jobs=jobs,
+            signing=signing,
+            updates=updates,
+            running=Running(
+                version=VERSION,
+                started_at=clock.now(),
+                has_passphrase=secret_box.has_passphrase,
+                connected=lambda: gateway.connection_count,
+                failing_workers=lambda: workers.failing,
+            ),
+            clock=clock,
+        ),
+        ExplainOperations(work=audited, explain=explain, presences=broker, authority=authority, clock=schedule_clock),
+        BrokerOperations(work=audited, broker=broker, store=BrokerStore()),
+        AuditOperations(work=audited, audit=AuditService(audit_store)),
+    )
+    for service in operator_door.services.values():
+        for operation in service.bound:
+            if not authoriser.knows(service.name, operation):
+                raise RuntimeError(f"access.actions has no row for {service.name} {operation}: nobody could ever call it.")
+
+    # What goes on by itself.
+    renewal = ServerCertificateRenewal(
+        work=work,
+        authorities=authorities,
+        account=place.account,
+        hosts=settings.host,
+        clock=clock,
+        show=show_identity,
+    )
+
+    def signing_went_on(step: str) -> None:
+        after_step(step)
+        workers.wake(UpdatesWorker.name)
+
+    workers = WorkerLoop(
+        [
+            OutboxRelay(work, broker.deliver),
+            SigningWorker(
+                work=work,
+                signing=signing,
+                keyring=keyring,
+                objects=objects,
+                contents=contents,
+                clock=clock,
+                after_step=signing_went_on,
+            ),
+            UpdatesWorker(work=work, updates=updates, saga=saga, after_step=after_step),
+            JobPlanner(work=work, planner=jobs.planner, clock=schedule_clock),
+            ContentCollector(
+                work=work, store=object_store, uploads=upload_store, contents=contents, segments=segments, clock=clock
+            ),
+            SessionExpiry(broker=broker, clock=clock),
+            renewal,
+            JobTimers(work=work, executions=jobs.executions, clock=schedule_clock),
+        ],
+        random=Random(),
+    )
+    jobs.wake_with(lambda: workers.wake(JobPlanner.name))
+    return Joined(
+        work=work,
+        workers=workers,
+        broker=broker,
+        gateway=gateway,
+        operator_door=operator_door,
+        downloads=downloads,
+        renewal=renewal,
+        first=first_start.Rooms(
+            identities=identities,
+            policies=access_policies,
+            authorities=authorities,
+            acm=acm,
+            objects=objects,
+            signing=signing,
+        ),
+    )
