@@ -330,6 +330,26 @@ async def test_bytes_that_are_not_in_memory_are_read_in_a_thread_and_an_eviction
     assert not any(threads)
 
 
+@pytest.mark.parametrize(("taken_away", "sent"), [("s", []), ("another", [0])])
+async def test_a_stream_that_is_taken_away_during_each_read_sends_nothing_and_others_do_not_matter(
+    room: StreamsRoom, monkeypatch: pytest.MonkeyPatch, taken_away: str, sent: list[int]
+) -> None:
+    room.of(IMAGE)
+    room.of(IMAGE, "another")
+    await get(room)
+    room.buckets.warm.clear()
+    read = room.buckets.read
+
+    def slow(content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes:
+        found = next(iter(room.buckets.versions["b", taken_away].values()))
+        room.work.run_blocking(lambda tx: room.descriptors.object_gone(tx, found))
+        room.buckets.warm.clear()
+        return read(content_id, offset_bytes, size_bytes)
+
+    monkeypatch.setattr(room.buckets, "read", slow)
+    assert numbers(await get(room, b=b"\x01")) == sent
+
+
 async def test_short_content_never_becomes_a_block(room: StreamsRoom) -> None:
     room.of(IMAGE)
     content = ContentId(next(iter(room.buckets.contents)))

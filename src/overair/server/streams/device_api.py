@@ -174,15 +174,18 @@ class StreamTopics:
     ) -> Replies:
         try:
             for _ in range(LOAD_ATTEMPTS):
-                descriptor = self._descriptors.get((place.account, stream))
+                descriptor = self._descriptors.get(held := (place.account, stream))
                 if descriptor is None or type(descriptor.files.get(request.file_id)) is ClosedFile:
                     descriptor = await self._load(place, stream, request)
                 generation = self._descriptors.generation
                 file, numbers = _wanted(descriptor, request)
                 pieces = await asyncio.to_thread(self._read_all, file, request, numbers)
                 # What was taken away while we read must not leave after whoever took it was answered.
-                if self._descriptors.generation == generation:
+                if self._descriptors.generation == generation or self._descriptors.get(held) is descriptor:
                     break
+            else:
+                logger.warning("a stream changes faster than it can be read: the device will ask again", stream=stream)
+                return []
         except StreamRequestRefused as refused:
             return _refusal(refused, thing, stream, "get", dialect)
         write = _writer_for(request, dialect)
