@@ -229,7 +229,9 @@ def test_health_and_metrics_answer_on_the_operator_port(server: ServerProcess) -
     with urllib.request.urlopen(f"{plain}/healthz", timeout=5) as answer:
         assert answer.status == 200
     with urllib.request.urlopen(f"{plain}/metrics", timeout=5) as answer:
-        assert b"overair_operator_requests_total" in answer.read()
+        text = answer.read().decode()
+    for name in ("overair_operator_requests_total", "overair_device_connections ", "overair_stream_blocks_total "):
+        assert name in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -88,6 +88,7 @@ class Server:
             download_url=lambda: self._download_url,
             show_identity=self._show_identity,
         )
+        self._metrics.watch(joined.readings)
         made = None
         if marker is None:
             self.is_first_start = True
@@ -185,8 +186,6 @@ class Server:
         await _print(send, b"application/json", b'{"status":"ok"}')
 
     async def _print_metrics(self, _scope: Any, _receive: Any, send: Any) -> None:
-        assert self._joined is not None
-        self._metrics.connections.set(self._joined.gateway.connection_count)
         await _print(send, b"text/plain; version=0.0.4; charset=utf-8", self._metrics.text())
 
 

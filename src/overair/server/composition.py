@@ -84,6 +84,7 @@ from overair.server.jobs.store import SqlJobStore
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
 from overair.server.keyring.wrapping import open_secret_box, read_passphrase
+from overair.server.metrics import Readings
 from overair.server.objects.collector import ContentCollector
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.listing import ObjectLists
@@ -128,6 +129,7 @@ class Joined:
     operator_door: AwsProtocol
     downloads: PresignedDownloads
     renewal: ServerCertificateRenewal
+    readings: Readings
     first: first_start.Rooms
 
 
@@ -292,7 +294,8 @@ def compose(
     broker = Broker(work=work, store=BrokerStore(), clock=clock, ids=ids, limits_for=lambda _account: limits.broker)
     topics = ReservedTopics()
     topics.register(JobTopics(work=work, jobs=jobs.device, clock=schedule_clock))
-    topics.register(StreamTopics(work=work, streams=streams, descriptors=descriptors, contents=segments))
+    stream_topics = StreamTopics(work=work, streams=streams, descriptors=descriptors, contents=segments)
+    topics.register(stream_topics)
     gateway = Gateway(authority=authority, broker=broker, topics=topics, limits_for=lambda _account: limits)
     authority.watched_by(gateway)
 
@@ -406,6 +409,14 @@ def compose(
         operator_door=operator_door,
         downloads=downloads,
         renewal=renewal,
+        readings=Readings(
+            connections=lambda: gateway.connection_count,
+            connections_ended=lambda: {reason.value: count for reason, count in gateway.ended.items()},
+            sessions=lambda: broker.session_count,
+            messages_dropped=lambda: broker.dropped_count,
+            stream_blocks=lambda: stream_topics.blocks_answered,
+            workers_failing=lambda: len(workers.failing),
+        ),
         first=first_start.Rooms(
             identities=identities,
             policies=access_policies,

@@ -2,9 +2,46 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """Where the numbers of the device door and of the workers stand; each is asked on the event loop."""
+
+    connections: Callable[[], int]
+    connections_ended: Callable[[], Mapping[str, int]]
+    """Since the start, by reason."""
+    sessions: Callable[[], int]
+    messages_dropped: Callable[[], int]
+    stream_blocks: Callable[[], int]
+    workers_failing: Callable[[], int]
+
+
+class _Live(Collector):
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        read = self._readings
+        yield GaugeMetricFamily("overair_device_connections", "Devices connected over MQTT now.", read.connections())
+        yield GaugeMetricFamily("overair_device_sessions", "MQTT sessions held, live and waiting.", read.sessions())
+        yield GaugeMetricFamily("overair_workers_failing", "Workers whose last attempt failed.", read.workers_failing())
+        yield CounterMetricFamily("overair_stream_blocks", "Stream blocks answered to devices.", read.stream_blocks())
+        yield CounterMetricFamily(
+            "overair_messages_dropped", "Messages that a full queue or a slow reader cost.", read.messages_dropped()
+        )
+        ended = CounterMetricFamily("overair_device_connections_ended", "Connections that ended.", labels=["reason"])
+        for reason, count in sorted(read.connections_ended().items()):
+            ended.add_metric([reason], count)
+        yield ended
 
 
 class Metrics:
@@ -23,9 +60,10 @@ class Metrics:
         self.request_seconds = Histogram(
             "overair_operator_request_seconds", "Time to answer an operator request.", ["service"], registry=self.registry
         )
-        self.connections = Gauge("overair_device_connections", "Devices connected over MQTT now.", registry=self.registry)
-        self.stream_blocks = Counter("overair_stream_blocks", "Stream blocks sent to devices.", registry=self.registry)
-        self.worker_runs = Counter("overair_worker_runs", "Durable steps that workers did.", ["worker"], registry=self.registry)
+
+    def watch(self, readings: Readings) -> None:
+        """Read what others count anyway, at each scrape."""
+        self.registry.register(_Live(readings))
 
     def observe_request(self, service: str, operation: str, status: int, seconds: float) -> None:
         """After each answer of the operator door."""

@@ -99,6 +99,8 @@ class StreamTopics:
         self._descriptors = descriptors
         self._contents = contents
         self._cached = contents.cached
+        self.blocks_answered = 0
+        """Since the start."""
 
     @topic("$aws/things/{thing}/streams/{stream}/get/cbor")
     def get_cbor(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies | Awaitable[Replies]:
@@ -167,6 +169,7 @@ class StreamTopics:
             if len(data) != wanted:
                 raise _vanished(request)
             replies.append(Reply(topic=reply_topic, payload=write(number, data)))
+        self.blocks_answered += len(replies)
         return replies
 
     async def _from_records(
@@ -190,6 +193,7 @@ class StreamTopics:
             return _refusal(refused, thing, stream, "get", dialect)
         write = _writer_for(request, dialect)
         reply_topic = _data_topic(thing, stream, dialect)
+        self.blocks_answered += len(pieces)
         return [Reply(topic=reply_topic, payload=write(number, data)) for number, data in zip(numbers, pieces, strict=True)]
 
     def _read_all(self, file: OpenFile, request: GetStreamRequest, numbers: Sequence[int]) -> list[bytes]:
