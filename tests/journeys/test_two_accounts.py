@@ -38,16 +38,8 @@ class TwoAccounts:
     def __init__(self, server: Server, thread: EventLoopThread, endpoints: dict[str, Any], data: Path) -> None:
         self.server, self.thread, self.endpoints = server, thread, endpoints
         self.keys = {OWNER: json.loads((data / "root-key.json").read_text())}
-        rooms = first_start.Rooms(
-            identities=server.identities,
-            policies=server.access_policies,
-            authorities=server.authorities,
-            acm=server.acm,
-            objects=server.objects,
-            signing=server.signing,
-        )
         other = Place(endpoints["region"], STRANGER)
-        made = thread.run(server.work.run(lambda tx: first_start.seed(tx, rooms, other)))
+        made = thread.run(server.joined.work.run(lambda tx: first_start.seed(tx, server.joined.first, other)))
         self.keys[STRANGER] = {"access_key_id": made.root_key_id, "secret_access_key": made.root_secret.reveal()}
 
     def client(self, service: str) -> Any:
@@ -68,7 +60,7 @@ class TwoAccounts:
                 if "account" in table.c
             }
 
-        return self.thread.run(self.server.work.read(read))
+        return self.thread.run(self.server.joined.work.read(read))
 
 
 @pytest.fixture
@@ -149,7 +141,7 @@ def test_an_account_reads_and_changes_nothing_of_another(accounts: TwoAccounts) 
     statuses: Counter[int] = Counter()
     leaks, failures = [], []
     for service, operation in walk.operations() * ROUNDS:
-        if operation not in accounts.server.operator_door.services[service].bound or operation in KEEPS_THE_STRANGER_IN:
+        if operation not in accounts.server.joined.operator_door.services[service].bound or operation in KEEPS_THE_STRANGER_IN:
             continue
         wire = walk.request(service, operation)
         address, headers = signed(wire, url, accounts.keys[STRANGER], service=walk.models[service].signing_name, region=region)

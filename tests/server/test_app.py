@@ -76,7 +76,7 @@ def handlers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
         server = build_server(load_settings(flags, environment={}), clock=WallClock(), ids=RandomIds())
         try:
             await server.start()
-            services = server.operator_door.services.values()
+            services = server.joined.operator_door.services.values()
             return {(service.name, name): bound.handler for service in services for name, bound in service.bound.items()}
         finally:
             await server.stop(drain_timeout_s=2)

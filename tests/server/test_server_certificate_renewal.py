@@ -46,7 +46,7 @@ class Peer:
 async def serial_numbers(server: Server) -> list[int]:
     """What the ports that ask for no client certificate, and the one that takes none, show now."""
     found = []
-    for port in (server.operator_port.port, server.device_port.port):
+    for port in (server.doors.operator.port, server.doors.device.port):
         peer = await Peer.connect(port)
         found.append(peer.certificate.serial_number)
         peer.close()
@@ -60,24 +60,24 @@ def test_a_certificate_near_its_end_is_replaced_on_every_port_and_standing_conne
         server = build_server(load_settings(flags, environment={}), clock=clock, ids=RandomIds())
         try:
             await server.start()
-            standing = await Peer.connect(server.operator_port.port)
+            standing = await Peer.connect(server.doors.operator.port)
             assert await standing.is_healthy()
             first = standing.certificate.serial_number
-            contexts = [port.context for port in (server.operator_port, server.mqtt_port, server.device_port)]
+            contexts = [port.context for port in (server.doors.operator, server.doors.mqtt, server.doors.device)]
             clock.set(Instant(clock.now() + RENEWED_AFTER_MS - 60_000))
-            assert not await server.renewal.run_once()
+            assert not await server.joined.renewal.run_once()
             assert await serial_numbers(server) == [first, first]
 
             clock.set(Instant(clock.now() + 120_000))
-            server.workers.wake(ServerCertificateRenewal.name)
+            server.joined.workers.wake(ServerCertificateRenewal.name)
             async with asyncio.timeout(20):
-                while server.operator_port.context is contexts[0]:
+                while server.doors.operator.context is contexts[0]:
                     await asyncio.sleep(0.01)
             fresh = await serial_numbers(server)
             assert fresh[0] == fresh[1] != first
-            for port, context in zip((server.operator_port, server.mqtt_port, server.device_port), contexts, strict=True):
+            for port, context in zip((server.doors.operator, server.doors.mqtt, server.doors.device), contexts, strict=True):
                 assert port.context is not context
-            peer = await Peer.connect(server.operator_port.port)
+            peer = await Peer.connect(server.doors.operator.port)
             assert peer.certificate.not_valid_after_utc.timestamp() * 1000 > clock.now() + SERVER_CERTIFICATE_RENEWED_BEFORE_MS
             assert await standing.is_healthy()
             assert await peer.is_healthy()

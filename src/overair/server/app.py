@@ -116,10 +116,21 @@ class Server:
         if self._is_up:
             logger.info("down")
 
+    @property
+    def joined(self) -> Joined:
+        """The rooms, once started."""
+        assert self._joined is not None, "not started"
+        return self._joined
+
+    @property
+    def doors(self) -> Doors:
+        """The ports, once started."""
+        assert self._doors is not None, "not started"
+        return self._doors
+
     def wake_workers(self) -> None:
         """There may be work now. On the event loop."""
-        assert self._joined is not None
-        self._joined.workers.wake()
+        self.joined.workers.wake()
 
     async def _begin(self, joined: Joined) -> None:
         """What goes on by itself, before the first client is let in."""
@@ -179,8 +190,7 @@ class Server:
     def _download_url(self) -> str:
         if self._settings.download_url:
             return self._settings.download_url
-        assert self._doors is not None
-        return f"https://{self._settings.host[0]}:{self._doors.device.port}"
+        return f"https://{self._settings.host[0]}:{self.doors.device.port}"
 
     async def _healthz(self, _scope: Any, _receive: Any, send: Any) -> None:
         await _print(send, b"application/json", b'{"status":"ok"}')
