@@ -52,6 +52,7 @@ def test_a_device_whose_policy_lacks_receive_sees_no_job_and_why_names_the_polic
 
         # Given back, the device takes its work: the policy was the only reason.
         iot.attach_policy(policyName=policy["policyName"], target=certificate)
+        device.kill_image()  # a restart asks at once
         assert device.wait_for_end(job, timeout_s=90)["status"] == "SUCCEEDED", device.log()
         assert device.status()["version"] == "2.0.0"
     finally:
