@@ -167,6 +167,18 @@ def test_a_signature_of_long_ago_or_for_elsewhere_is_refused(server: ServerProce
     assert ask()[0] == 403
 
 
+def test_the_same_signed_request_may_come_again_within_its_window(server: ServerProcess, pool: urllib3.PoolManager) -> None:
+    signer = Signer(server, "iot")
+    headers, _ = signer.sign("GET", "/things", sigv4.EMPTY_SHA256)
+    assert [pool.request("GET", signer.url + "/things", headers=headers).status for _ in range(3)] == [200] * 3
+
+
+def test_default_boto3_presigns_an_upload_that_is_served(server: ServerProcess, pool: urllib3.PoolManager) -> None:
+    s3, place = server.client("s3"), {"Bucket": server.endpoints["bucket"], "Key": "default-upload.bin"}
+    assert pool.request("PUT", s3.generate_presigned_url("put_object", Params=place), body=b"put").status == 200
+    assert s3.get_object(**place)["Body"].read() == b"put"
+
+
 def test_a_body_that_was_swapped_is_noticed(server: ServerProcess, pool: urllib3.PoolManager) -> None:
     signer = Signer(server, "iot")
     headers, _ = signer.sign("POST", "/things/swapped", sha256(b"{}").hexdigest(), content_type="application/json")
