@@ -87,7 +87,7 @@ class Subject:
 async def interleaved(subjects: Sequence[Subject], *, rounds: int, seconds: float) -> list[Measured]:
     """Run each subject once in every round, so that a drift of the machine meets all of them; one warm-up round first.
 
-    The warm-up tells how many operations fill about ``seconds``.
+    Each run tells how many operations of the next fill about ``seconds``.
     """
     taken: dict[str, list[Round]] = {each.name: [] for each in subjects}
     counts = {each.name: each.first_count for each in subjects}
@@ -97,8 +97,8 @@ async def interleaved(subjects: Sequence[Subject], *, rounds: int, seconds: floa
             done = await _timed(subject)
             if number > 0:
                 taken[subject.name].append(done)
-            else:
-                counts[subject.name] = max(subject.first_count // 2, min(subject.count_max, int(done.rate * seconds)))
+            # Anew each time: some servers get slower with what they hold.
+            counts[subject.name] = max(subject.first_count // 2, min(subject.count_max, int(done.rate * seconds)))
     return [
         Measured(
             subject=name,

@@ -76,6 +76,7 @@ OPERATIONS: Sequence[Operation] = (
             document='{"do":"it"}',
             targetSelection="SNAPSHOT",
         ),
+        count_max=1000,
     ),
     Operation(
         name="put_object 1 MB",

@@ -55,7 +55,7 @@ def _machine(profile: Profile) -> list[str]:
     cores = len(os.sched_getaffinity(0))
     return [
         f"Taken {datetime.now(UTC):%Y-%m-%d} by `make bench`, {profile.name} profile: medians of {profile.rounds} interleaved "
-        "rounds after one to warm up, each about a second.",
+        "rounds after one to warm up, each of some hundred milliseconds or more.",
         f"{cores} cores, {memory_gib:.0f} GiB, Linux, Python {platform.python_version()}; the load client has "
         f"{ssl.OPENSSL_VERSION}. Loopback. Client and server share the cores, so rates are floors: the CPU "
         "beside a rate is the steadier number.",
