@@ -195,6 +195,22 @@ def test_an_unknown_flag_and_a_misspelt_variable_are_usage_errors(tmp_path: Path
     assert "bind" in refused("up", "--data", str(tmp_path / "d"), "--bind", "everywhere", code=1)
 
 
+def test_a_server_on_ipv6_alone_is_reached_by_what_it_says_of_itself(new_server: NewServer) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("not run: this machine has no IPv6 loopback")
+    server = new_server("--bind", "::1", "--host", "::1").start()
+    assert server.endpoints["mqtt_host"] == "::1"
+    assert server.endpoints["operator_url"].startswith("https://[::1]:")
+    assert server.endpoints["device_url"].startswith("https://[::1]:")
+    bucket = server.endpoints["bucket"]
+    server.client("s3").put_object(Bucket=bucket, Key="k", Body=b"over six")
+    assert server.client("s3").get_object(Bucket=bucket, Key="k")["Body"].read() == b"over six"
+    assert run("status", "--data", str(server.data)).returncode == 0
+    socket.create_connection(("::1", server.endpoints["mqtt_port"]), timeout=5).close()
+
+
 def test_log_lines_are_json_when_asked(new_server: NewServer) -> None:
     server = new_server("--log", "json").start()
     server.stop()

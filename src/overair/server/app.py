@@ -170,9 +170,10 @@ class Server:
 
     def _endpoints(self, place: Place, doors: Doors) -> dict[str, Any]:
         host = self._settings.host[0]
+        in_url = _in_url(host)
         return {
             "pid": os.getpid(),
-            "operator_url": f"https://{host}:{doors.operator.port}",
+            "operator_url": f"https://{in_url}:{doors.operator.port}",
             "plain_http_url": f"http://127.0.0.1:{doors.plain.port}" if doors.plain else None,
             "mqtt_host": host,
             "mqtt_port": doors.mqtt.port,
@@ -190,13 +191,18 @@ class Server:
     def _download_url(self) -> str:
         if self._settings.download_url:
             return self._settings.download_url
-        return f"https://{self._settings.host[0]}:{self.doors.device.port}"
+        return f"https://{_in_url(self._settings.host[0])}:{self.doors.device.port}"
 
     async def _healthz(self, _scope: Any, _receive: Any, send: Any) -> None:
         await _print(send, b"application/json", b'{"status":"ok"}')
 
     async def _print_metrics(self, _scope: Any, _receive: Any, send: Any) -> None:
         await _print(send, b"text/plain; version=0.0.4; charset=utf-8", self._metrics.text())
+
+
+def _in_url(host: str) -> str:
+    """A host as URLs spell it: an IPv6 address stands in brackets (RFC 3986 §3.2.2)."""
+    return f"[{host}]" if ":" in host else host
 
 
 async def _print(send: Any, content_type: bytes, body: bytes) -> None:
