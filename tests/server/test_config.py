@@ -83,3 +83,12 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_value_out_of_its_bounds_is_refused_by_the_name_of_the_setting(name: str, value: object) -> None:
     with pytest.raises(InvalidRequest, match=f"The setting {name.replace('_', '-')} "):
         load_settings({name: value}, environment={})
+
+
+def test_a_wrong_database_address_is_not_shown_since_it_may_hold_a_password(tmp_path: Path) -> None:
+    file = tmp_path / "overair.toml"
+    file.write_text('database = ["postgresql://user:hidden@host/records"]\n')
+    with pytest.raises(InvalidRequest) as refused:
+        load_settings({}, environment={}, file=file)
+    assert "database" in refused.value.message
+    assert "hidden" not in refused.value.message

@@ -80,6 +80,11 @@ def enroll_device(
     """
     if (out / "device.json").exists():
         raise CommandEnded(ExitCode.USAGE, f"{out} already holds a device. Choose another directory for --out.")
+    try:
+        # Before the server makes anything: a device whose directory can't be written would be registered for nobody.
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandEnded(ExitCode.USAGE, f"{out} can't be made: {error.strerror}.") from error
     iot = operator.client("iot")
     _ensure_policy(operator, iot)
     thing_arn = iot.create_thing(thingName=name)["thingArn"]

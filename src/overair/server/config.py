@@ -153,7 +153,8 @@ def load_settings(
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        given = "" if first["type"] == "missing" else f" (got {str(first['input'])[:100]!r})"
+        # A database's address may hold a password: it is never shown, not even when it is wrong.
+        given = "" if first["type"] == "missing" or name == "database" else f" (got {str(first['input'])[:100]!r})"
         raise InvalidRequest(f"The setting {name.replace('_', '-')} {_rule(first)}{given}.") from error
 
 
