@@ -86,3 +86,12 @@ def test_a_directory_that_holds_a_device_and_a_name_that_breaks_the_rule_are_ref
     odd = enroll(server, "not a name", "--out", tmp_path / "odd")
     assert odd.returncode == 2
     assert not (tmp_path / "odd").exists()
+
+
+def test_a_directory_that_cannot_be_made_registers_nobody(server: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    refused = enroll(server, "enrolled-8", "--out", tmp_path / "file" / "device")
+    assert refused.returncode == 1
+    assert "can't be made" in refused.stderr
+    things = server.client("iot").list_things()["things"]
+    assert "enrolled-8" not in {thing["thingName"] for thing in things}

@@ -85,6 +85,15 @@ def enroll_device(
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise CommandEnded(ExitCode.USAGE, f"{out} can't be made: {error.strerror}.") from error
+    try:
+        return _enroll(operator, name, out, group=group, hardware_id=hardware_id)
+    except Exception:
+        if not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hardware_id: str) -> Enrolled:
     iot = operator.client("iot")
     _ensure_policy(operator, iot)
     thing_arn = iot.create_thing(thingName=name)["thingArn"]
