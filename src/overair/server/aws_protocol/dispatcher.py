@@ -54,8 +54,9 @@ logger = structlog.get_logger("overair.aws_protocol")
 
 HEADERS_MAX: Final = 200
 HEADERS_SIZE_BYTES_MAX: Final = 64 * 1024
-UNREAD_BODY_SIZE_BYTES_MAX: Final = 1024 * 1024
-"""A body left unread up to this size is swallowed to keep the connection; behind a larger one it is closed."""
+UNREAD_BODY_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A body left unread up to this size is swallowed, never held: who still sends it can then hear the refusal, which a closed
+connection would cut off. Behind a larger one the connection is closed."""
 _SCOPE: Final = re.compile(r"Credential=[^/,\s]+/\d{8}/[^/,\s]*/([^/,\s]{1,64})/aws4_request")
 _QUERY_SCOPE: Final = re.compile(
     rb"(?:^|&)X-Amz-Credential=[^&]*?(?:%2[Ff]|/)([A-Za-z0-9-]{1,64})(?:%2[Ff]|/)aws4_request(?:&|$)"
