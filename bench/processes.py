@@ -45,6 +45,7 @@ class Target:
     key_id: str = DUMMY_KEY_ID
     secret: str = DUMMY_SECRET
     ca_file: str | None = None
+    is_peer: bool = False
 
     def client(self, service: str) -> Any:
         """A boto3 client for it."""
@@ -197,7 +198,7 @@ class Peer:
     def start(self) -> Target:
         self._process.start()
         self._process.wait_for_port(self.port)
-        return Target(name=f"{self.name}, plain HTTP", url=f"http://127.0.0.1:{self.port}", pid=self._process.pid)
+        return Target(name=f"{self.name}, plain HTTP", url=f"http://127.0.0.1:{self.port}", pid=self._process.pid, is_peer=True)
 
     def stop(self) -> None:
         self._process.stop()

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -49,7 +50,10 @@ class Signed:
 class RawClient:
     """``prepare`` signs, ``run`` sends."""
 
-    def __init__(self, url: str, *, region: str, key_id: str, secret: str, ca_file: str | None) -> None:
+    def __init__(self, url: str, *, region: str, key_id: str, secret: str, ca_file: str | None, retries_max: int = 0) -> None:
+        """``retries_max``: answers with a 5xx that are asked again over the client's life, and counted; for peers."""
+        self.retries = 0
+        self._retries_max = retries_max
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._host = parts.hostname
@@ -62,8 +66,12 @@ class RawClient:
         self._numbers = 0
 
     async def open(self) -> None:
-        self._connections = [_Connection(self._connect) for _ in range(IN_FLIGHT)]
+        self._connections = [_Connection(self._connect, self._may_retry) for _ in range(IN_FLIGHT)]
         await asyncio.gather(*(each.open() for each in self._connections))
+
+    def _may_retry(self) -> bool:
+        self.retries += 1
+        return self.retries <= self._retries_max
 
     async def _connect(self, connection: _Connection) -> None:
         await asyncio.get_running_loop().create_connection(
@@ -122,8 +130,10 @@ class RawClient:
 class _Connection(asyncio.Protocol):
     """One request after another; the next goes out when the whole answer is in."""
 
-    def __init__(self, connect: Callable[[_Connection], object]) -> None:
+    def __init__(self, connect: Callable[[_Connection], object], may_retry: Callable[[], bool]) -> None:
         self._connect = connect
+        self._may_retry = may_retry
+        self._is_repeated = False
         self._transport: asyncio.Transport | None = None
         self._requests: Iterator[Signed] = iter(())
         self._current: Signed | None = None
@@ -159,7 +169,15 @@ class _Connection(asyncio.Protocol):
         elif self._transport is not None:
             self._write(self._current)
         else:
-            self._reopening = asyncio.ensure_future(self.open())
+            self._reopen()
+
+    def _reopen(self) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                self._fail(f"can't be opened again: {task.exception()}")
+
+        self._reopening = asyncio.ensure_future(self.open())
+        self._reopening.add_done_callback(done)
 
     def _write(self, request: Signed) -> None:
         assert self._transport is not None
@@ -189,7 +207,9 @@ class _Connection(asyncio.Protocol):
                     self.data_received(data)
                 return
             head, data = self._buffer[:end], self._buffer[end + 4 :]
-            if int(head[9:12]) != (self._current.expect if self._current else 200):
+            status = int(head[9:12])
+            self._is_repeated = status >= 500 and self._may_retry()
+            if not self._is_repeated and status != (self._current.expect if self._current else 200):
                 self._fail(f"{head[:300]!r} {data[:300]!r}")
                 return
             lower = head.lower()
@@ -208,6 +228,8 @@ class _Connection(asyncio.Protocol):
         if self._closes and self._transport is not None:
             transport, self._transport = self._transport, None
             transport.abort()
+        if self._is_repeated and self._current is not None:
+            self._requests = chain([self._current], self._requests)
         self._current = None
         self._next()
 
@@ -223,7 +245,7 @@ class _Connection(asyncio.Protocol):
             if self._remaining is not None or self._reopenings > _REOPENINGS_MAX:
                 self._fail(f"closed before the answer ({exc})")
                 return
-            self._reopening = asyncio.ensure_future(self.open())
+            self._reopen()
 
     def _fail(self, why: str) -> None:
         self.close()

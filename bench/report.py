@@ -74,6 +74,7 @@ def _operator_lines(results: OperatorResults) -> list[str]:
         f"### Raw signed client, {IN_FLIGHT} in flight, signatures made beforehand",
         "",
         *_operations(results.raw),
+        *_retried(results),
         "### boto3, one client, one call after another",
         "",
         "boto3 itself takes most of each call; CPU tells the servers apart.",
@@ -98,6 +99,13 @@ def _operator_lines(results: OperatorResults) -> list[str]:
     if results.not_run:
         lines += ["Not run: " + "; ".join(results.not_run) + ".", ""]
     return lines
+
+
+def _retried(results: OperatorResults) -> list[str]:
+    if not results.retries:
+        return []
+    told = ", ".join(f"{count} of {subject}" for subject, count in results.retries.items())
+    return [f"Answers with a 5xx, which were asked again: {told}. None of ours.", ""]
 
 
 def _operations(results: dict[str, list[Measured]]) -> list[str]:
