@@ -263,6 +263,20 @@ def test_flash_status_and_boot_as_commands(booted: tuple[DeviceDirectory, subpro
     assert not Path(f"/proc/{image_pid}").exists()
 
 
+def test_what_the_boot_loader_does_is_told_in_json_when_asked(tmp_path: Path) -> None:
+    directory, _ = make_device(tmp_path / "d", SIGNER)
+    refused = device_command("boot", "--device", directory.root, "--json")
+    assert refused.returncode == 2
+    assert "No image was ever flashed" in refused.stderr
+    (tmp_path / "image.zip").write_bytes(cached_image("1.0.0"))
+    assert device_command("flash", directory.root, tmp_path / "image.zip").returncode == 0
+    directory.slot_file("a").write_bytes(b"changed")
+    told = device_command("boot", "--device", directory.root, "--json")
+    assert told.returncode == 2
+    assert all(set(json.loads(line)) == {"boot"} for line in told.stdout.splitlines())
+    assert "Going back to slot b" in told.stdout
+
+
 def test_an_image_does_not_outlive_its_boot_loader(booted: tuple[DeviceDirectory, subprocess.Popen[str]]) -> None:
     directory, process = booted
     assert process.stderr is not None

@@ -41,12 +41,27 @@ def test_every_command_is_documented() -> None:
                 walk(child, f"{path} {name}")
             return
         assert f"`{path}" in text, f"{path} is missing in docs/commands.md"
+        assert any("--json" in parameter.opts for parameter in command.params), f"{path} has no --json"  # type: ignore[attr-defined]
         for parameter in command.params:  # type: ignore[attr-defined]
             for option in parameter.opts:
                 if option.startswith("--") and option != "--help":
                     assert option in text, f"{path} {option} is missing in docs/commands.md"
 
     walk(group, "overair")
+
+
+def test_every_command_of_the_device_is_documented_and_speaks_json() -> None:
+    from overair.cli.device_main import _parser
+
+    text = (DOCS / "commands.md").read_text()
+    (subcommands,) = (action.choices for action in _parser()._actions if isinstance(action.choices, dict))
+    assert set(subcommands) == {"boot", "flash", "status"}
+    for name, parser in subcommands.items():
+        assert f"`overair-device {name}" in text
+        options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+        assert "--json" in options
+        for option in options - {"--help"}:
+            assert option in text, f"overair-device {name} {option} is missing in docs/commands.md"
 
 
 @pytest.mark.parametrize("document", MARKDOWN, ids=lambda path: str(path.relative_to(REPOSITORY)))

@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
     boot = commands.add_parser("boot", help="run the device: verify the active slot, run its image, go back if it fails")
     boot.add_argument("--device", type=Path, required=True, metavar="DIR", help="the device's directory")
+    boot.add_argument("--json", action="store_true", help="one JSON object a line on standard output: {boot: …}")
     boot.set_defaults(command=_boot)
 
     flashing = commands.add_parser(
@@ -71,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _boot(options: argparse.Namespace) -> int:
     def say(line: str) -> None:
-        print(f"boot: {line}", file=sys.stderr, flush=True)
+        if options.json:
+            print(json.dumps({"boot": line}), flush=True)
+        else:
+            print(f"boot: {line}", file=sys.stderr, flush=True)
 
     loader = BootLoader(DeviceDirectory(options.device.resolve()), monotonic=time.monotonic, say=say)
     call_on_stop_signals(loader.stop)
