@@ -138,7 +138,11 @@ async def _measure_statuses(profile: Profile, fleet: Fleet, results: GatewayResu
     results.statuses = await interleaved(
         [
             _reporting(
-                f"overair, {len(devices)} devices, {in_flight} in flight each", fleet.overair.pid, devices, jobs, in_flight
+                f"status updates, {len(devices)} devices, {in_flight} in flight each",
+                fleet.overair.pid,
+                devices,
+                jobs,
+                in_flight,
             )
             for in_flight in (1, 4)
         ],
