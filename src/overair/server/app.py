@@ -18,9 +18,10 @@ from overair.basics.clock import Clock
 from overair.basics.ids import AccountId, IdSource
 from overair.server import first_start
 from overair.server.certificates.authorities import ServerIdentity
-from overair.server.composition import Joined, compose
+from overair.server.composition import compose
 from overair.server.config import Settings
 from overair.server.doors import Doors
+from overair.server.joined import Joined
 from overair.server.metrics import Metrics
 from overair.server.state_directory import Marker, StateDirectory, StateDirectoryRefused, write_file
 from overair.server.storage.outbox import OutboxRelay

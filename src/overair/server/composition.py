@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from random import Random
 
@@ -81,6 +80,7 @@ from overair.server.jobs.planning import JobPlanner
 from overair.server.jobs.presigning import RolePresigner
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
+from overair.server.joined import Joined, open_records
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
 from overair.server.keyring.wrapping import open_secret_box, read_passphrase
@@ -102,7 +102,6 @@ from overair.server.signing.worker import SigningWorker
 from overair.server.state_directory import StateDirectory
 from overair.server.storage.migrations import upgrade
 from overair.server.storage.outbox import OutboxRelay
-from overair.server.storage.work import SqlWork, open_postgresql, open_sqlite
 from overair.server.streams.descriptors import Descriptors
 from overair.server.streams.device_api import StreamTopics
 from overair.server.streams.operator_api import StreamOperations
@@ -114,30 +113,6 @@ from overair.server.updates.service import UpdatesService
 from overair.server.updates.store import SqlUpdatesStore
 from overair.server.updates.worker import UpdatesWorker
 from overair.server.workers.loop import WorkerLoop
-
-VERSION = version("overair")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """What the server's life needs of the rooms."""
-
-    work: SqlWork
-    workers: WorkerLoop
-    broker: Broker
-    gateway: Gateway
-    operator_door: AwsProtocol
-    downloads: PresignedDownloads
-    renewal: ServerCertificateRenewal
-    readings: Readings
-    first: first_start.Rooms
-
-
-def open_records(settings: Settings, state: StateDirectory, clock: Clock) -> SqlWork:
-    """The records, in the state directory or in the PostgreSQL that was named."""
-    if settings.database is not None:
-        return open_postgresql(settings.database, clock=clock)
-    return open_sqlite(state.records_file, clock=clock)
 
 
 def compose(
@@ -161,8 +136,7 @@ def compose(
         schedule_clock: Jobs, windows and the expiry of presigned links.
         after_step: Told the name of each saga step right after its commit.
         plain_routes: Paths of the operator port that need no signature.
-        download_url: The device port as devices see it; asked for each link.
-        show_identity: Told when the server's certificate was issued again.
+        download_url: The device port as devices see it, asked for each link. show_identity: Told of a new server certificate.
     """
     # Records, and the keys that are wrapped in them.
     work = open_records(settings, state, clock)
@@ -346,7 +320,7 @@ def compose(
             signing=signing,
             updates=updates,
             running=Running(
-                version=VERSION,
+                version=version("overair"),
                 started_at=clock.now(),
                 has_passphrase=secret_box.has_passphrase,
                 connected=lambda: gateway.connection_count,

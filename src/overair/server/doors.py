@@ -10,9 +10,9 @@ from OpenSSL import SSL
 
 from overair.basics.ids import IdSource
 from overair.server.certificates.authorities import ServerIdentity
-from overair.server.composition import Joined
 from overair.server.config import Settings
 from overair.server.gateway.http_publish import HttpPublish
+from overair.server.joined import Joined
 from overair.server.listeners.acceptor import Accept, TlsListener, open_socket
 from overair.server.listeners.demultiplexer import HTTP_ALPN, MQTT_ALPN, speak_by_alpn, speak_http, speak_mqtt
 from overair.server.listeners.device_http import DevicePaths, Path

@@ -1,0 +1,40 @@
+"""What the server's life and its doors need of the rooms, once they are joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overair.basics.clock import Clock
+from overair.server import first_start
+from overair.server.aws_protocol.dispatcher import AwsProtocol
+from overair.server.broker.service import Broker
+from overair.server.certificates.renewal import ServerCertificateRenewal
+from overair.server.config import Settings
+from overair.server.gateway.service import Gateway
+from overair.server.metrics import Readings
+from overair.server.objects.presigned_downloads import PresignedDownloads
+from overair.server.state_directory import StateDirectory
+from overair.server.storage.work import SqlWork, open_postgresql, open_sqlite
+from overair.server.workers.loop import WorkerLoop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """What the server's life needs of the rooms."""
+
+    work: SqlWork
+    workers: WorkerLoop
+    broker: Broker
+    gateway: Gateway
+    operator_door: AwsProtocol
+    downloads: PresignedDownloads
+    renewal: ServerCertificateRenewal
+    readings: Readings
+    first: first_start.Rooms
+
+
+def open_records(settings: Settings, state: StateDirectory, clock: Clock) -> SqlWork:
+    """The records, in the state directory or in the PostgreSQL that was named."""
+    if settings.database is not None:
+        return open_postgresql(settings.database, clock=clock)
+    return open_sqlite(state.records_file, clock=clock)
