@@ -21,7 +21,7 @@ from overair.basics.redacted import Redacted
 from overair.server.listeners.acceptor import TlsListener, open_socket
 from overair.server.listeners.demultiplexer import HTTP_ALPN, speak_http
 from overair.server.listeners.http import HttpService, PlainHttpListener
-from overair.server.listeners.tls import ClientCertificate, tls_context
+from overair.server.listeners.tls_context import ClientCertificate, tls_context
 
 ANSWER = b"{}"
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"2")]

@@ -22,7 +22,7 @@ from OpenSSL import SSL
 from overair.basics.redacted import Redacted
 from overair.server.listeners.acceptor import Accept, TlsListener, open_socket
 from overair.server.listeners.demultiplexer import HTTP_ALPN, MQTT_ALPN
-from overair.server.listeners.tls import ClientCertificate, tls_context
+from overair.server.listeners.tls_context import ClientCertificate, tls_context
 
 Result = TypeVar("Result")
 

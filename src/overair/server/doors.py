@@ -17,7 +17,7 @@ from overair.server.listeners.acceptor import Accept, TlsListener, open_socket
 from overair.server.listeners.demultiplexer import HTTP_ALPN, MQTT_ALPN, speak_by_alpn, speak_http, speak_mqtt
 from overair.server.listeners.device_http import DevicePaths, Path
 from overair.server.listeners.http import HttpService, PlainHttpListener
-from overair.server.listeners.tls import ClientCertificate, tls_context
+from overair.server.listeners.tls_context import ClientCertificate, tls_context
 
 
 class Doors:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from overair.server.listeners import acceptor
-from overair.server.listeners.tls import ClientCertificate, TlsProtocol, TlsTransport
+from overair.server.listeners.tls import TlsProtocol, TlsTransport
+from overair.server.listeners.tls_context import ClientCertificate
 from tests.support.listening import (
     Echo,
     EventLoopThread,
