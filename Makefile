@@ -32,10 +32,10 @@ demo: $(VENV)/.runtime ## install, start a server and three devices, ship three 
 	$(BIN)/python -m overair.cli.main demo
 
 test: $(VENV)/.development ## install and run every test (one short profile of each heavy one)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not long"
 
 test-long: $(VENV)/.development ## every test at full counts
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 1800
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --timeout 1800
 
 check: format lint types contracts docs ## format, lint, strict types, import contracts, docs tests
 

@@ -98,9 +98,13 @@ def test_a_power_cut_after_any_step_leaves_one_whole_update_after_the_restart(dr
 
 
 def test_an_update_that_was_accepted_is_not_accepted_again_after_a_power_cut(driven: ServerProcess) -> None:
+    driven.tell(cut_after=Step.ACCEPT.value)
+    create(driven, "accepted-once")
+    assert driven.wait_until_cut() == CUT_STATUS
+    driven.start()
     with pytest.raises(ClientError) as refused:
         driven.client("iot").create_ota_update(
-            otaUpdateId="cut-update-accept",
+            otaUpdateId="accepted-once",
             targets=[f"arn:aws:iot:{driven.endpoints['region']}:{driven.endpoints['account']}:thing/dev-1"],
             files=[{"fileName": "f", "fileLocation": {"s3Location": {"bucket": "b", "key": "k"}}}],
             roleArn=driven.endpoints["ota_role_arn"],
