@@ -54,11 +54,6 @@ def epoch_seconds(instant: Instant) -> int:
     return instant // 1000
 
 
-def fractional_seconds(instant: Instant) -> float:
-    """Seconds with milliseconds as the fraction: the form of AWS control planes (wire reference §3.1)."""
-    return instant / 1000
-
-
 def as_datetime(instant: Instant) -> datetime:
     """The same moment as an aware UTC datetime."""
     return datetime.fromtimestamp(instant / 1000, tz=UTC)

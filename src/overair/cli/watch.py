@@ -22,7 +22,6 @@ from overair.wire.job_document import MalformedDocument, parse
 
 POLL_INTERVAL_S = 0.5
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"})
-JOB_PREFIX = "AFR_OTA-"
 
 Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait before giving up with code 4.")]
 

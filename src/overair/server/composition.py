@@ -68,7 +68,7 @@ from overair.server.devices.trials_operator_api import TrialsOperatorApi
 from overair.server.explain.operator_api import ExplainOperations
 from overair.server.explain.server_status import Running, ServerStatusOperations
 from overair.server.explain.service import ExplainService
-from overair.server.gateway.limits import AWS, GENEROUS
+from overair.server.gateway.limits import PROFILES
 from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.server.gateway.service import Gateway
 from overair.server.jobs.device_api import JobTopics
@@ -264,7 +264,7 @@ def compose(
     explain = ExplainService(devices=devices, groups=groups, certificates=certificates, jobs=jobs, updates=updates, clock=clock)
 
     # The devices' doors.
-    limits = AWS if settings.limits == "aws" else GENEROUS
+    limits = PROFILES[settings.limits]
     broker = Broker(work=work, store=BrokerStore(), clock=clock, ids=ids, limits_for=lambda _account: limits.broker)
     topics = ReservedTopics()
     topics.register(JobTopics(work=work, jobs=jobs.device, clock=schedule_clock))

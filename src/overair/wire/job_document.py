@@ -170,11 +170,6 @@ def parse(text: str | bytes) -> OtaDocument:
     return OtaDocument(protocols=known, files=tuple(_file(item) for item in files), stream_name=stream_name)
 
 
-def is_ota(document: Mapping[str, object]) -> bool:
-    """Whether a decoded job document is meant for an OTA agent at all."""
-    return "afr_ota" in document
-
-
 def findings(document: OtaDocument, *, job_id: str | None = None) -> list[Finding]:
     """Say where a document doesn't suit the agents in the field. An empty list: fit for all of them.
 

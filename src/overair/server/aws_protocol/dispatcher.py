@@ -52,8 +52,6 @@ Observe = Callable[[str, str, int, float], None]
 
 logger = structlog.get_logger("overair.aws_protocol")
 
-HEADERS_MAX: Final = 200
-HEADERS_SIZE_BYTES_MAX: Final = 64 * 1024
 UNREAD_BODY_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A body left unread up to this size is swallowed, never held: who still sends it can then hear the refusal, which a closed
 connection would cut off. Behind a larger one the connection is closed."""

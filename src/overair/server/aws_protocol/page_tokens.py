@@ -16,7 +16,6 @@ import msgspec
 from overair.basics.errors import InvalidRequest
 
 PAGE_TOKEN_LENGTH_MAX: Final = 1_024
-PAGE_SIZE_MAX: Final = 250
 PAGE_SIZE_DEFAULT: Final = 100
 _INTEGER_BEYOND: Final = 1 << 63
 

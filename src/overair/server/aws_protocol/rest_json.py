@@ -19,7 +19,6 @@ JSON: Final = (b"content-type", b"application/json")
 _BYTES: Final = (b"content-type", b"application/octet-stream")
 _NO_SHAPE: Final[Shape] = {"type": "structure", "members": {}}
 
-ReadBody = Callable[[bytes], Any]
 _encode = msgspec.json.Encoder().encode
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from overair.basics.errors import OverairError
 from overair.basics.work import Tx
 from overair.server.storage.dialects import Engines, driver_of
+from overair.server.storage.groups import groups
 from overair.server.storage.transaction import SqlTx
 
 GROUP_QUERIES_MAX: Final = 8
@@ -64,21 +65,7 @@ class Readers:
 
     def _serve(self) -> None:
         connection: Connection | None = None
-        open_for_more = True
-        while open_for_more:
-            first = self._queue.get()
-            if first is None:
-                break
-            group = [first]
-            while len(group) < GROUP_QUERIES_MAX:
-                try:
-                    asked = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if asked is None:
-                    open_for_more = False
-                    break
-                group.append(asked)
+        for group in groups(self._queue, size_max=GROUP_QUERIES_MAX):
             connection = self._answer(group, connection)
             _tell(group)
         if connection is not None:

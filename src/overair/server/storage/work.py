@@ -25,6 +25,7 @@ from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Unavailable
 from overair.basics.work import Notice, Tx
 from overair.server.storage.dialects import Engines, driver_of, open_postgresql_engines, open_sqlite_engines
+from overair.server.storage.groups import groups
 from overair.server.storage.readers import Asked, Readers, discard, resolve
 from overair.server.storage.schema import outbox
 from overair.server.storage.statements import HotStatement, sql_tx
@@ -136,21 +137,7 @@ class SqlWork:
 
     def _write(self) -> None:
         connection: Connection | None = None
-        open_for_more = True
-        while open_for_more:
-            first = self._queue.get()
-            if first is None:
-                break
-            group = [first]
-            while len(group) < GROUP_UNITS_MAX:
-                try:
-                    asked = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if asked is None:
-                    open_for_more = False
-                    break
-                group.append(asked)
+        for group in groups(self._queue, size_max=GROUP_UNITS_MAX):
             connection = self._commit(group, connection)
             self._tell(group)
         if connection is not None:
