@@ -1,0 +1,667 @@
+"""Signed documents: root, targets, snapshot, timestamp and delegated targets, read from bytes and written to bytes.
+
+Uptane reference §4; §7 for the TUF flavour. A ``Document`` is what stood in the bytes, nothing believed;
+``check_signatures`` is the one place where a threshold is counted. The typed bodies say what a document means once it is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Protocol, cast
+
+from overair.basics.clock import Instant, as_datetime, from_datetime
+from overair.wire.uptane.canonical import VERSION_MAX, CanonicalForm, canonical, read
+from overair.wire.uptane.keys import METHODS, Flavour, PublicKey, UnknownKey, read_public_key
+from overair.wire.uptane.refusals import MetadataRefused, Reason
+
+ROOT_SIZE_BYTES_MAX: Final = 64 * 1024
+TIMESTAMP_SIZE_BYTES_MAX: Final = 64 * 1024
+DIRECTOR_TARGETS_SIZE_BYTES_MAX: Final = 64 * 1024
+SNAPSHOT_SIZE_BYTES_MAX: Final = 64 * 1024
+"""Where the timestamp says no length."""
+TARGETS_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""The Image repository's targets and delegated targets."""
+THRESHOLD_MAX: Final = 1000
+SIGNATURES_MAX: Final = 1000
+SPEC_VERSION: Final = "1.0.31"
+"""Of TUF, in the TUF flavour."""
+TARGET_NAME_LENGTH_MAX: Final = 253
+DELEGATION_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,49}")
+_EXPIRES: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
+_HASH_HEX: Final = re.compile(r"[0-9a-fA-F]{32,128}")
+_TUF_SIGNATURE_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})*")
+
+
+class Role(StrEnum):
+    """The four roles that a root names. Delegated roles have names of their own."""
+
+    ROOT = "root"
+    TARGETS = "targets"
+    SNAPSHOT = "snapshot"
+    TIMESTAMP = "timestamp"
+
+    @property
+    def type_name(self) -> str:
+        """``_type`` in the Uptane flavour."""
+        return self.value.capitalize()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """One signature as it stands in a document."""
+
+    key_id: str
+    value: bytes
+    method: str | None = None
+    """Of the Uptane flavour only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One signed document as it was read; nothing about it is believed yet."""
+
+    role: Role
+    """By its ``_type``; delegated targets are TARGETS."""
+    flavour: Flavour
+    signed: Mapping[str, object]
+    signed_bytes: bytes
+    """The canonical form of ``signed``: what the signatures are over."""
+    signatures: tuple[Signature, ...]
+    version: int
+    expires: Instant
+    raw: bytes
+    """As it came."""
+    hashed_bytes: bytes
+    """What snapshot and timestamp hash: the canonical form of the whole document (Uptane reference §4.1), or ``raw`` for TUF."""
+
+    def has_expired(self, now: Instant) -> bool:
+        return self.expires <= now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleKeys:
+    """Who may sign for a role, and how many of them must."""
+
+    key_ids: tuple[str, ...]
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    version: int
+    expires: Instant
+    keys: Mapping[str, PublicKey]
+    roles: Mapping[str, RoleKeys]
+    """By role name; names beyond the four roles are kept and mean nothing to us."""
+    consistent_snapshot: bool = False
+
+    def role_keys(self, role: Role) -> RoleKeys:
+        """Root, targets, snapshot and timestamp are always there: ``read_root`` sees to it."""
+        return self.roles[role.value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaFile:
+    """What snapshot or timestamp say of another document."""
+
+    version: int
+    length: int | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Algorithm → lower-case hexadecimal digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetFile:
+    """One image, as a targets document names it."""
+
+    name: str
+    length: int
+    hashes: Mapping[str, str]
+    """Algorithm → lower-case hexadecimal digits."""
+    custom: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Empty where the document gives another hash only."""
+        return self.hashes.get("sha256", "")
+
+    @property
+    def hardware_ids(self) -> tuple[str, ...]:
+        """``custom.hardwareIds`` of the Image repository."""
+        return tuple(item for item in self.custom.get("hardwareIds") or () if isinstance(item, str))
+
+    @property
+    def ecus(self) -> Mapping[str, str]:
+        """``custom.ecuIdentifiers`` of the Director: ECU serial → hardware id."""
+        named = self.custom.get("ecuIdentifiers")
+        if not isinstance(named, Mapping):
+            return {}
+        return {serial: str(ecu.get("hardwareId", "")) for serial, ecu in named.items() if isinstance(ecu, Mapping)}
+
+    @property
+    def uri(self) -> str | None:
+        """Where else the image lies; the filler that old tools write counts as none (Uptane reference §3.6)."""
+        uri = self.custom.get("uri")
+        return uri if isinstance(uri, str) and uri and uri != "https://example.com/" else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegation:
+    """One role that a targets document trusts for some paths."""
+
+    name: str
+    keys: RoleKeys
+    paths: tuple[str, ...]
+    terminating: bool = False
+    path_hash_prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    version: int
+    expires: Instant
+    targets: Mapping[str, TargetFile]
+    delegation_keys: Mapping[str, PublicKey] = field(default_factory=dict)
+    delegations: tuple[Delegation, ...] = ()
+    has_delegations: bool = False
+    """Whether the member was there at all: the Director may never have it."""
+    custom: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def correlation_id(self) -> str:
+        value = self.custom.get("correlationId")
+        return value if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    version: int
+    expires: Instant
+    meta: Mapping[str, MetaFile]
+    """By file name: ``targets.json``, ``vendor-b.json``, ``root.json``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timestamp:
+    version: int
+    expires: Instant
+    snapshot: MetaFile
+
+
+Body = Root | Targets | Snapshot | Timestamp
+
+
+class MetadataSigner(Protocol):
+    """Who holds a private key of a role. Ed25519, or RSASSA-PSS with SHA-256 and a salt of 32 bytes."""
+
+    @property
+    def public_key(self) -> PublicKey: ...
+
+    def sign(self, data: bytes) -> bytes: ...
+
+
+# Reading ------------------------------------------------------------------------------------------------------------------
+
+
+def form_of(flavour: Flavour) -> CanonicalForm:
+    """The canonical form that a flavour is signed over, unless somebody says otherwise."""
+    return CanonicalForm.ESCAPED if flavour is Flavour.UPTANE else CanonicalForm.OLPC
+
+
+def read_document(
+    data: bytes,
+    role: Role,
+    *,
+    flavour: Flavour = Flavour.UPTANE,
+    form: CanonicalForm | None = None,
+    size_bytes_max: int = TARGETS_SIZE_BYTES_MAX,
+) -> Document:
+    """Read a document that must be of this role.
+
+    Raises:
+        MetadataRefused: OVERSIZED, INVALID_METADATA, WRONG_TYPE, UNSUPPORTED_METHOD, NON_UNIQUE_SIGNATURES.
+    """
+    envelope = read(data, size_bytes_max=size_bytes_max)
+    signed = envelope.get("signed")
+    if not isinstance(signed, dict):
+        raise MetadataRefused(Reason.INVALID_METADATA, "A document has an object `signed`.", field="signed")
+    _check_type(signed.get("_type"), role, flavour)
+    if flavour is Flavour.TUF:
+        _check_spec_version(signed.get("spec_version"))
+    return Document(
+        role=role,
+        flavour=flavour,
+        signed=signed,
+        signed_bytes=canonical(signed, form or form_of(flavour)),
+        signatures=_signatures(envelope.get("signatures"), flavour),
+        version=_integer(signed.get("version"), "signed.version", minimum=1, maximum=VERSION_MAX),
+        expires=read_expires(signed.get("expires"), field="signed.expires"),
+        raw=data,
+        hashed_bytes=data if flavour is Flavour.TUF else canonical(envelope, form or form_of(flavour)),
+    )
+
+
+def check_signatures(document: Document, keys: Mapping[str, PublicKey], role_keys: RoleKeys) -> None:
+    """Enough different keys of the role have signed this document.
+
+    Keys count by what they are, not by their label: the same key under two ids counts once (Uptane Standard 5.4.4.3).
+
+    Raises:
+        MetadataRefused: ILLEGAL_THRESHOLD, BAD_KEY_ID, UNMET_THRESHOLD, UNSUPPORTED_METHOD (it doesn't fit its key).
+    """
+    threshold = role_keys.threshold
+    if not 1 <= threshold <= THRESHOLD_MAX:
+        raise MetadataRefused(Reason.ILLEGAL_THRESHOLD, f"The threshold {threshold} is not 1 to {THRESHOLD_MAX}.")
+    allowed = set(role_keys.key_ids)
+    valid: set[PublicKey] = set()
+    for signature in document.signatures:
+        key = keys.get(signature.key_id) if signature.key_id in allowed else None
+        if key is None:
+            continue
+        if document.flavour is Flavour.UPTANE and (signature.method or "").lower() not in METHODS[key.type]:
+            raise MetadataRefused(
+                Reason.UNSUPPORTED_METHOD,
+                f"The signature of {signature.key_id[:16]}… names the method {signature.method!r}, which isn't its key's.",
+                field="signatures",
+            )
+        if key.verifies(signature.value, document.signed_bytes):
+            valid.add(key)
+    if len(valid) >= threshold:
+        return
+    if not valid and len(document.signatures) == 1:
+        raise MetadataRefused(
+            Reason.BAD_KEY_ID,
+            f"The only signature of {document.role} version {document.version}, by {document.signatures[0].key_id[:16]}…, "
+            "is not one of this role's keys over these bytes.",
+            field="signatures",
+        )
+    raise MetadataRefused(
+        Reason.UNMET_THRESHOLD,
+        f"{document.role} version {document.version} has {len(valid)} valid signatures of different keys of its role; "
+        f"{threshold} are needed.",
+        field="signatures",
+    )
+
+
+def read_root(document: Document) -> Root:
+    """What a root says.
+
+    Raises:
+        MetadataRefused: INVALID_METADATA, UNSUPPORTED_METHOD (Uptane flavour), ILLEGAL_THRESHOLD.
+    """
+    signed = document.signed
+    keys: dict[str, PublicKey] = {}
+    for key_id, value in _object(signed.get("keys"), "signed.keys").items():
+        try:
+            keys[key_id] = read_public_key(value, document.flavour, field=f"signed.keys.{key_id[:64]}")
+        except UnknownKey:
+            if document.flavour is Flavour.UPTANE:
+                raise  # aktualizr refuses the whole document
+    roles = {
+        name: _role_keys(value, f"signed.roles.{name[:64]}")
+        for name, value in _object(signed.get("roles"), "signed.roles").items()
+        if name in set(Role) or isinstance(value, Mapping)
+    }
+    for role in Role:
+        if role.value not in roles:
+            raise MetadataRefused(Reason.INVALID_METADATA, f"The root names no keys for {role}.", field=f"signed.roles.{role}")
+    consistent = signed.get("consistent_snapshot", False)
+    if not isinstance(consistent, bool):
+        raise MetadataRefused(
+            Reason.INVALID_METADATA, "consistent_snapshot is true or false.", field="signed.consistent_snapshot"
+        )
+    return Root(version=document.version, expires=document.expires, keys=keys, roles=roles, consistent_snapshot=consistent)
+
+
+def read_targets(document: Document) -> Targets:
+    """What a targets document says, the Director's or the Image repository's, delegated or not.
+
+    Raises:
+        MetadataRefused: INVALID_METADATA, UNSUPPORTED_METHOD, ILLEGAL_THRESHOLD.
+    """
+    signed = document.signed
+    targets = {
+        name: _target(name, value, f"signed.targets.{name[:64]}")
+        for name, value in _object(signed.get("targets"), "signed.targets").items()
+    }
+    custom = signed.get("custom")
+    named = signed.get("delegations")
+    keys: dict[str, PublicKey] = {}
+    delegations: list[Delegation] = []
+    if named is not None:
+        block = _object(named, "signed.delegations")
+        for key_id, value in _object(block.get("keys", {}), "signed.delegations.keys").items():
+            try:
+                keys[key_id] = read_public_key(value, document.flavour, field=f"signed.delegations.keys.{key_id[:64]}")
+            except UnknownKey:
+                if document.flavour is Flavour.UPTANE:
+                    raise
+        for number, value in enumerate(_array(block.get("roles", []), "signed.delegations.roles")):
+            delegations.append(_delegation(value, f"signed.delegations.roles[{number}]"))
+        if len({delegation.name for delegation in delegations}) != len(delegations):
+            raise MetadataRefused(Reason.INVALID_METADATA, "Two delegations have one name.", field="signed.delegations.roles")
+    return Targets(
+        version=document.version,
+        expires=document.expires,
+        targets=targets,
+        delegation_keys=keys,
+        delegations=tuple(delegations),
+        has_delegations=named is not None,
+        custom=cast("Mapping[str, Any]", custom) if isinstance(custom, Mapping) else {},
+    )
+
+
+def read_snapshot(document: Document) -> Snapshot:
+    """What a snapshot says.
+
+    Raises:
+        MetadataRefused: INVALID_METADATA.
+    """
+    meta = {
+        name: _meta_file(value, f"signed.meta.{name[:64]}")
+        for name, value in _object(document.signed.get("meta"), "signed.meta").items()
+    }
+    if "targets.json" not in meta:
+        raise MetadataRefused(Reason.INVALID_METADATA, "A snapshot names targets.json.", field="signed.meta")
+    return Snapshot(version=document.version, expires=document.expires, meta=meta)
+
+
+def read_timestamp(document: Document) -> Timestamp:
+    """What a timestamp says. The Uptane flavour must have length and at least one hash (Uptane reference §4.6).
+
+    Raises:
+        MetadataRefused: INVALID_METADATA.
+    """
+    value = _object(document.signed.get("meta"), "signed.meta").get("snapshot.json")
+    snapshot = _meta_file(value, "signed.meta.snapshot.json")
+    if document.flavour is Flavour.UPTANE and (snapshot.length is None or not snapshot.hashes):
+        raise MetadataRefused(
+            Reason.INVALID_METADATA, "A timestamp gives the snapshot's length and hash.", field="signed.meta.snapshot.json"
+        )
+    return Timestamp(version=document.version, expires=document.expires, snapshot=snapshot)
+
+
+def read_expires(value: object, *, field: str = "expires") -> Instant:
+    """``YYYY-MM-DDTHH:MM:SSZ``, exactly: aktualizr takes no fraction (Uptane reference §4.1).
+
+    Raises:
+        MetadataRefused: INVALID_METADATA.
+    """
+    try:
+        if not isinstance(value, str) or not _EXPIRES.fullmatch(value):
+            raise ValueError
+        return from_datetime(datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC))
+    except ValueError:
+        raise MetadataRefused(Reason.INVALID_METADATA, "A moment is written YYYY-MM-DDTHH:MM:SSZ.", field=field) from None
+
+
+# Writing ------------------------------------------------------------------------------------------------------------------
+
+
+def expires_text(moment: Instant) -> str:
+    """The same moment, cut to the second, as documents write it."""
+    return as_datetime(moment).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def payload(body: Body, flavour: Flavour = Flavour.UPTANE) -> dict[str, object]:
+    """What is signed: ``signed`` of a document that says this."""
+    match body:
+        case Root():
+            role, members = Role.ROOT, _root_members(body, flavour)
+        case Targets():
+            role, members = Role.TARGETS, _targets_members(body, flavour)
+        case Snapshot():
+            role, members = Role.SNAPSHOT, {"meta": {name: _meta_members(meta) for name, meta in body.meta.items()}}
+        case Timestamp():
+            role, members = Role.TIMESTAMP, {"meta": {"snapshot.json": _meta_members(body.snapshot)}}
+    head: dict[str, object] = {
+        "_type": role.type_name if flavour is Flavour.UPTANE else role.value,
+        "version": body.version,
+        "expires": expires_text(body.expires),
+    }
+    if flavour is Flavour.TUF:
+        head["spec_version"] = SPEC_VERSION
+    return {**head, **members}
+
+
+def bytes_to_sign(signed: Mapping[str, object], flavour: Flavour = Flavour.UPTANE) -> bytes:
+    """The canonical form that a signature of this flavour is over."""
+    return canonical(signed, form_of(flavour))
+
+
+def assemble(signed: Mapping[str, object], signatures: Sequence[Signature], flavour: Flavour = Flavour.UPTANE) -> bytes:
+    """The document's bytes as they are stored and served: canonical, so that hashing bytes and hashing meaning agree."""
+    rows: list[dict[str, str]] = []
+    for signature in signatures:
+        if flavour is Flavour.UPTANE:
+            value = base64.b64encode(signature.value).decode("ascii")
+            rows.append({"keyid": signature.key_id, "method": signature.method or "", "sig": value})
+        else:
+            rows.append({"keyid": signature.key_id, "sig": signature.value.hex()})
+    # Of the two forms only the escaped one is JSON for every string.
+    return canonical({"signatures": rows, "signed": signed}, CanonicalForm.ESCAPED)
+
+
+def sign_payload(signed: Mapping[str, object], signers: Sequence[MetadataSigner], flavour: Flavour = Flavour.UPTANE) -> bytes:
+    """A whole document by these signers, in their order."""
+    data = bytes_to_sign(signed, flavour)
+    return assemble(signed, [signature_by(signer, data, flavour) for signer in signers], flavour)
+
+
+def signature_by(signer: MetadataSigner, data: bytes, flavour: Flavour = Flavour.UPTANE) -> Signature:
+    """One signer's signature over canonical bytes."""
+    key = signer.public_key
+    method = key.method if flavour is Flavour.UPTANE else None
+    return Signature(key_id=key.id, value=signer.sign(data), method=method)
+
+
+def meta_of(document: bytes, version: int) -> MetaFile:
+    """What snapshot or timestamp say of a document with these bytes."""
+    return MetaFile(version=version, length=len(document), hashes={"sha256": hashlib.sha256(document).hexdigest()})
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _check_type(value: object, role: Role, flavour: Flavour) -> None:
+    accepted = {role.value} if flavour is Flavour.TUF else {role.type_name}
+    if role is Role.ROOT and flavour is Flavour.UPTANE:
+        accepted.add(role.value)  # aktualizr takes a small letter for root alone
+    if value not in accepted:
+        raise MetadataRefused(
+            Reason.WRONG_TYPE,
+            f"The document is of type {str(value)[:40]!r}, not {sorted(accepted)[0]!r}.",
+            field="signed._type",
+        )
+
+
+def _check_spec_version(value: object) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"1(\.\d{1,6}){1,2}", value):
+        raise MetadataRefused(
+            Reason.INVALID_METADATA, f"The TUF specification {str(value)[:40]!r} isn't 1.x.", field="signed.spec_version"
+        )
+
+
+def _signatures(value: object, flavour: Flavour) -> tuple[Signature, ...]:
+    rows = _array(value, "signatures")
+    if len(rows) > SIGNATURES_MAX:
+        raise MetadataRefused(
+            Reason.INVALID_METADATA, f"A document has at most {SIGNATURES_MAX} signatures.", field="signatures"
+        )
+    found: list[Signature] = []
+    for number, row in enumerate(rows):
+        path = f"signatures[{number}]"
+        members = _object(row, path)
+        key_id, text = members.get("keyid"), members.get("sig")
+        if not isinstance(key_id, str) or not isinstance(text, str):
+            raise MetadataRefused(Reason.INVALID_METADATA, "A signature has keyid and sig, both strings.", field=path)
+        found.append(_signature(key_id, text, members.get("method"), flavour, path))
+    if len({signature.key_id for signature in found}) != len(found):
+        raise MetadataRefused(Reason.NON_UNIQUE_SIGNATURES, "Two signatures have one key id.", field="signatures")
+    return tuple(found)
+
+
+def _signature(key_id: str, text: str, method: object, flavour: Flavour, path: str) -> Signature:
+    if flavour is Flavour.TUF:
+        # An empty one stands for a signature still to come.
+        if not _TUF_SIGNATURE_HEX.fullmatch(text):
+            raise MetadataRefused(Reason.INVALID_METADATA, "A signature is hexadecimal.", field=f"{path}.sig")
+        return Signature(key_id=key_id, value=binascii.unhexlify(text))
+    if not isinstance(method, str) or not any(method.lower() in methods for methods in METHODS.values()):
+        raise MetadataRefused(
+            Reason.UNSUPPORTED_METHOD, f"The signature method {str(method)[:40]!r} isn't known.", field=f"{path}.method"
+        )
+    try:
+        return Signature(key_id=key_id, value=base64.b64decode(text, validate=True), method=method)
+    except (ValueError, binascii.Error):
+        raise MetadataRefused(Reason.INVALID_METADATA, "A signature is Base64.", field=f"{path}.sig") from None
+
+
+def _object(value: object, path: str) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must be an object.", field=path)
+    return cast("Mapping[str, object]", value)
+
+
+def _array(value: object, path: str) -> Sequence[object]:
+    if not isinstance(value, list):
+        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must be an array.", field=path)
+    return cast("Sequence[object]", value)
+
+
+def _integer(value: object, path: str, *, minimum: int, maximum: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must be an integer from {minimum} to {maximum}.", field=path)
+    return value
+
+
+def _role_keys(value: object, path: str) -> RoleKeys:
+    members = _object(value, path)
+    key_ids = _array(members.get("keyids"), f"{path}.keyids")
+    if not all(isinstance(key_id, str) for key_id in key_ids):
+        raise MetadataRefused(Reason.INVALID_METADATA, "Key ids are strings.", field=f"{path}.keyids")
+    if len(set(cast("Sequence[str]", key_ids))) != len(key_ids):
+        raise MetadataRefused(Reason.INVALID_METADATA, "A role names one key id twice.", field=f"{path}.keyids")
+    threshold = members.get("threshold")
+    if not isinstance(threshold, int) or isinstance(threshold, bool) or not 1 <= threshold <= THRESHOLD_MAX:
+        raise MetadataRefused(Reason.ILLEGAL_THRESHOLD, f"A threshold is 1 to {THRESHOLD_MAX}.", field=f"{path}.threshold")
+    return RoleKeys(key_ids=tuple(cast("Sequence[str]", key_ids)), threshold=threshold)
+
+
+def _hashes(value: object, path: str, *, required: bool) -> Mapping[str, str]:
+    if value is None and not required:
+        return {}
+    found: dict[str, str] = {}
+    for algorithm, digits in _object(value, path).items():
+        if not isinstance(digits, str) or not _HASH_HEX.fullmatch(digits):
+            raise MetadataRefused(Reason.INVALID_METADATA, "A hash is hexadecimal.", field=f"{path}.{algorithm[:32]}")
+        found[algorithm.lower()] = digits.lower()
+    if not found and required:
+        raise MetadataRefused(Reason.INVALID_METADATA, "At least one hash is needed.", field=path)
+    return found
+
+
+def _meta_file(value: object, path: str) -> MetaFile:
+    members = _object(value, path)
+    length = members.get("length")
+    return MetaFile(
+        version=_integer(members.get("version"), f"{path}.version", minimum=1, maximum=VERSION_MAX),
+        length=None if length is None else _integer(length, f"{path}.length", minimum=0, maximum=2**53 - 1),
+        hashes=_hashes(members.get("hashes"), f"{path}.hashes", required=False),
+    )
+
+
+def _target(name: str, value: object, path: str) -> TargetFile:
+    members = _object(value, path)
+    custom = members.get("custom")
+    if custom is not None and not isinstance(custom, Mapping):
+        raise MetadataRefused(Reason.INVALID_METADATA, "custom must be an object.", field=f"{path}.custom")
+    return TargetFile(
+        name=name,
+        length=_integer(members.get("length"), f"{path}.length", minimum=0, maximum=2**53 - 1),
+        hashes=_hashes(members.get("hashes"), f"{path}.hashes", required=True),
+        custom=cast("Mapping[str, Any]", custom or {}),
+    )
+
+
+def _delegation(value: object, path: str) -> Delegation:
+    members = _object(value, path)
+    name = members.get("name")
+    if not isinstance(name, str) or not name:
+        raise MetadataRefused(Reason.INVALID_METADATA, "A delegation has a name.", field=f"{path}.name")
+    terminating = members.get("terminating", False)
+    if not isinstance(terminating, bool):
+        raise MetadataRefused(Reason.INVALID_METADATA, "terminating is true or false.", field=f"{path}.terminating")
+    paths = _texts(members.get("paths", []), f"{path}.paths")
+    prefixes = _texts(members.get("path_hash_prefixes", []), f"{path}.path_hash_prefixes")
+    return Delegation(
+        name=name, keys=_role_keys(members, path), paths=paths, terminating=terminating, path_hash_prefixes=prefixes
+    )
+
+
+def _texts(value: object, path: str) -> tuple[str, ...]:
+    items = _array(value, path)
+    if not all(isinstance(item, str) for item in items):
+        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must hold strings.", field=path)
+    return tuple(cast("Sequence[str]", items))
+
+
+def _root_members(root: Root, flavour: Flavour) -> dict[str, object]:
+    return {
+        "consistent_snapshot": root.consistent_snapshot,
+        "keys": {key_id: key.to_json(flavour) for key_id, key in root.keys.items()},
+        "roles": {name: _role_keys_members(keys) for name, keys in root.roles.items()},
+    }
+
+
+def _targets_members(targets: Targets, flavour: Flavour) -> dict[str, object]:
+    members: dict[str, object] = {"targets": {target.name: _target_members(target) for target in targets.targets.values()}}
+    if targets.has_delegations or targets.delegations:
+        members["delegations"] = {
+            "keys": {key_id: key.to_json(flavour) for key_id, key in targets.delegation_keys.items()},
+            "roles": [_delegation_members(delegation) for delegation in targets.delegations],
+        }
+    if targets.custom:
+        members["custom"] = dict(targets.custom)
+    return members
+
+
+def _role_keys_members(keys: RoleKeys) -> dict[str, object]:
+    return {"keyids": list(keys.key_ids), "threshold": keys.threshold}
+
+
+def _target_members(target: TargetFile) -> dict[str, object]:
+    members: dict[str, object] = {"length": target.length, "hashes": dict(target.hashes)}
+    if target.custom:
+        members["custom"] = dict(target.custom)
+    return members
+
+
+def _delegation_members(delegation: Delegation) -> dict[str, object]:
+    members: dict[str, object] = {
+        "name": delegation.name,
+        **_role_keys_members(delegation.keys),
+        "terminating": delegation.terminating,
+    }
+    # TUF allows one of the two, never both.
+    if delegation.path_hash_prefixes:
+        members["path_hash_prefixes"] = list(delegation.path_hash_prefixes)
+    else:
+        members["paths"] = list(delegation.paths)
+    return members
+
+
+def _meta_members(meta: MetaFile) -> dict[str, object]:
+    members: dict[str, object] = {"version": meta.version}
+    if meta.length is not None:
+        members["length"] = meta.length
+    if meta.hashes:
+        members["hashes"] = dict(meta.hashes)
+    return members
