@@ -69,7 +69,7 @@ bench: $(VENV)/.development $(PEERS)/.installed ## measure beside peers, some mi
 locks: $(VENV)/.development ## resolve the locks again (needs uv on the path)
 	uv pip compile -q locks/build.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o locks/build.txt
 	uv pip compile -q pyproject.toml --extra server --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o locks/runtime.txt
-	uv pip compile -q pyproject.toml --extra server --extra postgres --group quality --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c locks/runtime.txt -o locks/development.txt
+	uv pip compile -q pyproject.toml --extra server --extra postgres --extra pkcs11 --extra kms --group quality --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c locks/runtime.txt -o locks/development.txt
 	uv pip compile -q locks/peers.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o locks/peers.txt
 
 clean: ## remove what was built

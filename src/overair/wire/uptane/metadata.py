@@ -39,6 +39,13 @@ _HASH_HEX: Final = re.compile(r"[0-9a-fA-F]{32,128}")
 _TUF_SIGNATURE_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})*")
 
 
+class Repository(StrEnum):
+    """Who says something: what may be installed anywhere (Image), or what one vehicle installs now (Director)."""
+
+    DIRECTOR = "director"
+    IMAGE = "image"
+
+
 class Role(StrEnum):
     """The four roles that a root names. Delegated roles have names of their own."""
 
@@ -79,7 +86,7 @@ class Document:
     raw: bytes
     """As it came."""
     hashed_bytes: bytes
-    """What snapshot and timestamp hash: the canonical form of the whole document (Uptane reference §4.1), or ``raw`` for TUF."""
+    """What snapshot and timestamp hash: the canonical form of the whole document (Uptane reference §4.1); ``raw`` for TUF."""
 
     def has_expired(self, now: Instant) -> bool:
         return self.expires <= now

@@ -45,7 +45,7 @@ class Reason(StrEnum):
 
 
 class MetadataRefused(Exception):
-    """A document that isn't believed. ``field``: the path of the offending member (``signed.keys.ab12``), where there is one."""
+    """A document that isn't believed. ``field``: the path of the offending member (``signed.keys.ab12``), if any."""
 
     def __init__(self, reason: Reason, message: str, *, field: str = "") -> None:
         super().__init__(message)

@@ -1,0 +1,1 @@
+"""What does this vehicle install now? ECUs, manifests, assignments, campaigns."""

@@ -1,0 +1,1 @@
+"""Which images exist? Targets, delegations, snapshot and timestamp of the Image repository, in both flavours."""

@@ -1,0 +1,1 @@
+"""How does a device get in? Shared credentials, fleet certificate authorities, first contact, blocking."""
