@@ -122,11 +122,12 @@ def by_resource(service: str, resources: Resources, *operations: str) -> dict[tu
 
 def _table() -> Iterator[Mapping[tuple[str, str], tuple[Need, ...]]]:
     # Imported here: the tables are made with the words above.
-    from overair.server.access import actions_iam, actions_iot, actions_objects
+    from overair.server.access import actions_iam, actions_iot, actions_objects, actions_uptane
 
     yield actions_iot.TABLE
     yield actions_iam.TABLE
     yield actions_objects.TABLE
+    yield actions_uptane.TABLE
 
 
 def operation_table() -> dict[tuple[str, str], tuple[Need, ...]]:
