@@ -45,6 +45,9 @@ def test_every_code_is_one_of_the_services_model_or_common_to_all(service: str) 
         ("s3", errors.NotAuthenticated("x", subject="signature"), "SignatureDoesNotMatch"),
         ("sts", errors.NotAuthenticated("x", subject="access-key"), "InvalidClientTokenId"),
         ("acm", errors.Unavailable("x"), "ServiceUnavailable"),
+        ("rest", errors.PreconditionFailed("x", subject="role-checksum"), "role_checksum_mismatch"),
+        ("device", errors.NotFound("x", subject="root-role"), "root_role_not_found"),
+        ("device", errors.AlreadyExists("x", subject="device"), "device_already_registered"),
         ("iot", ZeroDivisionError(), "InternalFailureException"),
         ("iam", errors.TerminalState("x"), "ServiceFailure"),
     ],
@@ -81,4 +84,43 @@ def test_only_our_own_failures_are_5xx() -> None:
         "ServiceUnavailable",
         "ServiceUnavailableException",
         "SlowDown",
+        "internal_server_error",
+        "temporarily_unavailable",
     }
+
+
+@pytest.mark.parametrize("plane", ["rest", "device"])
+def test_plain_rest_has_a_code_for_every_kind(plane: str) -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.OverairError)]
+    rows = CODES[plane]  # type: ignore[index]
+    assert {kind for kind in kinds if kind is not errors.OverairError} <= rows.keys()
+    assert HTTP_STATUSES[INTERNAL_FAILURE[plane]] == 500  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("role_checksum_mismatch", 412),
+        ("role_checksum_not_provided", 428),
+        ("role_keys_not_found", 412),
+        ("invalid_version_bump", 409),
+        ("root_role_not_found", 404),
+        ("device_already_registered", 409),
+        ("ecu_replacement_disabled", 409),
+        ("replace_ecu_assignment_exists", 412),
+        ("ecu_reuse_not_allowed", 409),
+        ("assignment_in_flight", 409),
+        ("device_blocked", 403),
+    ],
+)
+def test_statuses_of_plain_rest_are_the_references(code: str, status: int) -> None:
+    """Uptane reference §3.2, §3.4, §9.3, §11, §12; those with 400 are left out of the table."""
+    assert HTTP_STATUSES[code] == status
+
+
+@pytest.mark.parametrize(
+    "code", ["invalid_offline_targets", "payload_signature_invalid", "signature_not_valid", "primary_is_not_listed_for_device"]
+)
+def test_what_is_wrong_in_a_body_is_400(code: str) -> None:
+    assert code not in HTTP_STATUSES
+    assert code in {*CODES["rest"].values(), *CODES["device"].values()}

@@ -3,7 +3,8 @@
 A room raises a kind from ``basics.errors`` with a subject; a door asks ``code_for(plane, error)``. The row for (kind, subject)
 wins over the row for the kind alone; a kind without a row, and every other exception, is the plane's internal failure, which
 tells nothing about itself. Sources: wire reference §2.7 (Jobs topics), §4.6 and §4.7 (stream topics), §5.2, §10.2 (control
-planes). HTTP statuses come from the service models; ``HTTP_STATUSES`` holds those of codes that no model knows.
+planes). HTTP statuses come from the service models; ``HTTP_STATUSES`` holds those of codes that no model knows. The rows of
+plain REST, planes ``rest`` and ``device``, stand in ``error_codes_uptane.py`` and say there how one adds to them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from overair.basics.errors import (
     Unsupported,
     VersionConflict,
 )
+from overair.server import error_codes_uptane
 
 Plane = Literal[
     "iot",
@@ -42,6 +44,8 @@ Plane = Literal[
     "jobs_topic",
     "streams_topic",
     "streams_2018",
+    "rest",
+    "device",
 ]
 Kind = type[OverairError]
 Rows = Mapping[Kind | tuple[Kind, str], str]
@@ -302,6 +306,8 @@ CODES: Final[Mapping[Plane, Rows]] = {
         AlreadyExists: "ResourceAlreadyExist",
         Conflict: "StreamingFileConflict",
     },
+    "rest": error_codes_uptane.REST,
+    "device": error_codes_uptane.DEVICE,
 }
 
 INTERNAL_FAILURE: Final[Mapping[Plane, str]] = {
@@ -317,9 +323,12 @@ INTERNAL_FAILURE: Final[Mapping[Plane, str]] = {
     "jobs_topic": "InternalError",
     "streams_topic": "InternalError",
     "streams_2018": "InternalFailure",
+    "rest": error_codes_uptane.INTERNAL,
+    "device": error_codes_uptane.INTERNAL,
 }
 
 HTTP_STATUSES: Final[Mapping[str, int]] = {
+    **error_codes_uptane.STATUSES,
     # Codes that no service model gives a status. What isn't here and isn't modelled is 400.
     "AccessDenied": 403,
     "AccessDeniedException": 403,
