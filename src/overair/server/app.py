@@ -94,6 +94,8 @@ class Server:
         if marker is None:
             self.is_first_start = True
             made = await joined.work.run(lambda tx: first_start.seed(tx, joined.first, place))
+        else:
+            await joined.work.run(lambda tx: first_start.complete(tx, joined.first, place))
         hosts = self._settings.host
         identity = await joined.work.run(lambda tx: joined.first.authorities.server_identity(tx, place.account, hosts))
         write_file(self._state.ca_file, identity.authority_pem.encode("ascii"), mode=0o644)

@@ -95,6 +95,8 @@ from overair.server.objects.service import ObjectsService
 from overair.server.objects.store import SqlObjectStore
 from overair.server.objects.upload_store import SqlUploadStore
 from overair.server.objects.uploads import UploadsService
+from overair.server.roots.service import RootsService
+from overair.server.roots.store import SqlRootStore
 from overair.server.signing.operator_api import SigningOperations
 from overair.server.signing.service import SigningService
 from overair.server.signing.store import SqlSigningStore
@@ -145,6 +147,7 @@ def compose(
     passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
     secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
     keyring = Keyring(SqlKeyStore(), secret_box, clock=clock, ids=ids)
+    roots = RootsService(store=SqlRootStore(), keys=keyring, clock=clock, ids=ids)
     audit_store = SqlAuditStore()
     audited = AuditedWork(work, audit_store, clock=clock, ids=ids)
 
@@ -398,5 +401,6 @@ def compose(
             acm=acm,
             objects=objects,
             signing=signing,
+            roots=roots,
         ),
     )

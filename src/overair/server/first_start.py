@@ -17,9 +17,11 @@ from overair.server.certificates.acm import AcmService
 from overair.server.certificates.authorities import AuthoritiesService
 from overair.server.objects.model import Versioning
 from overair.server.objects.service import ObjectsService
+from overair.server.roots.service import RootsService
 from overair.server.signing.model import ProfilePlan
 from overair.server.signing.service import SigningService
 from overair.server.state_directory import FORMAT, Marker, StateDirectory, write_file
+from overair.wire.uptane.metadata import Repository
 
 ROLE_NAME: Final = "overair-ota"
 PROFILE_NAME: Final = SigningProfileName("overair_default")
@@ -48,6 +50,7 @@ class Rooms:
     acm: AcmService
     objects: ObjectsService
     signing: SigningService
+    roots: RootsService
 
 
 def new_account(ids: IdSource) -> AccountId:
@@ -88,8 +91,15 @@ def seed(tx: Tx, rooms: Rooms, place: Place) -> Made:
     signer = rooms.acm.create_own_signer(tx, place, SIGNER_NAME)
     plan = ProfilePlan(platform_id=PLATFORM, certificate_arn=signer.arn, parameters={"certname": SIGNER_PATH_ON_DEVICE})
     rooms.signing.put_profile(tx, place, PROFILE_NAME, plan, tags={})
+    complete(tx, rooms, place)
     key = rooms.identities.create_key(tx, account, "")
     return Made(root_key_id=key.key_id, root_secret=key.secret, signer_certificate_pem=signer.pem)
+
+
+def complete(tx: Tx, rooms: Rooms, place: Place) -> None:
+    """What an account of an earlier version lacks; done at every start, and nothing where it is there."""
+    for repository in Repository:
+        rooms.roots.create(tx, place, repository)
 
 
 def _role_policy(place: Place, bucket: str) -> str:

@@ -38,7 +38,9 @@ def verify(public_key: object, signature: bytes, data: bytes, algorithm: Signatu
     if isinstance(public_key, ec.EllipticCurvePublicKey):
         public_key.verify(signature, data, ec.ECDSA(digest))
     elif isinstance(public_key, rsa.RSAPublicKey):
-        public_key.verify(signature, data, padding.PKCS1v15(), digest)
+        pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+        scheme = pss if algorithm is SignatureAlgorithm.RSA_PSS_SHA256 else padding.PKCS1v15()
+        public_key.verify(signature, data, scheme, digest)
     else:
         assert isinstance(public_key, ed25519.Ed25519PublicKey)
         public_key.verify(signature, data)

@@ -14,6 +14,7 @@ from overair.server.keyring.model import MAY_SIGN, KeyKind, PreparedKey, Signatu
 
 PEM_SIZE_BYTES_MAX: Final = 16 * 1024
 """A PKCS #8 RSA key of 4096 bits has 3.3 KB."""
+PSS_SALT_SIZE_BYTES: Final = 32
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
@@ -138,6 +139,9 @@ class Signer:
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
             return self._key.sign(data, ec.ECDSA(digest))
         if isinstance(self._key, rsa.RSAPrivateKey):
+            if algorithm == SignatureAlgorithm.RSA_PSS_SHA256:
+                pss = padding.PSS(padding.MGF1(hashes.SHA256()), PSS_SALT_SIZE_BYTES)
+                return self._key.sign(data, pss, hashes.SHA256())
             return self._key.sign(data, padding.PKCS1v15(), digest)
         return self._key.sign(data)
 

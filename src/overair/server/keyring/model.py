@@ -24,17 +24,21 @@ class KeyKind(StrEnum):
 
 
 class SignatureAlgorithm(StrEnum):
-    """ECDSA signatures are DER; RSA is PKCS #1 version 1.5, as the devices verify it."""
+    """ECDSA signatures are DER; RSA is PKCS #1 version 1.5, as AWS's devices verify it, or PSS for Uptane's roles."""
 
     ECDSA_SHA256 = "ecdsa-sha256"
     ECDSA_SHA1 = "ecdsa-sha1"
     RSA_PKCS1_SHA256 = "rsa-pkcs1-sha256"
     RSA_PKCS1_SHA1 = "rsa-pkcs1-sha1"
+    RSA_PSS_SHA256 = "rsa-pss-sha256"
+    """With MGF1 over SHA-256 and a salt of 32 bytes (Uptane reference §4.2)."""
     ED25519 = "ed25519"
 
 
 _ECDSA: Final = frozenset({SignatureAlgorithm.ECDSA_SHA256, SignatureAlgorithm.ECDSA_SHA1})
-_RSA: Final = frozenset({SignatureAlgorithm.RSA_PKCS1_SHA256, SignatureAlgorithm.RSA_PKCS1_SHA1})
+_RSA: Final = frozenset(
+    {SignatureAlgorithm.RSA_PKCS1_SHA256, SignatureAlgorithm.RSA_PKCS1_SHA1, SignatureAlgorithm.RSA_PSS_SHA256}
+)
 
 MAY_SIGN: Final[dict[KeyKind, frozenset[SignatureAlgorithm]]] = {
     KeyKind.EC_P256: _ECDSA,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, LargeBinary, String, Table, delete, insert, select
+from sqlalchemy import Column, LargeBinary, String, Table, and_, insert, select
 from sqlalchemy.engine import Row
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId
 from overair.basics.work import Tx
 from overair.server.keyring.model import KeyKind, WrappedKey
+from overair.server.storage.erasure import erase
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import sql
 
@@ -46,7 +47,8 @@ class SqlKeyStore:
         return None if row is None else _key(row)
 
     def delete(self, tx: Tx, account: AccountId, key_id: KeyId) -> bool:
-        return sql(tx).execute(delete(keys).where(keys.c.account == account, keys.c.key_id == key_id)).rowcount > 0
+        # A key that was destroyed must not be found in a page of the database: it may be one that a thief could use for years.
+        return erase(tx, keys, and_(keys.c.account == account, keys.c.key_id == key_id)) > 0
 
     def all(self, tx: Tx, account: AccountId) -> list[WrappedKey]:
         return [_key(row) for row in sql(tx).execute(select(keys).where(keys.c.account == account).order_by(keys.c.key_id))]

@@ -1,0 +1,229 @@
+"""This room's tables and SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, delete, func, insert, select, update
+from sqlalchemy.engine import Row
+
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, KeyId
+from overair.basics.work import Tx
+from overair.server.roots.model import OnlineKey, StoredRoot, read_stored_root
+from overair.server.storage.schema import account_column, instant_column, metadata
+from overair.server.storage.work import sql
+from overair.wire.uptane.keys import Flavour
+from overair.wire.uptane.metadata import Repository, Role
+
+repositories: Final = Table(
+    "uptane_repositories",
+    metadata,
+    account_column(),
+    Column("repository", String(16), primary_key=True),
+    Column("repository_id", String(36), nullable=False),
+    instant_column("created_at"),
+    instant_column("signed_at"),
+)
+"""``signed_at``: the clock at the last signature, which no later one may precede."""
+
+root_documents: Final = Table(
+    "root_documents",
+    metadata,
+    account_column(),
+    Column("repository", String(16), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("flavour", String(16), primary_key=True),
+    Column("document", LargeBinary, nullable=False),
+    Column("is_published", Boolean, nullable=False),
+    instant_column("stored_at"),
+)
+"""Kept for ever: a device that was away for years follows the chain from where it stopped."""
+
+online_keys: Final = Table(
+    "role_keys",
+    metadata,
+    account_column(),
+    Column("repository", String(16), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("keyring_key", String(36), nullable=False),
+    instant_column("created_at"),
+    instant_column("exported_at", nullable=True),
+)
+
+
+class SqlRootStore:
+    """``RootStore`` over SQL."""
+
+    def begin(self, tx: Tx, account: AccountId, repository: Repository, repository_id: str, *, now: Instant) -> None:
+        sql(tx).execute(
+            insert(repositories).values(
+                account=account, repository=repository.value, repository_id=repository_id, created_at=now, signed_at=now
+            )
+        )
+
+    def repository_id(self, tx: Tx, account: AccountId, repository: Repository) -> str | None:
+        query = select(repositories.c.repository_id).where(
+            repositories.c.account == account, repositories.c.repository == repository.value
+        )
+        return sql(tx).execute(query).scalar_one_or_none()
+
+    def repositories(self, tx: Tx) -> Sequence[tuple[AccountId, Repository]]:
+        query = select(repositories.c.account, repositories.c.repository).order_by(
+            repositories.c.account, repositories.c.repository
+        )
+        return [(AccountId(row.account), Repository(row.repository)) for row in sql(tx).execute(query)]
+
+    def last_signed_at(self, tx: Tx, account: AccountId, repository: Repository) -> Instant:
+        query = select(repositories.c.signed_at).where(
+            repositories.c.account == account, repositories.c.repository == repository.value
+        )
+        return Instant(sql(tx).execute(query).scalar_one())
+
+    def signed_now(self, tx: Tx, account: AccountId, repository: Repository, *, now: Instant) -> None:
+        sql(tx).execute(
+            update(repositories)
+            .where(repositories.c.account == account, repositories.c.repository == repository.value)
+            .values(signed_at=now)
+        )
+
+    def newest(self, tx: Tx, account: AccountId, repository: Repository, *, published_only: bool) -> StoredRoot | None:
+        query = select(func.max(root_documents.c.version)).where(
+            root_documents.c.account == account, root_documents.c.repository == repository.value
+        )
+        if published_only:
+            query = query.where(root_documents.c.is_published.is_(True))
+        version = sql(tx).execute(query).scalar_one()
+        return None if version is None else self.find(tx, account, repository, version)
+
+    def find(self, tx: Tx, account: AccountId, repository: Repository, version: int) -> StoredRoot | None:
+        query = select(root_documents).where(
+            root_documents.c.account == account,
+            root_documents.c.repository == repository.value,
+            root_documents.c.version == version,
+        )
+        return _stored(sql(tx).execute(query).all())
+
+    def document(
+        self, tx: Tx, account: AccountId, repository: Repository, version: int, flavour: Flavour, *, published_only: bool
+    ) -> bytes | None:
+        query = select(root_documents.c.document).where(
+            root_documents.c.account == account,
+            root_documents.c.repository == repository.value,
+            root_documents.c.version == version,
+            root_documents.c.flavour == flavour.value,
+        )
+        if published_only:
+            query = query.where(root_documents.c.is_published.is_(True))
+        found = sql(tx).execute(query).scalar_one_or_none()
+        return None if found is None else bytes(found)
+
+    def newest_version(self, tx: Tx, account: AccountId, repository: Repository, flavour: Flavour) -> int:
+        query = select(func.max(root_documents.c.version)).where(
+            root_documents.c.account == account,
+            root_documents.c.repository == repository.value,
+            root_documents.c.flavour == flavour.value,
+            root_documents.c.is_published.is_(True),
+        )
+        return sql(tx).execute(query).scalar_one() or 0
+
+    def add(self, tx: Tx, account: AccountId, stored: StoredRoot) -> None:
+        """All flavours of ``stored``; of a version that is there already, another one."""
+        sql(tx).execute(
+            insert(root_documents),
+            [
+                {
+                    "account": account,
+                    "repository": stored.repository.value,
+                    "version": stored.version,
+                    "flavour": flavour.value,
+                    "document": document,
+                    "is_published": stored.is_published,
+                    "stored_at": stored.stored_at,
+                }
+                for flavour, document in stored.documents.items()
+            ],
+        )
+
+    def publish(self, tx: Tx, account: AccountId, repository: Repository) -> None:
+        sql(tx).execute(
+            update(root_documents)
+            .where(
+                root_documents.c.account == account,
+                root_documents.c.repository == repository.value,
+                root_documents.c.is_published.is_(False),
+            )
+            .values(is_published=True)
+        )
+
+    def keys(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[OnlineKey]:
+        query = (
+            select(online_keys)
+            .where(online_keys.c.account == account, online_keys.c.repository == repository.value)
+            .order_by(online_keys.c.created_at, online_keys.c.key_id)
+        )
+        return [_key(row) for row in sql(tx).execute(query)]
+
+    def add_key(self, tx: Tx, account: AccountId, key: OnlineKey) -> None:
+        sql(tx).execute(
+            insert(online_keys).values(
+                account=account,
+                repository=key.repository.value,
+                key_id=key.key_id,
+                role=key.role.value,
+                keyring_key=key.keyring_key,
+                created_at=key.created_at,
+                exported_at=key.exported_at,
+            )
+        )
+
+    def exported(self, tx: Tx, account: AccountId, repository: Repository, key_id: str, *, now: Instant) -> None:
+        sql(tx).execute(
+            update(online_keys)
+            .where(
+                online_keys.c.account == account,
+                online_keys.c.repository == repository.value,
+                online_keys.c.key_id == key_id,
+            )
+            .values(exported_at=now)
+        )
+
+    def drop_key(self, tx: Tx, account: AccountId, repository: Repository, key_id: str) -> KeyId | None:
+        found = (
+            online_keys.c.account == account,
+            online_keys.c.repository == repository.value,
+            online_keys.c.key_id == key_id,
+        )
+        keyring_key = sql(tx).execute(select(online_keys.c.keyring_key).where(*found)).scalar_one_or_none()
+        if keyring_key is None:
+            return None
+        sql(tx).execute(delete(online_keys).where(*found))
+        return KeyId(keyring_key)
+
+
+def _stored(rows: Sequence[Row[Any]]) -> StoredRoot | None:
+    documents = {Flavour(row.flavour): bytes(row.document) for row in rows}
+    if Flavour.UPTANE not in documents:
+        return None
+    first = rows[0]
+    return StoredRoot(
+        repository=Repository(first.repository),
+        version=first.version,
+        root=read_stored_root(documents[Flavour.UPTANE], Flavour.UPTANE),
+        documents=documents,
+        is_published=bool(first.is_published),
+        stored_at=Instant(first.stored_at),
+    )
+
+
+def _key(row: Row[Any]) -> OnlineKey:
+    return OnlineKey(
+        repository=Repository(row.repository),
+        role=Role(row.role),
+        key_id=row.key_id,
+        keyring_key=KeyId(row.keyring_key),
+        created_at=Instant(row.created_at),
+        exported_at=None if row.exported_at is None else Instant(row.exported_at),
+    )
