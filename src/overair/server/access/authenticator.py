@@ -117,7 +117,7 @@ class SignatureAuthenticator:
         if payload in (sigv4.STREAMING_SIGNED, sigv4.STREAMING_SIGNED_TRAILER):
             chunks = sigv4.chunk_signatures(claim, secret=credential.secret.reveal())
         return Authentication(
-            caller=self._caller(request, credential, now),
+            caller=caller_of(request, credential, region=self._region, now=now),
             service=scope.service,
             payload=payload,
             chunks=chunks,
@@ -147,7 +147,7 @@ class SignatureAuthenticator:
         if not sigv2.is_signed_by(signable, claim, secret=credential.secret.reveal()):
             _refuse_signature()
         return Authentication(
-            caller=self._caller(request, credential, now),
+            caller=caller_of(request, credential, region=self._region, now=now),
             service=OBJECT_STORE,
             payload=sigv4.UNSIGNED_PAYLOAD,
             presigned=True,
@@ -197,38 +197,40 @@ class SignatureAuthenticator:
             _refuse("presigned-expired", "Request has expired")
         return credential
 
-    def _caller(self, request: HttpRequest, credential: Credential, now: Instant) -> Caller:
-        principal_type = "Account" if credential.is_root else "AssumedRole" if credential.session_name else "User"
-        context = {
-            "aws:PrincipalArn": (credential.role_arn or credential.principal_arn,),
-            "aws:PrincipalAccount": (credential.account,),
-            "aws:PrincipalType": (principal_type,),
-            "aws:userid": (credential.user_id,),
-            "aws:RequestedRegion": (self._region,),
-            "aws:SecureTransport": ("true" if request.secure else "false",),
-            "aws:CurrentTime": (as_datetime(now).isoformat(),),
-            "aws:EpochTime": (str(now // 1000),),
-            "aws:ViaAWSService": ("false",),
-        }
-        if request.source_ip:
-            context["aws:SourceIp"] = (request.source_ip,)
-        if credential.user_name:
-            context["aws:username"] = (credential.user_name,)
-        for name, value in request.headers:
-            if name == b"user-agent":
-                context["aws:UserAgent"] = (value.decode("latin-1"),)
-        return Caller(
-            place=Place(self._region, AccountId(credential.account)),
-            principal_arn=credential.principal_arn,
-            user_id=credential.user_id,
-            access_key_id=credential.key_id,
-            now=now,
-            is_root=credential.is_root,
-            session_name=credential.session_name,
-            source_ip=request.source_ip,
-            request_id=request.request_id,
-            context=context,
-        )
+
+def caller_of(request: HttpRequest, credential: Credential, *, region: str, now: Instant) -> Caller:
+    """Whoever holds a credential, as handlers and policies see him for one request."""
+    principal_type = "Account" if credential.is_root else "AssumedRole" if credential.session_name else "User"
+    context = {
+        "aws:PrincipalArn": (credential.role_arn or credential.principal_arn,),
+        "aws:PrincipalAccount": (credential.account,),
+        "aws:PrincipalType": (principal_type,),
+        "aws:userid": (credential.user_id,),
+        "aws:RequestedRegion": (region,),
+        "aws:SecureTransport": ("true" if request.secure else "false",),
+        "aws:CurrentTime": (as_datetime(now).isoformat(),),
+        "aws:EpochTime": (str(now // 1000),),
+        "aws:ViaAWSService": ("false",),
+    }
+    if request.source_ip:
+        context["aws:SourceIp"] = (request.source_ip,)
+    if credential.user_name:
+        context["aws:username"] = (credential.user_name,)
+    for name, value in request.headers:
+        if name == b"user-agent":
+            context["aws:UserAgent"] = (value.decode("latin-1"),)
+    return Caller(
+        place=Place(region, AccountId(credential.account)),
+        principal_arn=credential.principal_arn,
+        user_id=credential.user_id,
+        access_key_id=credential.key_id,
+        now=now,
+        is_root=credential.is_root,
+        session_name=credential.session_name,
+        source_ip=request.source_ip,
+        request_id=request.request_id,
+        context=context,
+    )
 
 
 def _refuse(subject: str, message: str) -> NoReturn:
@@ -258,7 +260,7 @@ def _payload(request: HttpRequest, signable: sigv4.SignableRequest, claim: sigv4
     said = values[0].decode("latin-1").strip() if values else None
     if len(values) > 1:
         _refuse("malformed-signature", "A request carries one x-amz-content-sha256 header, not several.")
-    if claim.scope.service != OBJECT_STORE:
+    if claim.scope.service != OBJECT_STORE and not request.streamed:
         if request.body_sha256 is None:
             # The engine took it for a request to the object store, and reads every other body before it asks who sent it:
             # the scope can be read in two ways, which no client's can.

@@ -31,6 +31,9 @@ class HttpRequest:
     secure: bool
     """Whether it came over TLS (condition key ``aws:SecureTransport``)."""
     request_id: str
+    streamed: bool = False
+    """Whether the engine reads the body only after this proof, whatever the service, and then holds it to what the signature
+    says of it (plain REST's uploads). Requests to the object store always are."""
 
 
 class ChunkChain(Protocol):

@@ -122,10 +122,18 @@ def too_large(size_bytes_max: int) -> InvalidRequest:
 class StreamedBody:
     """An upload as a handler reads it (``operations.Body``): freed of framing, checked as it passes."""
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str], authentication: Authentication) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        headers: Mapping[str, str],
+        authentication: Authentication,
+        *,
+        size_bytes_max: int = OBJECT_SIZE_BYTES_MAX,
+    ) -> None:
         self.checksums: dict[str, str] = {}
         self.consumed = False
         self._receive = receive
+        self._size_bytes_max = size_bytes_max
         self._payload = authentication.payload
         coding = headers.get("content-encoding", "")
         self._chunked: ChunkedDecoder | None = None
@@ -135,7 +143,7 @@ class StreamedBody:
         self.length_bytes = _decoded_length(headers) if self._chunked else content_length(headers)
         if self.length_bytes is None and "transfer-encoding" not in headers and self._chunked is None:
             self.length_bytes = 0
-        if self.length_bytes is not None and self.length_bytes > OBJECT_SIZE_BYTES_MAX:
+        if self.length_bytes is not None and self.length_bytes > size_bytes_max:
             raise InvalidRequest("Your proposed upload exceeds the maximum allowed size.", subject="too-large")
         self._sha256 = hashlib.sha256() if len(authentication.payload) == 64 else None
         self._declared: dict[str, bytes] = {}
@@ -194,7 +202,7 @@ class StreamedBody:
     def _check_size(self, size_bytes: int) -> None:
         if self.length_bytes is not None and size_bytes > self.length_bytes:
             raise InvalidRequest("The body is longer than its declared length.", subject="incomplete-body")
-        if size_bytes > OBJECT_SIZE_BYTES_MAX:
+        if size_bytes > self._size_bytes_max:
             raise InvalidRequest("Your proposed upload exceeds the maximum allowed size.", subject="too-large")
 
     def _check_end(self, size_bytes: int) -> None:

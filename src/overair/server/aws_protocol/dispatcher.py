@@ -8,15 +8,24 @@ plane has for it; anything unforeseen becomes an internal failure that says only
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import structlog
 
 from overair.basics.errors import InvalidRequest, NotAuthenticated, OverairError, Unsupported
 from overair.basics.ids import IdSource
+from overair.server.aws_protocol.asgi import (
+    AsgiApplication,
+    Observe,
+    Scope,
+    Send,
+    claimed_service,
+    header_fields,
+    leaves_too_much,
+    raw_path_of,
+)
 from overair.server.aws_protocol.authentication import (
     Authentication,
     Authenticator,
@@ -30,7 +39,6 @@ from overair.server.aws_protocol.body import (
     Receive,
     StreamedBody,
     Unproved,
-    content_length,
     read_streamed,
     read_whole,
 )
@@ -44,22 +52,7 @@ from overair.server.aws_protocol.rules import Invalid
 from overair.server.aws_protocol.service import BoundOperation, Service
 from overair.server.error_codes import INTERNAL_FAILURE, Plane, code_for
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
-Observe = Callable[[str, str, int, float], None]
-"""(service, operation or ``-``, status, seconds): called after each answer."""
-
 logger = structlog.get_logger("overair.aws_protocol")
-
-UNREAD_BODY_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A body left unread up to this size is swallowed, never held: who still sends it can then hear the refusal, which a closed
-connection would cut off. Behind a larger one the connection is closed."""
-_SCOPE: Final = re.compile(r"Credential=[^/,\s]+/\d{8}/[^/,\s]*/([^/,\s]{1,64})/aws4_request")
-_QUERY_SCOPE: Final = re.compile(
-    rb"(?:^|&)X-Amz-Credential=[^&]*?(?:%2[Ff]|/)([A-Za-z0-9-]{1,64})(?:%2[Ff]|/)aws4_request(?:&|$)"
-)
-_QUERY_SIGNED_V2: Final = re.compile(rb"(?:^|&)AWSAccessKeyId=")
 
 
 class AwsProtocol:
@@ -100,7 +93,7 @@ class AwsProtocol:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError("The operator's door serves HTTP only.")
-        headers = _headers(scope["headers"])
+        headers = header_fields(scope["headers"])
         query_string: bytes = scope["query_string"]
         service = self._service(headers, query_string)
         if service is None:
@@ -113,22 +106,8 @@ class AwsProtocol:
 
     def _service(self, headers: Mapping[str, str], query_string: bytes) -> Service | None:
         """What the request says it was signed for; not believed until it is authenticated."""
-        authorization = headers.get("authorization")
-        if authorization is not None:
-            found = _SCOPE.search(authorization)
-            if found is not None:
-                return self._by_signing_name.get(found[1])
-            if authorization.startswith("AWS "):
-                return self.services.get("s3")
-            return None
-        if not query_string:
-            return None
-        in_query = _QUERY_SCOPE.search(query_string)
-        if in_query is not None:
-            return self._by_signing_name.get(in_query[1].decode("ascii"))
-        if _QUERY_SIGNED_V2.search(query_string):
-            return self.services.get("s3")
-        return None
+        claimed = claimed_service(headers.get("authorization"), query_string)
+        return None if claimed is None else self._by_signing_name.get(claimed)
 
     def guessed_service(self, scope: Scope, headers: Mapping[str, str]) -> Service:
         """Whose language an unsigned request is refused in."""
@@ -139,7 +118,7 @@ class AwsProtocol:
         for service in self.services.values():
             if service.model.protocol == "rest-json":
                 try:
-                    service.find(scope["method"], _raw_path(scope), {}, headers)
+                    service.find(scope["method"], raw_path_of(scope), {}, headers)
                 except InvalidRequest:
                     continue
                 return service
@@ -194,7 +173,7 @@ class _Exchange:
 
     async def _answer(self) -> tuple[Outgoing, Any]:
         scope, service = self.scope, self.service
-        raw_path = _raw_path(scope)
+        raw_path = raw_path_of(scope)
         authentication, whole = await self._authenticate(raw_path)
         query = parse_query(scope["query_string"])
         if service.is_query and whole:
@@ -326,28 +305,7 @@ class _Exchange:
         """Whether the request's body is unread and too large, or of unknown size, to be swallowed."""
         if self.body_is_read or (self.body is not None and self.body.consumed):
             return False
-        declared = content_length(self.headers)
-        if declared is None:
-            return "transfer-encoding" in self.headers
-        return declared > UNREAD_BODY_SIZE_BYTES_MAX
-
-
-def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Header fields by lower-case name: UTF-8 where it is that, else Latin-1; repeated ones joined by commas."""
-    result: dict[str, str] = {}
-    for name, value in pairs:
-        key = name.decode("latin-1")
-        try:
-            text = value.decode("utf-8")
-        except UnicodeDecodeError:
-            text = value.decode("latin-1")
-        result[key] = f"{result[key]},{text}" if key in result else text
-    return result
-
-
-def _raw_path(scope: Scope) -> bytes:
-    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
-    return raw.partition(b"?")[0]
+        return leaves_too_much(self.headers)
 
 
 __all__ = ["AsgiApplication", "AwsProtocol", "Labels", "Observe", "Receive", "Scope", "Send"]

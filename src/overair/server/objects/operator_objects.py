@@ -8,6 +8,7 @@ from typing import Any
 from overair.basics.errors import Conflict, InvalidRequest, NotFound, OverairError
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Answer, Caller, Members, Request, operation
+from overair.server.aws_protocol.ranges import ByteRange, byte_range
 from overair.server.error_codes import code_for
 from overair.server.objects.contents import BUFFER_SIZE_BYTES, ContentStore
 from overair.server.objects.members import (
@@ -37,7 +38,7 @@ from overair.server.objects.model import (
     check_key,
     check_metadata,
 )
-from overair.server.objects.reading import ByteRange, ReadConditions, byte_range, is_not_modified, part_range
+from overair.server.objects.reading import ReadConditions, is_not_modified, part_range
 from overair.server.objects.service import ObjectsService, precondition_failed
 
 
