@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -110,7 +110,7 @@ class Root:
     consistent_snapshot: bool = False
 
     def role_keys(self, role: Role) -> RoleKeys:
-        """Root, targets, snapshot and timestamp are always there: ``read_root`` sees to it."""
+        """Those that ``read_root`` was told to need are always there: all four, unless somebody said otherwise."""
         return self.roles[role.value]
 
 
@@ -143,6 +143,12 @@ class TargetFile:
     def hardware_ids(self) -> tuple[str, ...]:
         """``custom.hardwareIds`` of the Image repository."""
         return tuple(item for item in self.custom.get("hardwareIds") or () if isinstance(item, str))
+
+    @property
+    def release_counter(self) -> int | None:
+        """``custom.releaseCounter``, if it is an integer: an ECU never installs a lower one than it has (Standard 5.4.3.4)."""
+        value = self.custom.get("releaseCounter")
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     @property
     def ecus(self) -> Mapping[str, str]:
@@ -297,8 +303,8 @@ def check_signatures(document: Document, keys: Mapping[str, PublicKey], role_key
     )
 
 
-def read_root(document: Document) -> Root:
-    """What a root says.
+def read_root(document: Document, *, roles_needed: Collection[Role] = tuple(Role)) -> Root:
+    """What a root says. ``roles_needed``: a client that asks for the Director's targets alone needs no keys for the rest.
 
     Raises:
         MetadataRefused: INVALID_METADATA, UNSUPPORTED_METHOD (Uptane flavour), ILLEGAL_THRESHOLD.
@@ -316,7 +322,7 @@ def read_root(document: Document) -> Root:
         for name, value in _object(signed.get("roles"), "signed.roles").items()
         if name in set(Role) or isinstance(value, Mapping)
     }
-    for role in Role:
+    for role in roles_needed:
         if role.value not in roles:
             raise MetadataRefused(Reason.INVALID_METADATA, f"The root names no keys for {role}.", field=f"signed.roles.{role}")
     consistent = signed.get("consistent_snapshot", False)
@@ -601,8 +607,10 @@ def _target(name: str, value: object, path: str) -> TargetFile:
 def _delegation(value: object, path: str) -> Delegation:
     members = _object(value, path)
     name = members.get("name")
-    if not isinstance(name, str) or not name:
-        raise MetadataRefused(Reason.INVALID_METADATA, "A delegation has a name.", field=f"{path}.name")
+    if not isinstance(name, str) or not name or name in set(Role):
+        raise MetadataRefused(
+            Reason.INVALID_METADATA, "A delegation has a name, and not that of a role of the root.", field=f"{path}.name"
+        )
     terminating = members.get("terminating", False)
     if not isinstance(terminating, bool):
         raise MetadataRefused(Reason.INVALID_METADATA, "terminating is true or false.", field=f"{path}.terminating")
