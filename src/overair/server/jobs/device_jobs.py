@@ -107,12 +107,14 @@ class DeviceJobs:
 
         Raises:
             NotFound: no such thing. Subject ``thing``.
+            InvalidRequest: it isn't the device's to start. Subject ``fulfilled``.
         """
         now = self._clock.now()
         described = self.next(tx, place, thing)
         if described is None:
             return None
         execution = described.execution
+        _refuse_fulfilled(execution)
         if execution.status in STARTED:
             if step_timeout_minutes is not None:
                 timed = replace(execution, step_due_at=step_due_at(execution, step_timeout_minutes, now=now))
@@ -135,6 +137,7 @@ class DeviceJobs:
         Raises:
             NotFound: subject ``execution``.
             VersionConflict, InvalidStateTransition: subject ``execution``; ``details["execution_state"]`` is where it stands.
+            InvalidRequest: it isn't the device's to report on. Subject ``fulfilled``.
         """
         now = self._clock.now()
         details = report.status_details
@@ -156,6 +159,37 @@ class DeviceJobs:
         ):
             return None
         execution = self._find(tx, place, thing, job, report.execution_number)
+        _refuse_fulfilled(execution)
+        return self._reported(tx, place, execution, report, now=now)
+
+    def fulfilled_next(self, tx: Tx, account: AccountId, thing: ThingName) -> Execution | None:
+        """What ``$next`` names, where it is one that ``ports.Fulfilment`` brings. One indexed read."""
+        queue = self._executions.pending(tx, account, thing, limit=1)
+        return queue[0] if queue and queue[0].fulfilled else None
+
+    def start_fulfilled(
+        self, tx: Tx, place: Place, execution: Execution, *, status_details: Mapping[str, str] | None = None
+    ) -> Execution:
+        """The thing was given what the execution is about: it is in progress. One that is already stays as it is."""
+        assert execution.fulfilled
+        if execution.status in STARTED:
+            return execution
+        now = self._clock.now()
+        report = Report(status=ExecutionStatus.IN_PROGRESS, status_details=status_details)
+        return self._reported(tx, place, execution, report, now=now)
+
+    def fulfil(self, tx: Tx, place: Place, thing: ThingName, job: JobId, report: Report) -> Execution:
+        """``report``, by whoever fulfils the execution.
+
+        Raises:
+            NotFound, VersionConflict, InvalidStateTransition: as ``report``.
+        """
+        execution = self._find(tx, place, thing, job, report.execution_number)
+        assert execution.fulfilled
+        return self._reported(tx, place, execution, report, now=self._clock.now())
+
+    def _reported(self, tx: Tx, place: Place, execution: Execution, report: Report, *, now: Instant) -> Execution:
+        thing, job, details = execution.thing, execution.job, report.status_details
         if report.expected_version is not None and report.expected_version != execution.version:
             raise VersionConflict(
                 f"Version {report.expected_version} was expected; job {job} on {thing} is at version {execution.version}.",
@@ -225,6 +259,16 @@ class DeviceJobs:
             raise InvalidRequest(
                 f"{thing[:128]!r} is no thing name: 1 to 128 of a-z, A-Z, 0-9, ':', '_' and '-'.", subject="thing-name"
             )
+
+
+def _refuse_fulfilled(execution: Execution) -> None:
+    """What comes by the Director is ended by a manifest that the ECUs have signed, never by whoever holds the connection."""
+    if execution.fulfilled:
+        raise InvalidRequest(
+            f"Job {execution.job} comes to {execution.thing} by the Uptane Director: it begins when the Director's targets are "
+            "fetched and ends with the signed manifest (PUT /director/manifest).",
+            subject="fulfilled",
+        )
 
 
 def names_next(job: str) -> bool:

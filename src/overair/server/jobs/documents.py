@@ -13,7 +13,7 @@ import structlog
 from overair.basics.errors import InvalidRequest, OverairError
 from overair.basics.ids import BucketName, ObjectKey, VersionId
 from overair.basics.work import Tx
-from overair.server.jobs.model import DOCUMENT_SIZE_BYTES_MAX, Job, PresignConfig
+from overair.server.jobs.model import DOCUMENT_SIZE_BYTES_MAX, FULFILMENT_ID, Job, PresignConfig
 from overair.server.jobs.ports import JobStore, Presigner
 from overair.wire.strict_json import MalformedJson, decode
 
@@ -90,6 +90,24 @@ def check_document(document: str, presign: PresignConfig | None) -> None:
             "The job document has placeholders for presigned URLs, but the job has no presignedUrlConfig with a role.",
             subject="job-document",
         )
+
+
+def fulfilment_named_in(document: str) -> str | None:
+    """What a document (which ``check_document`` let through) wants fulfilled: ``{"uptane": {"multiTargetUpdate": id}}``.
+
+    Raises:
+        InvalidRequest: it names one that can be no id. Subject ``job-document``.
+    """
+    if '"uptane"' not in document:
+        return None
+    value = decode(document.encode(), size_bytes_max=DOCUMENT_SIZE_BYTES_MAX, depth_max=DOCUMENT_DEPTH_MAX)
+    block = value.get("uptane") if isinstance(value, dict) else None
+    if not isinstance(block, dict) or "multiTargetUpdate" not in block:
+        return None
+    named = block["multiTargetUpdate"]
+    if not isinstance(named, str) or not FULFILMENT_ID.fullmatch(named):
+        raise InvalidRequest("uptane.multiTargetUpdate is the id of a multi-target update, a string.", subject="job-document")
+    return named
 
 
 class DeviceDocuments:

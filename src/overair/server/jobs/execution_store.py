@@ -64,6 +64,7 @@ _progress: Final = HotStatement(
         job_executions.c.job == bindparam("b_job"),
         job_executions.c.latest.is_(True),
         job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
+        job_executions.c.fulfilment.is_(None),
         job_executions.c.version == bindparam("b_version"),
     )
     .values(
@@ -80,6 +81,7 @@ _progress_of_any_version: Final = HotStatement(
         job_executions.c.job == bindparam("b_job"),
         job_executions.c.latest.is_(True),
         job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
+        job_executions.c.fulfilment.is_(None),
     )
     .values(
         status_details=bindparam("b_details"),
@@ -103,7 +105,8 @@ class SqlExecutionStore:
         expected_version: int | None,
         now: Instant,
     ) -> bool:
-        """Take a progress report in one statement. False: the latest execution isn't in progress, or is at another version."""
+        """Take a progress report in one statement. False: the latest execution isn't in progress, is at another version, or
+        isn't the device's to report on."""
         values: dict[str, Any] = {
             "b_account": account,
             "b_thing": thing,
@@ -161,6 +164,7 @@ class SqlExecutionStore:
                 "job_sequence": execution.job_sequence,
                 "retry_attempt": execution.retry_attempt,
                 "queued_at": execution.queued_at,
+                "fulfilment": execution.fulfilment,
                 **_changeable(execution),
             }
             for execution in executions
@@ -301,4 +305,5 @@ def _execution(row: Mapping[Any, Any]) -> Execution:
         force_canceled=row["force_canceled"],
         in_progress_due_at=_instant(row["in_progress_due_at"]),
         step_due_at=_instant(row["step_due_at"]),
+        fulfilment=row["fulfilment"],
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from overair.basics.clock import Instant
-from overair.basics.errors import InvalidStateTransition
+from overair.basics.errors import InvalidStateTransition, NotFound
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.announcements import Announcer
@@ -23,7 +23,7 @@ from overair.server.jobs.model import (
     JobStatus,
     TargetSelection,
 )
-from overair.server.jobs.ports import ExecutionStore, JobStore
+from overair.server.jobs.ports import Chosen, ExecutionStore, Fulfilment, JobStore
 from overair.server.jobs.rollout import may_retry, must_abort
 from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, ExecutionStatus
 
@@ -39,6 +39,8 @@ class Lifecycle:
         self._announcer = announcer
         self.wake: Callable[[], None] = _nobody
         """Called after a commit that left background work; ``app.py`` points it at the worker."""
+        self.fulfilment: Fulfilment = DocumentsAlone()
+        """Who brings jobs to things that have ECUs; ``composition.py`` points it at the Director."""
 
     # Executions -----------------------------------------------------------------------------------------------------------
 
@@ -58,6 +60,8 @@ class Lifecycle:
             self._executions.save(tx, account, after)
             changes[after.status] = 1
         self._jobs.count(tx, account, job.id, changes)
+        if after.fulfilled and not after.is_pending:
+            self.fulfilment.ended(tx, job, after)
         self._announcer.compare(tx, account, before.thing, queue, set_changed=not after.is_pending, now=now)
         # A job that was cancelled or is being deleted has ended already, whatever its executions still do.
         if not after.is_pending and _is_running(job):
@@ -95,16 +99,23 @@ class Lifecycle:
             changes[previous.status] = changes.get(previous.status, 0) + 1
         self._jobs.count(tx, account, job.id, changes)
         if execution.is_pending:
+            if execution.fulfilled:
+                self.fulfilment.ended(tx, job, replace(execution, status=ExecutionStatus.REMOVED))
             self._announcer.compare(tx, account, execution.thing, queue, set_changed=True, now=now)
 
     def queue(
         self, tx: Tx, job: Job, things: Sequence[ThingName], *, numbers: Mapping[ThingName, int] | None = None, now: Instant
     ) -> None:
         """Give things that have no execution of this job (or an ended one, with ``numbers`` for the next) one at the end of
-        their queues."""
+        their queues; but for those that ``fulfilment`` leaves out."""
         if not things:
             return
         account = job.place.account
+        chosen = self.fulfilment.may_queue(tx, job, things)
+        fulfilled = frozenset(chosen.fulfilled)
+        things = [*chosen.by_document, *chosen.fulfilled]
+        if not things:
+            return
         queues = self._executions.pending_of(tx, account, things)
         added = [
             Execution(
@@ -115,6 +126,7 @@ class Lifecycle:
                 status=ExecutionStatus.QUEUED,
                 queued_at=now,
                 last_updated_at=now,
+                fulfilment=job.fulfilment if thing in fulfilled else None,
             )
             for thing in things
         ]
@@ -208,7 +220,26 @@ class Lifecycle:
             queued_at=now,
             last_updated_at=now,
             retry_attempt=ended.retry_attempt + 1,
+            fulfilment=ended.fulfilment,
         )
+
+
+class DocumentsAlone:
+    """``ports.Fulfilment`` where nobody fulfils anything: every thing gets the document."""
+
+    def require(self, tx: Tx, account: AccountId, fulfilment: str) -> None:
+        raise NotFound(
+            f"There is no multi-target update {fulfilment[:64]!r}: this server has no Director.", subject="fulfilment"
+        )
+
+    def may_queue(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> Chosen:
+        return Chosen(by_document=things)
+
+    def ended(self, tx: Tx, job: Job, execution: Execution) -> None:
+        """Nothing hangs on it."""
+
+    def forget(self, tx: Tx, account: AccountId, job: JobId) -> None:
+        """Nothing was kept."""
 
 
 def step_due_at(execution: Execution, step_timeout_minutes: int | None, *, now: Instant) -> Instant | None:

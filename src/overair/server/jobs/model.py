@@ -22,6 +22,7 @@ DELETIONS_MAX: Final = 10
 PENDING_LISTED_MAX: Final = 10
 MINUTE_MS: Final = 60_000
 PRESIGN_EXPIRES_S_DEFAULT: Final = 3600
+FULFILMENT_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class JobStatus(StrEnum):
@@ -153,6 +154,8 @@ class JobPlan:
     settings: JobSettings = field(default_factory=JobSettings)
     destination_package_versions: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    fulfilment: str | None = None
+    """What ``ports.Fulfilment`` brings to things that have ECUs: a multi-target update's id. None: what the document names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +192,8 @@ class Job:
     force_canceled: bool = False
     counts: Mapping[ExecutionStatus, int] = field(default_factory=dict)
     """Things by the state of their latest execution."""
+    fulfilment: str | None = None
+    """See ``JobPlan.fulfilment``."""
 
     @property
     def arn(self) -> str:
@@ -228,6 +233,13 @@ class Execution:
     force_canceled: bool = False
     in_progress_due_at: Instant | None = None
     step_due_at: Instant | None = None
+    fulfilment: str | None = None
+    """What ``ports.Fulfilment`` brings to this thing in place of the document."""
+
+    @property
+    def fulfilled(self) -> bool:
+        """Whether ``ports.Fulfilment`` brings it and hears how it went: then no report over the Jobs API counts."""
+        return self.fulfilment is not None
 
     @property
     def due_at(self) -> Instant | None:

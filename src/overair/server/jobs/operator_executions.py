@@ -70,6 +70,10 @@ class OperatorExecutions:
             raise NotFound(f"There is no thing {thing!r} in this account.", subject="thing")
         return self._executions.of_thing(tx, account, thing, status=status, job=job, before=before, limit=limit)
 
+    def pending_of(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> Mapping[ThingName, Sequence[Execution]]:
+        """The queues of several things, each in the order of ``$next``; a thing with nothing to do is absent."""
+        return self._executions.pending_of(tx, account, things) if things else {}
+
     def cancel(
         self,
         tx: Tx,

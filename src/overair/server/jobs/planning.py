@@ -103,7 +103,9 @@ class Planner:
         if job.settings.rollout is None:
             self._lifecycle.queue(tx, job, new, now=now)
         elif new:
-            self._jobs.add_waiting(tx, account, job.id, new)
+            # Asked again when their turn comes; but whom nothing is meant for takes nobody's turn.
+            chosen = self._lifecycle.fulfilment.may_queue(tx, job, new)
+            self._jobs.add_waiting(tx, account, job.id, sorted([*chosen.by_document, *chosen.fulfilled]))
         return len(things) if done else None
 
     def _release_waiting(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
@@ -149,6 +151,7 @@ class Planner:
             self._lifecycle.remove(tx, job, execution, now=now)
         if len(executions) < limit:
             self._jobs.delete(tx, account, job.id)
+            self._lifecycle.fulfilment.forget(tx, account, job.id)
             self._tags.forget(tx, job.place, job.arn)
         else:
             self._jobs.save(tx, replace(job, next_step_at=now))

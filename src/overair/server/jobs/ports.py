@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from overair.basics.arn import Place
@@ -119,6 +120,38 @@ class ThingsGroups(Protocol):
 
     def all_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
         """Those that it was put into and all above them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Who of some things gets an execution of a job, and by which road. Whoever is in neither is left out."""
+
+    by_document: Sequence[ThingName]
+    fulfilled: Sequence[ThingName] = ()
+
+
+class Fulfilment(Protocol):
+    """Whoever brings jobs to things that a document doesn't reach: Uptane's Director. Implemented above, in ``director``.
+
+    What becomes of a fulfilled execution comes back through ``DeviceJobs.start_fulfilled`` and ``DeviceJobs.fulfil``, so that
+    versions, timers, notices, rates, abort rules and retries are the same as everybody's.
+    """
+
+    def require(self, tx: Tx, account: AccountId, fulfilment: str) -> None:
+        """What a job wants fulfilled is there. Raises NotFound."""
+        ...
+
+    def may_queue(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> Chosen:
+        """Asked once for each planned piece of a job. The reasons of those left out are the implementer's to keep."""
+        ...
+
+    def ended(self, tx: Tx, job: Job, execution: Execution) -> None:
+        """A pending fulfilled execution has ended, or is gone, whoever ended it; ``started_at`` tells whether it had begun."""
+        ...
+
+    def forget(self, tx: Tx, account: AccountId, job: JobId) -> None:
+        """The job is deleted."""
         ...
 
 

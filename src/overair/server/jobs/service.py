@@ -20,7 +20,7 @@ from overair.basics.ids import AccountId, GroupName, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.announcements import Announcer
 from overair.server.jobs.device_jobs import DeviceJobs
-from overair.server.jobs.documents import DeviceDocuments, check_document
+from overair.server.jobs.documents import DeviceDocuments, check_document, fulfilment_named_in
 from overair.server.jobs.lifecycle import Lifecycle
 from overair.server.jobs.model import (
     DELETIONS_MAX,
@@ -40,7 +40,9 @@ from overair.server.jobs.model import (
 from overair.server.jobs.operator_executions import OperatorExecutions
 from overair.server.jobs.planning import Planner
 from overair.server.jobs.ports import (
+    Chosen,
     ExecutionStore,
+    Fulfilment,
     JobMembers,
     JobStore,
     Presigner,
@@ -49,7 +51,7 @@ from overair.server.jobs.ports import (
     ThingsGroups,
 )
 
-__all__ = ["JobsService"]
+__all__ = ["Chosen", "Fulfilment", "JobsService"]
 
 THINGS_AT_ONCE_MAX: Final = 100
 """Things that a call itself takes along; the rest is the planner's. Small jobs are so whole when the call returns."""
@@ -111,6 +113,14 @@ class JobsService:
         """Call ``wake`` on the event loop after each commit that left background work, so that nobody waits for a tick."""
         self._lifecycle.wake = wake
 
+    def fulfilled_by(self, fulfilment: Fulfilment) -> None:
+        """Register, at composition, the room above that brings jobs to things that have ECUs."""
+        self._lifecycle.fulfilment = fulfilment
+
+    def require_fulfilment(self, tx: Tx, account: AccountId, fulfilment: str) -> None:
+        """What a job is to bring to things that have ECUs is there. Raises NotFound."""
+        self._lifecycle.fulfilment.require(tx, account, fulfilment)
+
     def count_with_status(self, tx: Tx, account: AccountId, status: JobStatus) -> int:
         """How many of the account's jobs are in a state."""
         return self._jobs.count_with_status(tx, account, status)
@@ -123,7 +133,7 @@ class JobsService:
         Raises:
             AlreadyExists: the id is taken, also by a job that is being deleted. Subject ``job``.
             InvalidRequest: subjects ``job``, ``job-document``, ``target``, ``role``.
-            NotFound: a target that isn't there.
+            NotFound: a target, or what it wants fulfilled, isn't there.
         """
         if not JOB_ID.fullmatch(plan.id):
             raise InvalidRequest("A job's id has 1 to 64 of a-z, A-Z, 0-9, '_' and '-'.", subject="job")
@@ -137,6 +147,9 @@ class JobsService:
         if not 1 <= len(targets) <= TARGETS_MAX:
             raise InvalidRequest(f"A job has 1 to {TARGETS_MAX} targets, not {len(targets)}.", subject="target")
         check_document(plan.document, plan.settings.presign)
+        fulfilment = plan.fulfilment or fulfilment_named_in(plan.document)
+        if fulfilment is not None:
+            self._lifecycle.fulfilment.require(tx, place.account, fulfilment)
         for target in targets:
             self._members.require_target(tx, place, target)
         now = self._clock.now()
@@ -153,6 +166,7 @@ class JobsService:
             next_step_at=now,
             document_source=plan.document_source,
             destination_package_versions=plan.destination_package_versions,
+            fulfilment=fulfilment,
         )
         self._check_role(tx, job, plan.settings.presign)
         self._jobs.insert(

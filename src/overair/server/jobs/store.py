@@ -92,6 +92,7 @@ class SqlJobStore:
             document_source=job.document_source,
             destination_package_versions=msgspec.json.encode(job.destination_package_versions).decode(),
             created_at=job.created_at,
+            fulfilment=job.fulfilment,
             **_changeable(job),
             **dict.fromkeys(_COUNTS.values(), 0),
         )
@@ -277,4 +278,5 @@ def _job(row: Mapping[Any, Any]) -> Job:
         reason_code=row["reason_code"],
         force_canceled=row["force_canceled"],
         counts={status: row[column] for status, column in _COUNTS.items()},
+        fulfilment=row["fulfilment"],
     )

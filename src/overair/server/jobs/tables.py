@@ -37,6 +37,7 @@ jobs: Final = Table(
     Column("count_rejected", Integer, nullable=False),
     Column("count_removed", Integer, nullable=False),
     Column("count_canceled", Integer, nullable=False),
+    Column("fulfilment", String(64)),
 )
 Index("ix_jobs_newest", jobs.c.account, jobs.c.sequence)
 Index("ix_jobs_unsettled", jobs.c.phase, jobs.c.next_step_at)
@@ -93,6 +94,7 @@ job_executions: Final = Table(
     instant_column("in_progress_due_at", nullable=True),
     instant_column("step_due_at", nullable=True),
     instant_column("due_at", nullable=True),
+    Column("fulfilment", String(64)),
 )
 Index("ix_job_executions_of_thing", job_executions.c.account, job_executions.c.thing, job_executions.c.status)
 Index(

@@ -17,7 +17,15 @@ from overair.server.jobs.model import (
     TargetSelection,
 )
 from overair.server.jobs.model import JobSettings as SettingsOfJob
-from overair.server.updates.model import FileProgress, JobSettings, StoredFile, StreamedFile, Update, UpdateFile
+from overair.server.updates.model import (
+    FULFILMENT_PARAMETER,
+    FileProgress,
+    JobSettings,
+    StoredFile,
+    StreamedFile,
+    Update,
+    UpdateFile,
+)
 from overair.wire.job_document import (
     FILE_SIZE_BYTES_MAX,
     PRESIGNED_AUTH_SCHEME,
@@ -124,6 +132,7 @@ def job_plan(update: Update) -> JobPlan:
         document=document_text(update),
         target_selection=TargetSelection(plan.selection.value),
         settings=settings,
+        fulfilment=plan.additional_parameters.get(FULFILMENT_PARAMETER),
     )
 
 

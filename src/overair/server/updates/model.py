@@ -34,6 +34,8 @@ PRESIGN_EXPIRY_S_DEFAULT: Final = 1800
 """Of CreateOTAUpdate; CreateJob's own default is 3600 (wire reference §5.2)."""
 SIGNED_PREFIX_DEFAULT: Final = "SignedImages/"
 UNVERSIONED: Final = VersionId("null")
+FULFILMENT_PARAMETER: Final = "uptaneMultiTargetUpdate"
+"""In ``additionalParameters``: the multi-target update that things with ECUs get in place of the files."""
 
 
 class UpdateStatus(StrEnum):

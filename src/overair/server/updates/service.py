@@ -20,6 +20,7 @@ from overair.server.objects.service import ObjectsService
 from overair.server.streams.service import StreamsService
 from overair.server.updates.job_plan import settings_of_job
 from overair.server.updates.model import (
+    FULFILMENT_PARAMETER,
     STREAM_ID_PREFIX,
     CustomSigning,
     FileProgress,
@@ -121,7 +122,7 @@ class UpdatesService:
         Raises:
             AlreadyExists: the update's id, or its job's, is taken.
             AccessDenied: the caller may not pass the role.
-            NotFound: a target, a stream or a file of one isn't there.
+            NotFound: a target, a multi-target update, a stream or a file of one isn't there.
             InvalidRequest: a target isn't a thing or group of this place, or a setting is out of bounds.
         """
         place = caller.place
@@ -141,6 +142,9 @@ class UpdatesService:
         )
         for target in plan.targets:
             self._require_target(tx, place, target)
+        fulfilment = plan.additional_parameters.get(FULFILMENT_PARAMETER)
+        if fulfilment is not None:
+            self._jobs.require_fulfilment(tx, place.account, fulfilment)
         own_stream = self._require_stream_files(tx, place, plan)
         now = self._clock.now()
         update = Update(
