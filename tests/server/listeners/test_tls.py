@@ -6,13 +6,18 @@ import contextlib
 import gc
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from overair.server.listeners import acceptor
+from overair.server.listeners import acceptor, tls
 from overair.server.listeners.tls import TlsProtocol, TlsTransport
 from overair.server.listeners.tls_context import ClientCertificate
 from tests.support.listening import (
@@ -78,6 +83,85 @@ def test_any_certificate_gets_in_and_its_der_is_handed_up(
         assert client.version() == version.name.replace("v1_", "v1.")
     assert echo.made == [(DEVICE.certificate_der, None)]
     assert echo.lost.wait(10)
+
+
+def der_of(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def write_chain(folder: Path, chain: Sequence[bytes], key: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
+    """Files that make the standard library's client send these certificates, as they stand."""
+    certificates, key_file = folder / "chain.pem", folder / "key.pem"
+    certificates.write_text("".join(ssl.DER_cert_to_PEM_cert(der) for der in chain))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return str(certificates), str(key_file)
+
+
+def new_chain(length: int) -> tuple[list[bytes], ec.EllipticCurvePrivateKey]:
+    """A leaf and its issuers up to the root, with the leaf's key."""
+    issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None = None
+    chain: list[bytes] = []
+    for number in range(length):
+        key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"c{number}")])
+        above = issuer or (name, key)
+        born = datetime(2026, 1, 1, tzinfo=UTC)
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(above[0]).public_key(key.public_key())
+        builder = builder.serial_number(number + 1).not_valid_before(born).not_valid_after(born + timedelta(days=3650))
+        chain.insert(0, der_of(builder.sign(above[1], hashes.SHA256())))
+        issuer = (name, key)
+    assert issuer is not None
+    return chain, issuer[1]
+
+
+@pytest.mark.parametrize("version", BOTH_VERSIONS)
+@pytest.mark.parametrize("length", [1, 2, 5, tls.PEER_CHAIN_LENGTH_MAX])
+def test_the_whole_chain_is_handed_up_as_the_peer_sent_it(
+    thread: EventLoopThread, tmp_path: Path, version: ssl.TLSVersion, length: int
+) -> None:
+    chain, key = new_chain(length)
+    files = write_chain(tmp_path, chain, key)
+    assert told_of(thread, client_context(version=version, files=files)) == (chain[0], tuple(chain))
+
+
+def test_a_chain_beyond_the_bound_is_handed_up_as_its_leaf_alone(thread: EventLoopThread, tmp_path: Path) -> None:
+    chain, key = new_chain(tls.PEER_CHAIN_LENGTH_MAX + 1)
+    files = write_chain(tmp_path, chain, key)
+    assert told_of(thread, client_context(files=files)) == (chain[0], (chain[0],))
+
+
+def test_no_certificate_is_an_empty_chain(thread: EventLoopThread) -> None:
+    assert told_of(thread, client_context()) == (None, ())
+
+
+def told_of(thread: EventLoopThread, context: ssl.SSLContext) -> tuple[bytes | None, tuple[bytes, ...]]:
+    """What the application above hears of the peer's certificates."""
+    echo, told = Echo(), []
+
+    def accept(transport: TlsTransport) -> Echo:
+        told.append((transport.get_extra_info("peer_der"), transport.get_extra_info("peer_chain_der")))
+        return echo
+
+    with tls_listener(thread, context_of(SERVER), accept) as listener, connect(listener.port, context) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+    return told[0]
+
+
+def test_a_certificate_that_only_openssl_can_read_ends_its_connection_and_no_other(
+    thread: EventLoopThread, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its inner length takes a byte more than DER allows."""
+    (leaf,), key = new_chain(1)
+    assert (leaf[:2], leaf[4:6]) == (b"\x30\x82", b"\x30\x81")
+    longer = b"\x30\x82" + (int.from_bytes(leaf[2:4], "big") + 1).to_bytes(2, "big") + b"\x30\x82\x00" + leaf[6:]
+    context = client_context(version=ssl.TLSVersion.TLSv1_2, files=write_chain(tmp_path, [longer], key))
+    with tls_listener(thread, context_of(SERVER), lambda _: Echo()) as listener:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            speak(listener.port, context)
+        speak(listener.port, client_context())
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
 
 
 @pytest.mark.parametrize("version", BOTH_VERSIONS)

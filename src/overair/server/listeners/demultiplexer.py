@@ -21,7 +21,12 @@ def speak_http(service: HttpService) -> Callable[[TlsTransport], asyncio.Protoco
 
     def accept(transport: TlsTransport) -> asyncio.Protocol:
         return service.protocol(
-            {"peer_der": transport.get_extra_info("peer_der"), "alpn": transport.get_extra_info("alpn"), "secure": True}
+            {
+                "peer_der": transport.get_extra_info("peer_der"),
+                "peer_chain_der": transport.get_extra_info("peer_chain_der"),
+                "alpn": transport.get_extra_info("alpn"),
+                "secure": True,
+            }
         )
 
     return accept

@@ -21,6 +21,11 @@ READ_SIZE_BYTES: Final = 64 * 1024
 FLUSH_SIZE_BYTES: Final = 256 * 1024 + 16 * 1024
 """A write of 256 KiB with what its records add: it leaves in one piece."""
 
+PEER_CHAIN_LENGTH_MAX: Final = 10
+PEER_CHAIN_SIZE_BYTES_MAX: Final = 64 * 1024
+"""Of what a peer sends with its certificate, that certificate included. A longer chain is handed up as the certificate alone,
+so whoever needs the rest of it finds none."""
+
 logger = structlog.get_logger("overair.listeners")
 
 
@@ -35,7 +40,8 @@ class TlsTransport(asyncio.Transport):
         self._extra = extra
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``peer_der`` (bytes or None), ``alpn`` (str or None), ``tls_version``, ``sslcontext``; else the socket's own."""
+        """``peer_der`` (bytes or None), ``peer_chain_der`` (tuple of bytes: the same certificate, then what came with it),
+        ``alpn`` (str or None), ``tls_version``, ``sslcontext``; else the socket's own."""
         if name in self._extra:
             return self._extra[name]
         plain = self._protocol.plain if self._protocol is not None else None
@@ -211,10 +217,17 @@ class TlsProtocol(asyncio.Protocol):
             return
         self._flush()
         self._handshake_over()
-        peer = self._connection.get_peer_certificate(as_cryptography=True)
         alpn = self._connection.get_alpn_proto_negotiated()
+        try:
+            chain_der = _peer_chain_der(self._connection)
+        except ValueError as error:
+            # OpenSSL reads what is no DER; nobody else has to.
+            logger.debug("a peer's certificate can't be read", error=str(error))
+            self.abort()
+            return
         extra = {
-            "peer_der": peer.public_bytes(Encoding.DER) if peer is not None else None,
+            "peer_der": chain_der[0] if chain_der else None,
+            "peer_chain_der": chain_der,
             "alpn": alpn.decode("ascii", "replace") if alpn else None,
             "tls_version": self._connection.get_protocol_version_name(),
             "sslcontext": self._connection.get_context(),
@@ -353,3 +366,19 @@ class TlsProtocol(asyncio.Protocol):
         self.is_closing = True
         if self.plain is not None:
             self.plain.abort()
+
+
+def _peer_chain_der(connection: SSL.Connection) -> tuple[bytes, ...]:
+    """The peer's certificate, then those that it sent with it, in its order; empty without a certificate."""
+    peer = connection.get_peer_certificate(as_cryptography=True)
+    if peer is None:
+        return ()
+    leaf_der = peer.public_bytes(Encoding.DER)
+    # On a server's side OpenSSL keeps the peer's own certificate out of its chain.
+    sent = connection.get_peer_cert_chain(as_cryptography=True)
+    if not sent:
+        return (leaf_der,)
+    chain_der = (leaf_der, *[certificate.public_bytes(Encoding.DER) for certificate in sent[:PEER_CHAIN_LENGTH_MAX]])
+    if len(chain_der) > PEER_CHAIN_LENGTH_MAX or sum(map(len, chain_der)) > PEER_CHAIN_SIZE_BYTES_MAX:
+        return (leaf_der,)
+    return chain_der
