@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -67,7 +67,12 @@ class CommandedAuthority:
     gate: asyncio.Event | None = None
 
     async def admit(
-        self, peer_der: bytes, client_id: ClientId | None, username: str | None, source_ip: str
+        self,
+        peer_der: bytes,
+        client_id: ClientId | None,
+        username: str | None,
+        source_ip: str,
+        chain_der: Sequence[bytes] = (),
     ) -> DeviceIdentity | Refusal:
         self.asked.append((peer_der, client_id, username, source_ip))
         if self.gate is not None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from overair.basics.clock import Clock, Instant
 from overair.basics.ids import AccountId, IdSource, KeyId
 from overair.basics.redacted import Redacted
@@ -18,6 +20,10 @@ from overair.server.keyring.service import Keyring
 SERVER_CERTIFICATE_LIFE_MS: Final = 397 * 86_400_000
 """What browsers and phones accept at most; renewed long before."""
 SERVER_CERTIFICATE_RENEWED_BEFORE_MS: Final = 60 * 86_400_000
+_PROVISIONING_NAMES: Final = {
+    AuthorityPurpose.FLEET_AUTHORITY: "Overair fleet authority",
+    AuthorityPurpose.CREDENTIAL_AUTHORITY: "Overair provisioning credentials",
+}
 
 
 class OwnCertificateStore(Protocol):
@@ -28,6 +34,8 @@ class OwnCertificateStore(Protocol):
     def put_own(self, tx: Tx, certificate: OwnCertificate) -> None:
         """Insert, or replace the one with the same purpose."""
         ...
+
+    def delete_own(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,28 @@ class AuthoritiesService:
             issuer = ready
             tx.after_commit(lambda: self._device_issuers.__setitem__(account, issuer))
         return ready
+
+    def provisioning_issuer(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> x509.Issuer:
+        """The account's fleet authority or its credential authority, ready to sign; made if it isn't there. Asked of the
+        records each time: once destroyed it signs nothing more."""
+        return self._issuer(tx, self._provisioning_authority(tx, account, purpose))
+
+    def find_provisioning_authority(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> OwnCertificate | None:
+        """The same as a record, None where it was never made or was destroyed."""
+        assert purpose in _PROVISIONING_NAMES
+        return self._store.find_own(tx, account, purpose)
+
+    def destroy_provisioning_authority(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> OwnCertificate | None:
+        """Forget the authority and its key, leaving nothing of it in the records; what it was, or None."""
+        standing = self.find_provisioning_authority(tx, account, purpose)
+        if standing is not None:
+            self._store.delete_own(tx, account, purpose)
+            self._keys.delete(tx, account, standing.key_id)
+        return standing
+
+    def server_authority_pem(self, tx: Tx, account: AccountId) -> str:
+        """Who vouches for what this server shows; ``account`` is the server's own."""
+        return self._authority(tx, account, AuthorityPurpose.SERVER_AUTHORITY, "Overair server authority").pem
 
     def server_identity(self, tx: Tx, account: AccountId, hosts: Sequence[str]) -> ServerIdentity:
         """The server's certificate for exactly these hosts: issued again, with a new key, when they have changed, when it is
@@ -125,13 +155,22 @@ class AuthoritiesService:
             self._keys.delete(tx, account, replaced.key_id)
         return issued
 
+    def _provisioning_authority(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> OwnCertificate:
+        return self._authority(tx, account, purpose, f"{_PROVISIONING_NAMES[purpose]} {account}")
+
     def _authority(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose, name: str) -> OwnCertificate:
         standing = self._store.find_own(tx, account, purpose)
         if standing is not None:
             return standing
         now = self._clock.now()
         key_id = self._keys.create(tx, account, AUTHORITY_KEY_KIND, purpose.value)
-        root = x509.issue_root(name, self._held(tx, account, key_id), now=now, serial=self._serial())
+        root = x509.issue_root(
+            name,
+            self._held(tx, account, key_id),
+            now=now,
+            serial=self._serial(),
+            purpose=ExtendedKeyUsageOID.CLIENT_AUTH if purpose in _PROVISIONING_NAMES else None,
+        )
         made = OwnCertificate(
             account=account,
             purpose=purpose,

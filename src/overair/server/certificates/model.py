@@ -46,6 +46,12 @@ class CertificateMode(Enum):
     SNI_ONLY = "SNI_ONLY"
 
 
+CREDENTIAL_ORIGIN: Final = "credential/"
+"""Begins the origin of what was issued to whoever showed a shared provisioning credential; its id follows."""
+FLEET_ORIGIN: Final = "fleet-authority/"
+"""Begins the origin of what came with a certificate chain to an operator's own fleet authority; its id follows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCertificate:
     """One row of the registry. ``id`` is the SHA-256 of the DER and is unique on the server: it names the account."""
@@ -62,6 +68,9 @@ class DeviceCertificate:
     version: int
     """Starts at 1 and counts the changes of status."""
     generation_id: str
+    origin: str = ""
+    """Who vouched for it where that matters later: ``CREDENTIAL_ORIGIN`` or ``FLEET_ORIGIN`` with an id; empty for what an
+    operator registered by himself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,11 @@ class AuthorityPurpose(Enum):
     """What one of our own certificates is for. One of each in an account."""
 
     DEVICE_AUTHORITY = "device-authority"
+    FLEET_AUTHORITY = "fleet-authority"
+    """Issues devices' certificates to whoever shows a shared provisioning credential; destroyed with its key when shared
+    provisioning is switched off."""
+    CREDENTIAL_AUTHORITY = "credential-authority"
+    """Issues the shared provisioning credentials themselves; destroyed with the former."""
     SERVER_AUTHORITY = "server-authority"
     SERVER = "server"
 

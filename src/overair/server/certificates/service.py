@@ -158,6 +158,15 @@ class CertificatesService:
             )
         return self._register(tx, place, certificate, status=status, mode=CertificateMode.SNI_ONLY, now=now)
 
+    def register(
+        self, tx: Tx, place: Place, certificate: x509.Certificate, *, origin: str, status: CertificateStatus
+    ) -> IssuedCertificate:
+        """Register a certificate whose issuer was already found good: by provisioning, which says in ``origin`` why."""
+        certificates_x509.accepted_public_key(certificate, field="certificate")
+        return self._register(
+            tx, place, certificate, status=status, mode=CertificateMode.DEFAULT, now=self._clock.now(), origin=origin
+        )
+
     def find(self, tx: Tx, place: Place, certificate: CertificateId) -> DeviceCertificate:
         """A registration of this account."""
         found = self._store.find(tx, certificate)
@@ -231,6 +240,7 @@ class CertificatesService:
         status: CertificateStatus,
         mode: CertificateMode,
         now: Instant,
+        origin: str = "",
     ) -> IssuedCertificate:
         identity = certificates_x509.fingerprint(certificate)
         standing = self._store.find(tx, identity)
@@ -253,6 +263,7 @@ class CertificatesService:
             modified_at=now,
             version=1,
             generation_id=self._ids.uuid(),
+            origin=origin,
         )
         self._store.insert(tx, row)
         return IssuedCertificate(arn=place.iot("cert", identity), id=identity, pem=row.pem)

@@ -55,6 +55,7 @@ device_certificates: Final = Table(
     instant_column("modified_at"),
     Column("version", Integer, nullable=False),
     Column("generation_id", String(36), nullable=False),
+    Column("origin", String(128), nullable=False, server_default=""),
     # A fingerprint is unique on the server, and so names its account.
     Index("uq_device_certificates_id", "id", unique=True),
     Index("ix_device_certificates_account_created_at_id", "account", "created_at", "id"),
@@ -129,6 +130,7 @@ class SqlCertificateStore:
             modified_at=certificate.modified_at,
             version=certificate.version,
             generation_id=certificate.generation_id,
+            origin=certificate.origin,
         )
 
     def set_status(self, tx: Tx, certificate: DeviceCertificate) -> None:
@@ -200,6 +202,10 @@ class SqlCertificateStore:
                 created_at=certificate.created_at,
             )
         )
+
+    def delete_own(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> None:
+        table = own_certificates
+        sql(tx).execute(delete(table).where(table.c.account == account, table.c.purpose == purpose.value))
 
     # ACM's --------------------------------------------------------------------------------------------------------------
 
@@ -278,7 +284,7 @@ def _by_creation(query: Any, table: Table, *, after: tuple[int, str] | None, asc
 
 
 def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
-    account, identity, pem, status, mode, not_before, not_after, created_at, modified_at, version, generation = row
+    account, identity, pem, status, mode, not_before, not_after, created_at, modified_at, version, generation, origin = row
     return DeviceCertificate(
         account=account,
         id=identity,
@@ -291,6 +297,7 @@ def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
         modified_at=modified_at,
         version=version,
         generation_id=generation,
+        origin=origin,
     )
 
 

@@ -235,10 +235,18 @@ def common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def issue_root(name: str, key: IssuerKey, *, now: Instant, serial: bytes) -> x509.Certificate:
-    """A self-signed authority that may issue leaves only, valid until the end of 2049."""
+def issue_root(
+    name: str, key: IssuerKey, *, now: Instant, serial: bytes, purpose: x509.ObjectIdentifier | None = None
+) -> x509.Certificate:
+    """A self-signed authority that may issue leaves only, valid until the end of 2049.
+
+    With a ``purpose`` its leaves are good for nothing else: a device that is handed the authority of its own certificate as
+    one more anchor must not believe a server that it vouches for.
+    """
     issuer = Issuer(common_name(name), key)
     builder = _builder(issuer, issuer.subject, key.public_key(), now=now, until=DEVICE_CERTIFICATE_NOT_AFTER, serial=serial)
+    if purpose is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
     return _signed(
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).add_extension(
             _key_usage(key_cert_sign=True, crl_sign=True), critical=True
@@ -247,9 +255,18 @@ def issue_root(name: str, key: IssuerKey, *, now: Instant, serial: bytes) -> x50
     )
 
 
-def issue_device(issuer: Issuer, subject: x509.Name, public_key: PublicKey, *, now: Instant, serial: bytes) -> x509.Certificate:
-    """A device's leaf for client authentication, valid until 2049-12-31T23:59:59Z (wire reference §9.4)."""
-    builder = _builder(issuer, subject, public_key, now=now, until=DEVICE_CERTIFICATE_NOT_AFTER, serial=serial)
+def issue_device(
+    issuer: Issuer,
+    subject: x509.Name,
+    public_key: PublicKey,
+    *,
+    now: Instant,
+    serial: bytes,
+    until: Instant = DEVICE_CERTIFICATE_NOT_AFTER,
+) -> x509.Certificate:
+    """A device's leaf for client authentication, valid until 2049-12-31T23:59:59Z unless said otherwise (wire reference
+    §9.4)."""
+    builder = _builder(issuer, subject, public_key, now=now, until=until, serial=serial)
     return _signed(_leaf(builder, ExtendedKeyUsageOID.CLIENT_AUTH), issuer)
 
 

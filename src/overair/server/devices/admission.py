@@ -10,6 +10,7 @@ from overair.basics.ids import AccountId, CertificateId, PolicyName, ThingName, 
 from overair.basics.work import Tx
 from overair.server.certificates.model import DeviceCertificate
 from overair.server.certificates.service import CertificatesService
+from overair.server.devices.blocks import Block
 
 CLIENT_ID_LENGTH_MAX = 128
 """A longer client id names no thing."""
@@ -41,6 +42,8 @@ class Admission:
     thing: SpokenFor | None
     policies: tuple[AttachedPolicy, ...]
     """Of the certificate and of the thing's groups and all above them; by name, each once."""
+    block: Block | None = None
+    """What keeps it out whatever its status."""
 
 
 class AdmissionStore(Protocol):
@@ -53,6 +56,10 @@ class AdmissionStore(Protocol):
         ...
 
     def spoken_for(self, tx: Tx, account: AccountId, certificate: CertificateId, client_id: str) -> SpokenFor | None: ...
+
+    def block_of(self, tx: Tx, account: AccountId, certificate: CertificateId, origin: str) -> Block | None:
+        """Of the certificate, of a thing that it is attached to, or of its origin."""
+        ...
 
 
 class Admissions:
@@ -76,4 +83,9 @@ class Admissions:
         policies = {policy.name: policy for policy in self._store.policies_of_certificate(tx, account, certificate)}
         if thing is not None:
             policies |= {policy.name: policy for policy in self._store.policies_of_groups(tx, account, thing.thing)}
-        return Admission(certificate=registered, thing=thing, policies=tuple(policies[name] for name in sorted(policies)))
+        return Admission(
+            certificate=registered,
+            thing=thing,
+            policies=tuple(policies[name] for name in sorted(policies)),
+            block=self._store.block_of(tx, account, certificate, registered.origin),
+        )

@@ -7,9 +7,9 @@ commit that changed it, and the gateway is told to judge the live connections ag
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -19,10 +19,11 @@ from overair.basics.clock import Clock, Instant, as_datetime
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.basics.work import Tx, Work
-from overair.server.certificates.model import CertificateStatus
+from overair.server.certificates.model import FLEET_ORIGIN, CertificateStatus
 from overair.server.certificates.x509 import UNREADABLE, certificate_from_der, fingerprint_of_der
 from overair.server.devices.admission import Admission, Admissions, SpokenFor
-from overair.server.gateway.authority import DeviceIdentity, LiveSessions, Refusal
+from overair.server.devices.blocks import Block, BlockKind
+from overair.server.gateway.authority import DeviceIdentity, LiveSessions, Refusal, RefusalCode
 from overair.server.policy_language.device_variables import Values, certificate_values, connection_values
 from overair.server.policy_language.iot import (
     CONNECT,
@@ -46,7 +47,7 @@ class BoundDevicePolicy:
     __slots__ = ("_allows", "_client", "_filter", "_topic")
 
     def __init__(self, bound: BoundPolicySet, place: Place) -> None:
-        self._allows = bound.allows
+        self._allows = bound.allows  # kept bound: it is asked for every message
         stem = f"arn:aws:iot:{place.region}:{place.account}:"
         self._client = f"{stem}client/"
         self._topic = f"{stem}topic/"
@@ -72,6 +73,18 @@ class BoundDevicePolicy:
         """``iot:Receive`` on ``topic/{topic}``."""
         return self._allows(RECEIVE, self._topic + topic)
 
+    def allows(self, action: str, resource: str) -> bool:
+        """Any other action, on a resource's whole ARN."""
+        return self._allows(action, resource)
+
+
+class Newcomers(Protocol):
+    """Who may register a certificate that nobody knows yet. Implemented above, by provisioning."""
+
+    async def introduce(self, peer_der: bytes, chain_der: Sequence[bytes], source_ip: str) -> Refusal | None:
+        """Register the certificate if an operator's rule allows it; None once it is registered, else why it isn't."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remembered:
@@ -84,6 +97,7 @@ class _Remembered:
     thing: SpokenFor | None
     policies: PolicySet
     certificate_values: Values
+    block: Block | None
 
 
 _Key = tuple[CertificateId, str | None]
@@ -108,6 +122,7 @@ class RegistryAuthority:
         self._clock = clock
         self._region = region
         self._sessions: list[LiveSessions] = []
+        self._newcomers: Newcomers | None = None
         self._remembered: OrderedDict[_Key, _Remembered] = OrderedDict()
         self._clients_of: dict[CertificateId, set[_Key]] = {}
         self._reading: dict[CertificateId, set[int]] = {}
@@ -119,27 +134,36 @@ class RegistryAuthority:
         """Register, at composition, a gateway whose live connections are judged again after a change."""
         self._sessions.append(sessions)
 
+    def introduced_by(self, newcomers: Newcomers) -> None:
+        """Register, at composition, who may let in certificates that aren't registered."""
+        self._newcomers = newcomers
+
     async def admit(
-        self, peer_der: bytes, client_id: ClientId | None, username: str | None, source_ip: str
+        self,
+        peer_der: bytes,
+        client_id: ClientId | None,
+        username: str | None,
+        source_ip: str,
+        chain_der: Sequence[bytes] = (),
     ) -> DeviceIdentity | Refusal:
-        """Judge a certificate for one connection: registered, ACTIVE, within its dates, fit for a client; then its policies.
+        """Judge a certificate for one connection: registered, not blocked, ACTIVE, within its dates, fit for a client; then its
+        policies.
 
         The user name is ignored: the SDKs put their own version there (wire reference §8.2).
         """
         identity = fingerprint_of_der(peer_der)
         found = await self._find(identity, client_id, peer_der)
+        if found is None and self._newcomers is not None:
+            refusal = await self._newcomers.introduce(peer_der, chain_der, source_ip)
+            if refusal is not None:
+                return refusal
+            found = await self._find(identity, client_id, peer_der)
         if found is None:
             return Refusal(reason=f"certificate {identity} isn't registered")
         if isinstance(found, Refusal):
             return found
-        if found.status is not CertificateStatus.ACTIVE:
-            return Refusal(reason=f"certificate {identity} is {found.status.value}", certificate_id=identity)
-        if not found.not_before <= self._clock.now() <= found.not_after:
-            return Refusal(
-                reason=f"certificate {identity} holds from {as_datetime(found.not_before).isoformat()} "
-                f"to {as_datetime(found.not_after).isoformat()}, not now",
-                certificate_id=identity,
-            )
+        if (obstacle := self._obstacle(identity, found)) is not None:
+            return obstacle
         place = Place(self._region, found.account)
         thing = found.thing
         values: Values = {
@@ -155,7 +179,37 @@ class RegistryAuthority:
         if client_id is None:
             del values["iot:ClientId"]  # HTTPS has none
         bound = found.policies.bind(values, now=self._clock.now)
-        return DeviceIdentity(place=place, certificate_id=identity, policy=BoundDevicePolicy(bound, place))
+        return DeviceIdentity(
+            place=place,
+            certificate_id=identity,
+            policy=BoundDevicePolicy(bound, place),
+            thing=None if thing is None else thing.thing,
+        )
+
+    def _obstacle(self, identity: CertificateId, found: _Remembered) -> Refusal | None:
+        """What keeps a registered certificate out now."""
+        now = self._clock.now()
+
+        def refused(code: RefusalCode, reason: str) -> Refusal:
+            return Refusal(reason=f"certificate {identity} {reason}", certificate_id=identity, code=code)
+
+        if found.block is not None:
+            what = f"{found.block.kind.value} {found.block.name}"
+            is_withdrawn = found.block.kind is BlockKind.ORIGIN and found.block.name.startswith(FLEET_ORIGIN)
+            return refused(
+                RefusalCode.AUTHORITY_WITHDRAWN if is_withdrawn else RefusalCode.BLOCKED,
+                f"is kept out: {what} is blocked ({found.block.reason or 'no reason given'})",
+            )
+        if found.status is not CertificateStatus.ACTIVE:
+            is_revoked = found.status is CertificateStatus.REVOKED
+            return refused(RefusalCode.REVOKED if is_revoked else RefusalCode.INACTIVE, f"is {found.status.value}")
+        if not found.not_before <= now <= found.not_after:
+            return refused(
+                RefusalCode.NOT_YET_VALID if now < found.not_before else RefusalCode.EXPIRED,
+                f"holds from {as_datetime(found.not_before).isoformat()} "
+                f"to {as_datetime(found.not_after).isoformat()}, not now",
+            )
+        return None
 
     # What changes ---------------------------------------------------------------------------------------------------------
 
@@ -227,10 +281,16 @@ class RegistryAuthority:
             purposes = _purposes(certificate)
             policies = self._policy_set(tuple(policy.document for policy in admission.policies))
         except InvalidRequest as broken:
-            return Refusal(reason=f"certificate {identity}: {broken.message}", certificate_id=identity)
+            return Refusal(
+                reason=f"certificate {identity}: {broken.message}",
+                certificate_id=identity,
+                code=RefusalCode.CERTIFICATE_UNREADABLE,
+            )
         if purposes and _CLIENT_PURPOSES.isdisjoint(purposes):
             return Refusal(
-                reason=f"certificate {identity} isn't for client authentication (extended key usage)", certificate_id=identity
+                reason=f"certificate {identity} isn't for client authentication (extended key usage)",
+                certificate_id=identity,
+                code=RefusalCode.WRONG_PURPOSE,
             )
         registered = admission.certificate
         return _Remembered(
@@ -241,6 +301,7 @@ class RegistryAuthority:
             thing=admission.thing,
             policies=policies,
             certificate_values=certificate_values(certificate, identity),
+            block=admission.block,
         )
 
     def _policy_set(self, documents: tuple[str, ...]) -> PolicySet:

@@ -5,12 +5,13 @@ Declared here, implemented above (``devices``, over ``certificates``), joined in
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from overair.basics.arn import Place
-from overair.basics.ids import AccountId, CertificateId, ClientId
+from overair.basics.ids import AccountId, CertificateId, ClientId, ThingName
 
 
 class DevicePolicy(Protocol):
@@ -40,6 +41,10 @@ class DevicePolicy(Protocol):
         """``iot:Receive`` on ``topic/{topic}``; asked at each delivery."""
         ...
 
+    def allows(self, action: str, resource: str) -> bool:
+        """Any other action, on a resource's whole ARN: what the device's HTTPS paths need (``overair:…``)."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceIdentity:
@@ -48,6 +53,36 @@ class DeviceIdentity:
     place: Place
     certificate_id: CertificateId
     policy: DevicePolicy
+    thing: ThingName | None = None
+    """The thing that the connection speaks for, if it speaks for one."""
+
+
+class RefusalCode(StrEnum):
+    """What keeps a peer out, by name: the codes of the device door (Uptane reference §3.2, §12)."""
+
+    CERTIFICATE_REQUIRED = "certificate_required"
+    CERTIFICATE_UNREADABLE = "certificate_unreadable"
+    CERTIFICATE_UNKNOWN = "certificate_unknown"
+    FOREIGN_AUTHORITY = "foreign_certificate_authority"
+    AUTHORITY_WITHDRAWN = "certificate_authority_withdrawn"
+    AUTHORITY_EXPIRED = "certificate_authority_expired"
+    CHAIN_TOO_DEEP = "certificate_chain_too_deep"
+    CHAIN_INVALID = "certificate_chain_invalid"
+    EXPIRED = "certificate_expired"
+    NOT_YET_VALID = "certificate_not_yet_valid"
+    WRONG_PURPOSE = "certificate_wrong_purpose"
+    NO_COMMON_NAME = "certificate_without_common_name"
+    SEVERAL_COMMON_NAMES = "certificate_with_several_common_names"
+    COMMON_NAME_INVALID = "certificate_common_name_invalid"
+    REVOKED = "certificate_revoked"
+    INACTIVE = "certificate_inactive"
+    WITHOUT_THING = "certificate_without_thing"
+    NOT_REGISTERED = "device_not_registered"
+    KEY_MISMATCH = "device_key_mismatch"
+    AWAITS_APPROVAL = "device_awaits_approval"
+    BLOCKED = "device_blocked"
+    CREDENTIAL_NOT_ALLOWED_HERE = "credential_not_allowed_here"
+    UNAVAILABLE = "temporarily_unavailable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +92,23 @@ class Refusal:
     reason: str
     certificate_id: CertificateId | None = None
     """Where the certificate itself is known (inactive, expired, …)."""
+    code: RefusalCode = RefusalCode.CERTIFICATE_UNKNOWN
 
 
 class DeviceAuthority(Protocol):
     """Turns a peer's certificate into an identity with its policies."""
 
     async def admit(
-        self, peer_der: bytes, client_id: ClientId | None, username: str | None, source_ip: str
+        self,
+        peer_der: bytes,
+        client_id: ClientId | None,
+        username: str | None,
+        source_ip: str,
+        chain_der: Sequence[bytes] = (),
     ) -> DeviceIdentity | Refusal:
         """Judge a certificate for one connection.
 
+        ``chain_der``: what the peer sent in its handshake beside the certificate, for one that nobody knows yet.
         ``client_id`` selects the thing whose variables the policy sees; None for HTTPS, where there is no client id.
         The answer says who it is; whether it may connect is asked of ``policy.allows_connect`` by the gateway.
         A refusal is returned, not raised.

@@ -119,6 +119,11 @@ class DeviceConnection(PacketStream):
         self.peer_der = bytes(peer_der)
         self._gateway.watch(self, self.deadline_s())
 
+    def chain_der(self) -> Sequence[bytes]:
+        """What the peer sent in its handshake beside its certificate; the transport keeps it, not each connection."""
+        sent = self._transport.get_extra_info("peer_chain_der") if self._transport is not None else None
+        return sent[1:] if sent else ()
+
     def received(self, packet: Packet) -> None:
         if type(packet) is Publish:
             self._publish(packet)

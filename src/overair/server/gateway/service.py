@@ -121,7 +121,11 @@ class Gateway:
             before = self.verdicts_changed
             try:
                 verdict = await self.authority.admit(
-                    connection.peer_der, connection.client_id, connection.username, connection.source_ip
+                    connection.peer_der,
+                    connection.client_id,
+                    connection.username,
+                    connection.source_ip,
+                    connection.chain_der(),
                 )
             except OverairError as error:
                 return Refusal(reason=f"no verdict could be reached: {error}")

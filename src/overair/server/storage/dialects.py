@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,8 @@ class Engines:
     refusal: Callable[[BaseException], BaseException]
     """What a caller is told for a driver's error: ``Unavailable`` where the asker can't help it, ``InvalidRequest`` where a
     value from outside is one that no column takes, else the error itself."""
+    scrub: Callable[[Sequence[str]], None]
+    """See ``SqlWork.scrub``."""
 
     def dispose(self) -> None:
         self.writer.dispose()
@@ -104,7 +106,20 @@ def open_sqlite_engines(path: Path | str) -> Engines:
         integrity_error=sqlite3.IntegrityError,
         in_transaction=lambda driver: bool(driver.in_transaction),
         refusal=_sqlite_refusal,
+        scrub=lambda _tables: _empty_sqlite_log(writer),
     )
+
+
+def _empty_sqlite_log(writer: Engine) -> None:
+    """Move the whole log into the database and cut it to nothing."""
+    with writer.connect() as connection:
+        busy, _, _ = driver_of(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise Unavailable(
+            f"A read that lasts over {BUSY_TIMEOUT_MS // 1000} s keeps the database's log, which may still hold what was "
+            "deleted. Nothing else is missing: ask again.",
+            subject="storage",
+        )
 
 
 def _sqlite_refusal(error: BaseException) -> BaseException:
@@ -162,6 +177,11 @@ def open_postgresql_engines(url: str) -> Engines:
             return Unavailable("The database that holds the records can't be reached. Ask again.", subject="storage")
         return _value_refused() if isinstance(cause, (psycopg.DataError, *_NO_COLUMN_TAKES)) else error
 
+    def write_anew(tables: Sequence[str]) -> None:
+        with engine.connect() as connection:
+            for table in tables:
+                driver_of(connection).execute(f'VACUUM (FULL) "{table}"')
+
     return Engines(
         writer=engine,
         reader=engine,
@@ -170,6 +190,7 @@ def open_postgresql_engines(url: str) -> Engines:
         integrity_error=psycopg.IntegrityError,
         in_transaction=lambda driver: bool(driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE),
         refusal=refusal,
+        scrub=write_anew,
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import structlog
-from sqlalchemy import insert
+from sqlalchemy import Table, insert
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
@@ -105,6 +105,24 @@ class SqlWork:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._ask_reader(Asked(query, future))
         return future.result()
+
+    async def scrub(self, *tables: Table) -> None:
+        """Make sure that what ``erasure.erase`` took out of these tables is in no file of the database any more.
+
+        SQLite: the write-ahead log is taken over and emptied. PostgreSQL: the tables are written anew; its own log and its
+        archives are its operator's to let go. May be called again.
+
+        Raises:
+            Unavailable: a long read keeps the log.
+        """
+        names = [table.name for table in tables]
+        try:
+            await asyncio.to_thread(self._engines.scrub, names)
+        except Exception as error:
+            refusal = self._engines.refusal(error)
+            if refusal is error:
+                raise
+            raise refusal from error
 
     def on_commit_with_outbox(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` on the writer thread after each commit that left notices. It must return at once and never fail."""

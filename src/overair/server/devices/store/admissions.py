@@ -10,7 +10,9 @@ from sqlalchemy import bindparam, or_, select
 from overair.basics.ids import AccountId, CertificateId, PolicyName, ThingName, ThingTypeName
 from overair.basics.work import Tx
 from overair.server.devices.admission import AttachedPolicy, SpokenFor
+from overair.server.devices.blocks import Block
 from overair.server.devices.model import TargetKind, ThingPrincipalType
+from overair.server.devices.store.blocks import block_of_certificate
 from overair.server.devices.store.groups import thing_group_ancestors, thing_group_members
 from overair.server.devices.store.policies import device_policies, device_policy_attachments, device_policy_versions
 from overair.server.devices.store.things import thing_principals, things
@@ -78,6 +80,9 @@ class SqlAdmissionStore:
     def policies_of_groups(self, tx: Tx, account: AccountId, thing: ThingName) -> list[AttachedPolicy]:
         found: dict[str, str] = dict(_OF_GROUPS.all(tx, b_account=account, b_thing=thing))
         return [AttachedPolicy(name=PolicyName(name), document=document) for name, document in found.items()]
+
+    def block_of(self, tx: Tx, account: AccountId, certificate: CertificateId, origin: str) -> Block | None:
+        return block_of_certificate(tx, account, certificate, origin)
 
     def spoken_for(self, tx: Tx, account: AccountId, certificate: CertificateId, client_id: str) -> SpokenFor | None:
         row = _SPOKEN_FOR.first(tx, b_account=account, b_certificate=certificate, b_client=client_id)

@@ -13,6 +13,16 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "device_blocks",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("blocked_at", sa.BigInteger(), nullable=False),
+        sa.Column("blocked_by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "kind", "name", name=op.f("pk_device_blocks")),
+    )
+    op.create_table(
         "role_keys",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("repository", sa.String(length=16), nullable=False),
@@ -47,7 +57,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("origin", sa.String(length=128), server_default="", nullable=False))
 
     with op.batch_alter_table("job_executions", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("fulfilled", sa.Boolean(), server_default=sa.text("0"), nullable=False))
+        batch_op.add_column(sa.Column("fulfilment", sa.String(length=64), nullable=True))
 
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("fulfilment", sa.String(length=64), nullable=True))
