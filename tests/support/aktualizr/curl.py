@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 AGENT = "Aktualizr/2025.10"
@@ -72,6 +73,15 @@ class Call:
 
 Sink = Callable[[bytes], bool]
 """Takes bytes of a body; False for no more."""
+
+
+class Http(Protocol):
+    """What a device calls a server with: ``Curl``, or something in the same process."""
+
+    def get(self, url: str, *, size_bytes_max: int) -> Response: ...
+    def put(self, url: str, body: bytes, *, content_type: str = "application/json") -> Response: ...
+    def post(self, url: str, body: bytes, *, content_type: str = "application/json") -> Response: ...
+    def download(self, url: str, sink: Sink, *, from_byte: int = 0) -> Response: ...
 
 
 class Curl:

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from tests.support.aktualizr import jsoncpp
 from tests.support.aktualizr.configuration import Configuration
-from tests.support.aktualizr.curl import Call, Curl
+from tests.support.aktualizr.curl import Call, Http, TlsCredentials
 from tests.support.aktualizr.errors import (
     BadEcuId,
     BadHardwareId,
@@ -67,7 +67,7 @@ class Check:
 class _ServerFetcher:
     """Documents of one repository from its server."""
 
-    def __init__(self, curl: Curl, base_url: str) -> None:
+    def __init__(self, curl: Http, base_url: str) -> None:
         self._curl, self._base_url = curl, base_url
 
     def fetch(self, file_name: str, *, size_bytes_max: int) -> bytes:
@@ -87,7 +87,9 @@ class Aktualizr:
         *,
         storage: Storage | None = None,
         now: Callable[[], str] = wall_clock_now,
+        connect: Callable[[TlsCredentials], Http] | None = None,
     ) -> None:
+        """``connect`` makes something else than libcurl's HTTP, for tests in one process."""
         self.configuration = configuration
         self.server_url = configuration.server_url
         self.storage = storage or Storage()
@@ -95,8 +97,8 @@ class Aktualizr:
         self.calls: list[Call] = []
         """Every request of this process, in order."""
         self.last_error: Exception | None = None
-        self._now = now
-        self.provisioner = Provisioner(configuration, self.storage, self.secondaries, self.calls)
+        self._now, self._connect = now, connect
+        self.provisioner = Provisioner(configuration, self.storage, self.secondaries, self.calls, connect)
         self.package_manager = PackageManagerNone(self.storage, f"{self.server_url}/repo")
         self.director = DirectorRepository(self.storage.director, now)
         self.image = ImageRepository(self.storage.image, now)
@@ -121,7 +123,7 @@ class Aktualizr:
         return self.provisioner.refusal
 
     @property
-    def curl(self) -> Curl:
+    def curl(self) -> Http:
         assert self.provisioner.curl is not None
         return self.provisioner.curl
 
@@ -139,6 +141,7 @@ class Aktualizr:
             tuple(self.secondaries.values()) if secondaries is None else secondaries,
             storage=self.storage,
             now=self._now,
+            connect=self._connect,
         )
 
     def provision(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.aktualizr import jsoncpp
-from tests.support.aktualizr.curl import Curl
+from tests.support.aktualizr.curl import Http
 from tests.support.aktualizr.storage import Storage
 
 
@@ -33,7 +33,7 @@ class ReportQueue:
             }
         )
 
-    def flush(self, curl: Curl, server_url: str) -> int | None:
+    def flush(self, curl: Http, server_url: str) -> int | None:
         """One POST, if there is something; the status."""
         batch = self._storage.events[: self._limit]
         if not batch:

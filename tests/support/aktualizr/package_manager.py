@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tests.support.aktualizr.curl import Curl, RangeRefused, Sink, WriteRefused
+from tests.support.aktualizr.curl import Http, RangeRefused, Sink, WriteRefused
 from tests.support.aktualizr.metadata import Target
 from tests.support.aktualizr.storage import InstallationResult, Storage
 
@@ -31,7 +31,7 @@ class PackageManagerNone:
         data = self._storage.image_files.get(target.name)
         return data is not None and len(data) == target.length and self._hash_agrees(target, data)
 
-    def fetch_target(self, target: Target, curl: Curl) -> bool:
+    def fetch_target(self, target: Target, curl: Http) -> bool:
         """One try. What is there already is gone on with, by Range; the bytes of an error's answer are kept as well."""
         if target.is_ostree or not target.hashes:
             return False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.support.aktualizr import jsoncpp
 from tests.support.aktualizr.configuration import Configuration
 from tests.support.aktualizr.credentials import Malformed, OwnPki, SharedCredentials, common_name_of, read_p12
-from tests.support.aktualizr.curl import Call, Curl, Response, TlsCredentials
+from tests.support.aktualizr.curl import Call, Curl, Http, Response, TlsCredentials
 from tests.support.aktualizr.keys import EcuKey
 from tests.support.aktualizr.secondary import VirtualSecondary
 from tests.support.aktualizr.storage import Storage
@@ -35,12 +35,14 @@ class Provisioner:
         storage: Storage,
         secondaries: Mapping[str, VirtualSecondary],
         calls: list[Call],
+        connect: Callable[[TlsCredentials], Http] | None = None,
     ) -> None:
         self._configuration, self._storage, self._secondaries, self._calls = configuration, storage, secondaries, calls
         self.refusal: Refusal | None = None
         self.malformed: Malformed | None = None
-        self.curl: Curl | None = None
+        self.curl: Http | None = None
         """Once the device is provisioned."""
+        self._connect = connect or self._connect_with_curl
         if isinstance(configuration.credentials, OwnPki):
             # At every start: a certificate file that has changed replaces the stored one.
             storage.tls = configuration.credentials.tls()
@@ -75,7 +77,7 @@ class Provisioner:
         if self._storage.tls is None and not self._provision_with_shared_credentials():
             return False
         assert self._storage.tls is not None
-        curl = self._curl_with(self._storage.tls)
+        curl = self._connect(self._storage.tls)
         if not self._register_ecus(curl):
             return False
         self.curl = curl
@@ -86,13 +88,13 @@ class Provisioner:
             self._storage.primary_key = EcuKey.generate(self._configuration.key_type)
         return self._storage.primary_key
 
-    def _curl_with(self, tls: TlsCredentials) -> Curl:
+    def _connect_with_curl(self, tls: TlsCredentials) -> Http:
         return Curl(tls, retry_pause_s=self._configuration.retry_pause_s, calls=self._calls)
 
     def _provision_with_shared_credentials(self) -> bool:
         credentials = self._configuration.credentials
         assert isinstance(credentials, SharedCredentials)
-        bootstrap = self._curl_with(credentials.tls())
+        bootstrap = self._connect(credentials.tls())
         body = {"deviceId": self.device_id, "ttl": self._configuration.expiry_days}
         response = bootstrap.post(f"{self._configuration.server_url}/devices", jsoncpp.bytes_of(body))
         if not response.is_ok:
@@ -109,7 +111,7 @@ class Provisioner:
         credentials.strip()
         return True
 
-    def _register_ecus(self, curl: Curl) -> bool:
+    def _register_ecus(self, curl: Http) -> bool:
         """The whole list again whenever an ECU is new, changed or gone."""
         hardware_id = self._configuration.hardware_id
         wanted = [(self.serial, hardware_id), *((each.serial, each.hardware_id) for each in self._secondaries.values())]

@@ -6,7 +6,7 @@ import hashlib
 
 from tests.support.aktualizr import jsoncpp
 from tests.support.aktualizr.configuration import Configuration
-from tests.support.aktualizr.curl import Curl
+from tests.support.aktualizr.curl import Http
 from tests.support.aktualizr.storage import Storage
 
 HARDWARE: dict[str, object] = {
@@ -27,7 +27,7 @@ class Telemetry:
     def __init__(self, configuration: Configuration, storage: Storage) -> None:
         self._configuration, self._hashes = configuration, storage.reported_hashes
 
-    def send_all(self, curl: Curl) -> None:
+    def send_all(self, curl: Http) -> None:
         self._put(curl, "hardware_info", "/system_info", HARDWARE)
         self._put(curl, "installed_packages", "/core/installed", INSTALLED_PACKAGES)
         self.send_network(curl)
@@ -38,10 +38,10 @@ class Telemetry:
             if curl.post(url, text, content_type="application/toml").is_ok:
                 self._hashes["configuration"] = digest
 
-    def send_network(self, curl: Curl) -> None:
+    def send_network(self, curl: Http) -> None:
         self._put(curl, "network_info", "/system_info/network", NETWORK)
 
-    def _put(self, curl: Curl, kind: str, path: str, value: object) -> None:
+    def _put(self, curl: Http, kind: str, path: str, value: object) -> None:
         body = jsoncpp.bytes_of(value)
         digest = hashlib.sha256(body).hexdigest()
         if self._hashes.get(kind) == digest:
