@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from overair.basics.clock import Instant
-from overair.basics.ids import KeyId
+from overair.basics.ids import KeyId, ThingName
 from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import (
     ROOT_SIZE_BYTES_MAX,
@@ -52,7 +52,8 @@ class StoredRoot:
     documents: Mapping[Flavour, bytes]
     """The canonical bytes. Without a TUF flavour, the view for TUF's clients ends with the version before."""
     is_published: bool
-    """Not yet where what the repository serves isn't signed by the new keys: then devices don't see it."""
+    """In the Uptane flavour. Not yet where what the repository serves isn't signed by the new keys: then devices don't see it.
+    The TUF flavour may still wait when this is true."""
     stored_at: Instant
 
 
@@ -68,6 +69,20 @@ class OnlineKey:
     created_at: Instant
     exported_at: Instant | None = None
     """When somebody last took a copy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootProbe:
+    """The highest root version that a thing has asked for: one more than it has (Uptane reference §13)."""
+
+    thing: ThingName
+    version: int
+    at: Instant
+
+    @property
+    def client_version(self) -> int:
+        """0: it has none yet."""
+        return self.version - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant
-from overair.basics.ids import AccountId, KeyId
+from overair.basics.ids import AccountId, KeyId, ThingName
 from overair.basics.work import Tx
-from overair.server.roots.model import OnlineKey, StoredRoot
+from overair.server.roots.model import OnlineKey, RootProbe, StoredRoot
 from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import Repository
 
@@ -26,18 +26,30 @@ class RootStore(Protocol):
     def last_signed_at(self, tx: Tx, account: AccountId, repository: Repository) -> Instant: ...
     def signed_now(self, tx: Tx, account: AccountId, repository: Repository, *, now: Instant) -> None: ...
 
-    def newest(self, tx: Tx, account: AccountId, repository: Repository, *, published_only: bool) -> StoredRoot | None: ...
     def find(self, tx: Tx, account: AccountId, repository: Repository, version: int) -> StoredRoot | None: ...
     def document(
         self, tx: Tx, account: AccountId, repository: Repository, version: int, flavour: Flavour, *, published_only: bool
     ) -> bytes | None: ...
-    def newest_version(self, tx: Tx, account: AccountId, repository: Repository, flavour: Flavour) -> int:
-        """Of the published ones; 0 where there is none."""
+    def newest_version(
+        self, tx: Tx, account: AccountId, repository: Repository, flavour: Flavour, *, published_only: bool
+    ) -> int:
+        """0 where there is none."""
         ...
 
     def add(self, tx: Tx, account: AccountId, stored: StoredRoot) -> None: ...
-    def publish(self, tx: Tx, account: AccountId, repository: Repository) -> None:
-        """Every version that waited is published."""
+    def publish(self, tx: Tx, account: AccountId, repository: Repository, flavours: Collection[Flavour]) -> None:
+        """Every version that waited is published in these flavours."""
+        ...
+
+    def clear(self, tx: Tx, account: AccountId, repository: Repository) -> None:
+        """Forget a chain: only one that no device has followed."""
+        ...
+
+    def probes(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[RootProbe]: ...
+    def probed(
+        self, tx: Tx, account: AccountId, repository: Repository, thing: ThingName, version: int, *, now: Instant
+    ) -> None:
+        """Keep the highest version that a thing has asked for."""
         ...
 
     def keys(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[OnlineKey]: ...
@@ -49,9 +61,9 @@ class RootStore(Protocol):
 class RepositoryKeeper(Protocol):
     """Who publishes what a root vouches for; called within the unit of work that changes the root."""
 
-    def may_publish(self, tx: Tx, place: Place, root: StoredRoot) -> bool:
-        """Whether clients that follow this root would believe what the repository then serves. False keeps the root waiting
-        for what fits it."""
+    def may_publish(self, tx: Tx, place: Place, root: StoredRoot) -> frozenset[Flavour]:
+        """In which flavours clients that follow this root would believe what the repository then serves. The root waits for
+        what fits it in the others, and altogether where the Uptane flavour isn't among them."""
         ...
 
     def root_published(self, tx: Tx, place: Place, root: StoredRoot) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,17 +10,18 @@ import structlog
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import Conflict, InvalidRequest, NotFound, OverairError, Unavailable
+from overair.basics.errors import Conflict, InvalidRequest
 from overair.basics.ids import AccountId, IdSource
 from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
 from overair.server.keyring.model import PreparedKey
 from overair.server.keyring.service import Keyring
-from overair.server.roots.lifetimes import CLOCK_STEP_BACK_MAX_MS, LIFETIMES, alarm_days
-from overair.server.roots.model import ALWAYS_ONLINE, RoleExpiry, RootPushed, StoredRoot, Unsigned, read_stored_root
+from overair.server.roots.chains import RootChains
+from overair.server.roots.lifetimes import LIFETIMES
+from overair.server.roots.model import ALWAYS_ONLINE, RootPushed, StoredRoot, Unsigned, read_stored_root
 from overair.server.roots.ports import RepositoryKeeper, RootStore
-from overair.server.roots.role_keys import HeldKeys, kind_of
-from overair.server.roots.validation import Examined, errors_json, examine_late_flavour, examine_root
+from overair.server.roots.role_keys import kind_of
+from overair.server.roots.validation import Examined, examine_late_flavour, examine_root, refused_root
 from overair.wire.uptane.keys import Flavour, PublicKey
 from overair.wire.uptane.metadata import (
     MetadataSigner,
@@ -50,14 +51,12 @@ class Rehearsed(Exception):
         self.outcome = outcome
 
 
-class RootsService:
+class RootsService(RootChains):
     """Root chains of both repositories of every account, and the private keys that the server holds for their roles."""
 
     def __init__(self, *, store: RootStore, keys: Keyring, clock: Clock, ids: IdSource) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store=store, keys=keys, clock=clock)
         self._ids = ids
-        self.keys = HeldKeys(store=store, keys=keys, clock=clock)
         self._keepers: dict[Repository, RepositoryKeeper] = {}
 
     def kept_by(self, repository: Repository, keeper: RepositoryKeeper) -> None:
@@ -107,148 +106,37 @@ class RootsService:
         self._accept(tx, place, self._signed(repository, root, signers, now, BOTH))
 
     def adopt_chain(self, tx: Tx, place: Place, repository: Repository, chain: Sequence[Mapping[Flavour, bytes]]) -> None:
-        """Take over the root chain of another server, so that its devices follow. The server makes keys of its own for the
-        roles that it signs; the next root, by the old root keys, names them (``unsigned``).
+        """Take over the root chain of another server, so that its devices follow. It takes the place of the chain that the
+        account began with. The server makes keys of its own for the roles that it signs; the next root, signed by the old root
+        keys, names them (``unsigned``).
 
         Args:
             chain: Every version from 1 on, verified by the caller.
 
         Raises:
-            Conflict: with subject ``root-role``: there is a chain already.
+            Conflict: with subject ``root-role``: the account's own chain has gone on, or devices follow it.
         """
-        if self.exists(tx, place.account, repository):
-            raise Conflict(
-                f"The {repository} repository has a root already; another server's chain can only begin an empty one.",
-                subject="root-role",
-            )
+        account = place.account
+        if self.exists(tx, account, repository):
+            has_begun = self.accepted(tx, account, repository).version > 1 or self._store.probes(tx, account, repository)
+            if has_begun:
+                raise Conflict(
+                    f"Devices may follow the root chain that the {repository} repository has, so another can't take its place. "
+                    "Take the other server's chain over in a new account.",
+                    subject="root-role",
+                )
+            self.keys.forget(tx, account, repository, [key.key_id for key in self.keys.all(tx, account, repository)])
+            self._store.clear(tx, account, repository)
         now = self._clock.now()
-        self._store.begin(tx, place.account, repository, self._ids.uuid(), now=now)
-        self.keys.make(tx, place.account, repository, ALWAYS_ONLINE[repository], key_type="ED25519", prepared=None)
+        self._store.begin(tx, account, repository, self._ids.uuid(), now=now)
+        self.keys.make(tx, account, repository, ALWAYS_ONLINE[repository], key_type="ED25519", prepared=None)
         for number, documents in enumerate(chain, start=1):
             root = read_stored_root(documents[Flavour.UPTANE], Flavour.UPTANE)
             assert root.version == number, "the caller has verified the chain"
             stored = StoredRoot(
-                repository=repository,
-                version=number,
-                root=root,
-                documents=documents,
-                is_published=True,
-                stored_at=now,
+                repository=repository, version=number, root=root, documents=documents, is_published=True, stored_at=now
             )
-            self._store.add(tx, place.account, stored)
-
-    # Reading ----------------------------------------------------------------------------------------------------------
-
-    def exists(self, tx: Tx, account: AccountId, repository: Repository) -> bool:
-        return self._store.repository_id(tx, account, repository) is not None
-
-    def repository_id(self, tx: Tx, account: AccountId, repository: Repository) -> str:
-        """The UUID that OTA Connect's tools know a repository by.
-
-        Raises:
-            NotFound: with subject ``repository``.
-        """
-        found = self._store.repository_id(tx, account, repository)
-        if found is None:
-            raise NotFound(f"This account has no {repository} repository.", subject="repository")
-        return found
-
-    def repositories(self, tx: Tx) -> Sequence[tuple[AccountId, Repository]]:
-        """Of every account of this server."""
-        return self._store.repositories(tx)
-
-    def current(self, tx: Tx, account: AccountId, repository: Repository) -> StoredRoot:
-        """The newest root that devices see.
-
-        Raises:
-            NotFound: with subject ``root-role``.
-        """
-        return self._newest(tx, account, repository, published_only=True)
-
-    def accepted(self, tx: Tx, account: AccountId, repository: Repository) -> StoredRoot:
-        """The newest root at all: one that was pushed may wait for targets that fit it.
-
-        Raises:
-            NotFound: with subject ``root-role``.
-        """
-        return self._newest(tx, account, repository, published_only=False)
-
-    def document(
-        self,
-        tx: Tx,
-        account: AccountId,
-        repository: Repository,
-        version: int | None,
-        flavour: Flavour,
-        *,
-        also_waiting: bool = False,
-    ) -> bytes:
-        """One root's bytes, as they are served; ``version`` None: the newest.
-
-        Args:
-            also_waiting: Operators see roots that were accepted and aren't published yet; devices don't.
-
-        Raises:
-            NotFound: with subject ``root-role``: there is no such version. Never anything else: a device reads every other
-                answer as "no new root" too, in silence (Uptane reference §3.6).
-        """
-        if version is None:
-            version = self._store.newest_version(tx, account, repository, flavour)
-            if also_waiting:
-                version = max(version, self.accepted(tx, account, repository).version)
-        found = None
-        if 0 < version < 2**31:
-            found = self._store.document(tx, account, repository, version, flavour, published_only=not also_waiting)
-        if found is None:
-            raise NotFound(f"The {repository} repository has no root version {version}.", subject="root-role")
-        return found
-
-    def newest_version(self, tx: Tx, account: AccountId, repository: Repository, flavour: Flavour) -> int:
-        """Of the published roots; 0 where there is none. The TUF flavour is behind where only the other one was pushed."""
-        return self._store.newest_version(tx, account, repository, flavour)
-
-    # Signing ----------------------------------------------------------------------------------------------------------
-
-    def is_online(self, tx: Tx, account: AccountId, repository: Repository, role: Role) -> bool:
-        """Whether the server can sign for this role by itself."""
-        root = self._root_for(tx, account, repository, role)
-        keys = root.role_keys(role)
-        return len(self.keys.signers_among(tx, account, repository, keys, root.keys)) >= keys.threshold
-
-    def signers(self, tx: Tx, account: AccountId, repository: Repository, role: Role) -> tuple[MetadataSigner, ...]:
-        """Enough of them for the role's threshold.
-
-        Raises:
-            Conflict: with subject ``role-keys-offline``; ``details`` carries ``required_key_ids`` and ``threshold``.
-        """
-        root = self._root_for(tx, account, repository, role)
-        keys = root.role_keys(role)
-        found = self.keys.signers_among(tx, account, repository, keys, root.keys)
-        if len(found) < keys.threshold:
-            raise keys_offline(repository, role, keys)
-        return found
-
-    def signing_instant(self, tx: Tx, account: AccountId, repository: Repository, *, remember: bool = True) -> Instant:
-        """The moment to sign at: the clock's, never earlier than the last signature's.
-
-        Args:
-            remember: False for documents of single devices, which are signed too often to note each one.
-
-        Raises:
-            Unavailable: with subject ``clock``: the clock stands far behind the last signature, so that ends of validity made
-                from it would be wrong.
-        """
-        now, last = self._clock.now(), self._store.last_signed_at(tx, account, repository)
-        if last - now > CLOCK_STEP_BACK_MAX_MS:
-            raise Unavailable(
-                f"The server's clock is {(last - now) // 1000} s behind the last signature of the {repository} repository. "
-                "Nothing is signed by a clock that went back: set the clock.",
-                subject="clock",
-            )
-        now = max(now, last)
-        if remember and now > last:
-            self._store.signed_now(tx, account, repository, now=now)
-        return now
+            self._store.add(tx, account, stored)
 
     # Changing ---------------------------------------------------------------------------------------------------------
 
@@ -263,7 +151,7 @@ class RootsService:
         cosign: bool = False,
     ) -> RootPushed:
         """Accept the next root. It is published at once, unless what the repository serves doesn't fit it yet: then it waits
-        for the targets that do. Private keys that a published root doesn't list are deleted.
+        for the targets that do. Private keys that the published root doesn't list are deleted.
 
         Args:
             documents: Both flavours, the Uptane one alone, or the TUF one of a version whose Uptane flavour is there.
@@ -273,9 +161,9 @@ class RootsService:
             InvalidRequest: with subject ``root-role`` and every broken rule in ``details["errors"]``.
             Rehearsed: at the end of a dry run.
         """
-        now = self.signing_instant(tx, place.account, repository)
-        pushed = self._late_flavour(tx, place, repository, documents, now)
-        if pushed is None:
+        if set(documents) == {Flavour.TUF}:
+            pushed = self._push_late_flavour(tx, place, repository, documents[Flavour.TUF])
+        else:
             examined = self.examine(tx, place.account, repository, documents, cosign=cosign)
             if examined.findings.errors or examined.root is None:
                 raise refused_root(examined)
@@ -299,8 +187,14 @@ class RootsService:
         current = self.accepted(tx, account, repository)
         if cosign:
             documents = {flavour: self._cosigned(tx, account, current, data, flavour) for flavour, data in documents.items()}
-        owned = {key.key_id: key.role for key in self.keys.all(tx, account, repository)}
-        return examine_root(documents, repository=repository, current=current, owned=owned, now=self._clock.now())
+        return examine_root(
+            documents,
+            repository=repository,
+            current=current,
+            owned={key.key_id: key.role for key in self.keys.all(tx, account, repository)},
+            has_tuf_chain=self.newest_version(tx, account, repository, Flavour.TUF, published_only=False) > 0,
+            now=self.signing_instant(tx, account, repository),
+        )
 
     def store_examined(self, tx: Tx, place: Place, repository: Repository, examined: Examined) -> StoredRoot:
         """Keep a root without fault as the newest; nobody sees it before ``publish``."""
@@ -316,9 +210,9 @@ class RootsService:
         self._store.add(tx, place.account, stored)
         return stored
 
-    def publish(self, tx: Tx, place: Place, repository: Repository) -> StoredRoot:
-        """Let devices see every root that waited, and delete the private keys that the newest doesn't list."""
-        self._store.publish(tx, place.account, repository)
+    def publish(self, tx: Tx, place: Place, repository: Repository, flavours: Collection[Flavour]) -> StoredRoot:
+        """Let devices see every root that waited, in these flavours, and delete private keys that the newest doesn't list."""
+        self._store.publish(tx, place.account, repository, flavours)
         stored = self.current(tx, place.account, repository)
         listed = {key_id for keys in stored.root.roles.values() for key_id in keys.key_ids}
         held = self.keys.all(tx, place.account, repository)
@@ -388,33 +282,7 @@ class RootsService:
         root = self.accepted(tx, place.account, repository).root
         self.keys.delete(tx, place, repository, key_id, root=root, force=force)
 
-    def expiry(self, tx: Tx, account: AccountId, repository: Repository) -> RoleExpiry:
-        """Until when devices believe the published root."""
-        current = self.current(tx, account, repository)
-        is_online = self.is_online(tx, account, repository, Role.ROOT)
-        lifetime = LIFETIMES[repository, Role.ROOT] if is_online else None
-        return RoleExpiry(
-            repository=repository,
-            role=Role.ROOT.value,
-            version=current.version,
-            expires=current.root.expires,
-            is_online=is_online,
-            alarm_days=alarm_days(current.root.expires, self._clock.now(), lifetime=lifetime),
-        )
-
     # ------------------------------------------------------------------------------------------------------------------
-
-    def _newest(self, tx: Tx, account: AccountId, repository: Repository, *, published_only: bool) -> StoredRoot:
-        found = self._store.newest(tx, account, repository, published_only=published_only)
-        if found is None:
-            raise NotFound(f"The {repository} repository of this account has no root.", subject="root-role")
-        return found
-
-    def _root_for(self, tx: Tx, account: AccountId, repository: Repository, role: Role) -> Root:
-        """The root that names a role's keys: snapshot and timestamp follow what is published, root and targets what comes."""
-        if role in ALWAYS_ONLINE[repository]:
-            return self.current(tx, account, repository).root
-        return self.accepted(tx, account, repository).root
 
     def _next(self, tx: Tx, place: Place, repository: Repository, root: Root) -> StoredRoot:
         """Sign ``root`` as the version after the newest, by the keys of both, and accept it."""
@@ -458,7 +326,8 @@ class RootsService:
 
     def _publish_if_it_fits(self, tx: Tx, place: Place, stored: StoredRoot) -> StoredRoot:
         keeper = self._keepers.get(stored.repository)
-        if keeper is not None and not keeper.may_publish(tx, place, stored):
+        flavours = frozenset(BOTH) if keeper is None else keeper.may_publish(tx, place, stored)
+        if Flavour.UPTANE not in flavours:
             logger.warning(
                 "a root waits for targets that fit it",
                 account=place.account,
@@ -466,7 +335,7 @@ class RootsService:
                 version=stored.version,
             )
             return stored
-        published = self.publish(tx, place, stored.repository)
+        published = self.publish(tx, place, stored.repository, flavours)
         if keeper is not None:
             keeper.root_published(tx, place, published)
         return published
@@ -483,47 +352,29 @@ class RootsService:
         added = [signature_by(signer, to_sign, flavour) for signer in ours if signer.public_key.id not in there]
         return assemble(document.signed, [*document.signatures, *added], flavour)
 
-    def _late_flavour(
-        self, tx: Tx, place: Place, repository: Repository, documents: Mapping[Flavour, bytes], now: Instant
-    ) -> RootPushed | None:
+    def _push_late_flavour(self, tx: Tx, place: Place, repository: Repository, data: bytes) -> RootPushed:
         """A TUF root alone catches up with its Uptane flavour."""
-        if set(documents) != {Flavour.TUF}:
-            return None
-        version = self._store.newest_version(tx, place.account, repository, Flavour.TUF) + 1
-        stored = self._store.find(tx, place.account, repository, version)
+        account = place.account
+        accepted = self.accepted(tx, account, repository)
+        last = self.newest_version(tx, account, repository, Flavour.TUF, published_only=False)
+        # A chain that was taken over from elsewhere begins where somebody signs the first TUF root.
+        stored = self.find(tx, account, repository, last + 1) if last else accepted
         if stored is None:
-            return None
-        before = self._store.find(tx, place.account, repository, version - 1)
-        examined = examine_late_flavour(documents[Flavour.TUF], stored=stored, before=before)
+            raise InvalidRequest(
+                f"The TUF flavour has every root version up to {last} already. Push a new root in both flavours.",
+                subject="root-role",
+                details={"field": "uptane"},
+            )
+        before = self.find(tx, account, repository, stored.version - 1) if last else None
+        examined = examine_late_flavour(data, stored=stored, before=before)
         if examined.findings.errors:
             raise refused_root(examined)
-        self._store.add(tx, place.account, replace(stored, documents=examined.documents, stored_at=now))
-        keeper = self._keepers.get(repository)
-        if keeper is not None and stored.is_published:
-            keeper.root_published(tx, place, self.current(tx, place.account, repository))
-        found = self._store.find(tx, place.account, repository, version)
+        late = replace(stored, documents=examined.documents, is_published=False, stored_at=self._clock.now())
+        self._store.add(tx, account, late)
+        self._publish_if_it_fits(tx, place, self.accepted(tx, account, repository))
+        found = self.find(tx, account, repository, stored.version)
         assert found is not None
         return RootPushed(stored=found, warnings=tuple(examined.findings.warnings))
-
-
-def keys_offline(repository: Repository, role: Role, keys: RoleKeys) -> OverairError:
-    """The refusal of a role that somebody else signs."""
-    return Conflict(
-        f"The {role} keys of the {repository} repository are offline: the server can't sign for it. Sign with "
-        f"{keys.threshold} of the keys that the root names, and push the document.",
-        subject="role-keys-offline",
-        details={"required_key_ids": list(keys.key_ids), "threshold": keys.threshold},
-    )
-
-
-def refused_root(examined: Examined) -> InvalidRequest:
-    """Every broken rule in one refusal."""
-    errors = examined.findings.errors
-    return InvalidRequest(
-        f"The root was refused; nothing was changed. {errors[0].message}",
-        subject="root-role",
-        details={"errors": errors_json(errors), "field": errors[0].field, "hint": errors[0].hint},
-    )
 
 
 def _with_keys(root: Root, replaced: Mapping[Role, Sequence[PublicKey]]) -> Root:

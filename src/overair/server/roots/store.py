@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, delete, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from overair.basics.clock import Instant
-from overair.basics.ids import AccountId, KeyId
+from overair.basics.ids import AccountId, KeyId, ThingName
 from overair.basics.work import Tx
-from overair.server.roots.model import OnlineKey, StoredRoot, read_stored_root
+from overair.server.roots.model import OnlineKey, RootProbe, StoredRoot, read_stored_root
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import sql
 from overair.wire.uptane.keys import Flavour
@@ -53,6 +53,16 @@ online_keys: Final = Table(
     instant_column("exported_at", nullable=True),
 )
 
+root_probes: Final = Table(
+    "root_probes",
+    metadata,
+    account_column(),
+    Column("repository", String(16), primary_key=True),
+    Column("thing", String(128), primary_key=True),
+    Column("version", Integer, nullable=False),
+    instant_column("at"),
+)
+
 
 class SqlRootStore:
     """``RootStore`` over SQL."""
@@ -89,15 +99,6 @@ class SqlRootStore:
             .values(signed_at=now)
         )
 
-    def newest(self, tx: Tx, account: AccountId, repository: Repository, *, published_only: bool) -> StoredRoot | None:
-        query = select(func.max(root_documents.c.version)).where(
-            root_documents.c.account == account, root_documents.c.repository == repository.value
-        )
-        if published_only:
-            query = query.where(root_documents.c.is_published.is_(True))
-        version = sql(tx).execute(query).scalar_one()
-        return None if version is None else self.find(tx, account, repository, version)
-
     def find(self, tx: Tx, account: AccountId, repository: Repository, version: int) -> StoredRoot | None:
         query = select(root_documents).where(
             root_documents.c.account == account,
@@ -120,13 +121,16 @@ class SqlRootStore:
         found = sql(tx).execute(query).scalar_one_or_none()
         return None if found is None else bytes(found)
 
-    def newest_version(self, tx: Tx, account: AccountId, repository: Repository, flavour: Flavour) -> int:
+    def newest_version(
+        self, tx: Tx, account: AccountId, repository: Repository, flavour: Flavour, *, published_only: bool
+    ) -> int:
         query = select(func.max(root_documents.c.version)).where(
             root_documents.c.account == account,
             root_documents.c.repository == repository.value,
             root_documents.c.flavour == flavour.value,
-            root_documents.c.is_published.is_(True),
         )
+        if published_only:
+            query = query.where(root_documents.c.is_published.is_(True))
         return sql(tx).execute(query).scalar_one() or 0
 
     def add(self, tx: Tx, account: AccountId, stored: StoredRoot) -> None:
@@ -147,16 +151,47 @@ class SqlRootStore:
             ],
         )
 
-    def publish(self, tx: Tx, account: AccountId, repository: Repository) -> None:
+    def publish(self, tx: Tx, account: AccountId, repository: Repository, flavours: Collection[Flavour]) -> None:
         sql(tx).execute(
             update(root_documents)
             .where(
                 root_documents.c.account == account,
                 root_documents.c.repository == repository.value,
+                root_documents.c.flavour.in_([flavour.value for flavour in flavours]),
                 root_documents.c.is_published.is_(False),
             )
             .values(is_published=True)
         )
+
+    def clear(self, tx: Tx, account: AccountId, repository: Repository) -> None:
+        for table in (root_documents, repositories):
+            sql(tx).execute(delete(table).where(table.c.account == account, table.c.repository == repository.value))
+
+    def probes(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[RootProbe]:
+        query = (
+            select(root_probes)
+            .where(root_probes.c.account == account, root_probes.c.repository == repository.value)
+            .order_by(root_probes.c.thing)
+        )
+        return [
+            RootProbe(thing=ThingName(row.thing), version=row.version, at=Instant(row.at)) for row in sql(tx).execute(query)
+        ]
+
+    def probed(
+        self, tx: Tx, account: AccountId, repository: Repository, thing: ThingName, version: int, *, now: Instant
+    ) -> None:
+        of_thing = (
+            root_probes.c.account == account,
+            root_probes.c.repository == repository.value,
+            root_probes.c.thing == thing,
+        )
+        last = sql(tx).execute(select(root_probes.c.version).where(*of_thing)).scalar_one_or_none()
+        if last is None:
+            sql(tx).execute(
+                insert(root_probes).values(account=account, repository=repository.value, thing=thing, version=version, at=now)
+            )
+        elif last < version:
+            sql(tx).execute(update(root_probes).where(*of_thing).values(version=version, at=now))
 
     def keys(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[OnlineKey]:
         query = (
@@ -204,17 +239,17 @@ class SqlRootStore:
 
 
 def _stored(rows: Sequence[Row[Any]]) -> StoredRoot | None:
-    documents = {Flavour(row.flavour): bytes(row.document) for row in rows}
-    if Flavour.UPTANE not in documents:
+    uptane = next((row for row in rows if row.flavour == Flavour.UPTANE.value), None)
+    if uptane is None:
         return None
-    first = rows[0]
+    documents = {Flavour(row.flavour): bytes(row.document) for row in rows}
     return StoredRoot(
-        repository=Repository(first.repository),
-        version=first.version,
+        repository=Repository(uptane.repository),
+        version=uptane.version,
         root=read_stored_root(documents[Flavour.UPTANE], Flavour.UPTANE),
         documents=documents,
-        is_published=bool(first.is_published),
-        stored_at=Instant(first.stored_at),
+        is_published=bool(uptane.is_published),
+        stored_at=Instant(uptane.stored_at),
     )
 
 

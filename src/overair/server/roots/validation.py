@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from overair.basics.clock import Instant
-from overair.server.roots.lifetimes import PUSHED_EXPIRY_MAX_MS, PUSHED_EXPIRY_SHORT_MS
-from overair.server.roots.model import ALWAYS_ONLINE, Finding, StoredRoot
+from overair.basics.errors import InvalidRequest
+from overair.server.roots.findings import (
+    Findings,
+    check_expiry,
+    check_keys,
+    check_role_keys,
+    check_written_keys,
+    code_of,
+    errors_json,
+    field_prefix,
+    unprintable,
+)
+from overair.server.roots.model import ALWAYS_ONLINE, StoredRoot
 from overair.wire.uptane.canonical import CanonicalForm, canonical, read
 from overair.wire.uptane.keys import (
-    RSA_SIZE_BITS_NEW_MIN,
     Flavour,
-    KeyType,
     PublicKey,
-    UnknownKey,
-    read_public_key,
 )
 from overair.wire.uptane.metadata import (
     ROOT_SIZE_BYTES_MAX,
@@ -25,68 +30,12 @@ from overair.wire.uptane.metadata import (
     Document,
     Repository,
     Role,
-    RoleKeys,
     Root,
     check_signatures,
-    expires_text,
     read_document,
     read_root,
 )
 from overair.wire.uptane.refusals import MetadataRefused, Reason
-
-_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
-_PEM: Final = re.compile(r"[\x20-\x7e\n]*")
-
-
-class Findings:
-    """What is wrong with the documents of one push. What both flavours break alike is told once."""
-
-    def __init__(self) -> None:
-        self.errors: list[Finding] = []
-        self.warnings: list[Finding] = []
-
-    def error(self, code: str, place: str, message: str, hint: str = "") -> None:
-        self._add(self.errors, Finding(code=code, field=place, message=message, hint=hint))
-
-    def warning(self, code: str, place: str, message: str, hint: str = "") -> None:
-        self._add(self.warnings, Finding(code=code, field=place, message=message, hint=hint))
-
-    def refused(self, prefix: str, refusal: MetadataRefused, hint: str = "") -> None:
-        """A document that the client's own reader or verifier refuses."""
-        self.error(code_of(refusal.reason), prefix + refusal.field, refusal.message, hint)
-
-    @staticmethod
-    def _add(findings: list[Finding], finding: Finding) -> None:
-        known = {(other.code, other.field.removeprefix("tuf.")) for other in findings}
-        if (finding.code, finding.field.removeprefix("tuf.")) not in known:
-            findings.append(finding)
-
-
-def code_of(reason: Reason) -> str:
-    """``UnmetThreshold`` → ``unmet_threshold``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason.value).lower()
-
-
-def field_prefix(flavour: Flavour) -> str:
-    """What precedes the path of a member in a finding."""
-    return "" if flavour is Flavour.UPTANE else "tuf."
-
-
-def unprintable(value: object, path: str) -> Iterator[str]:
-    """The paths of strings with characters outside of printable ASCII. Line ends are allowed in a key's PEM."""
-    match value:
-        case str():
-            pattern = _PEM if path.endswith(".keyval.public") else _PRINTABLE
-            if not pattern.fullmatch(value):
-                yield path
-        case Mapping():
-            for name, member in value.items():
-                if not _PRINTABLE.fullmatch(name):
-                    yield f"{path}.{ascii(name)[1:-1][:64]}"
-                yield from unprintable(member, f"{path}.{name[:64]}")
-        case list():
-            for number, item in enumerate(value):
-                yield from unprintable(item, f"{path}[{number}]")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,11 +61,13 @@ def examine_root(
     repository: Repository,
     current: StoredRoot,
     owned: Mapping[str, Role],
+    has_tuf_chain: bool,
     now: Instant,
 ) -> Examined:
     """Ask every rule of the flavours that were pushed.
 
     Args:
+        has_tuf_chain: Whether there is any root in the TUF flavour; a chain taken over from elsewhere may begin to have them.
         current: The newest accepted root; what is pushed must be the version after it.
         owned: Key id → role of the private keys that the server holds for this repository.
     """
@@ -128,6 +79,8 @@ def examine_root(
         if reading is not None:
             readings[flavour] = reading
             _examine(reading, current, repository, owned, now, findings)
+        else:
+            _examine_unread(documents[flavour], flavour, current, now, findings)
     if Flavour.UPTANE not in documents:
         findings.error(
             "uptane_flavour_missing", "uptane", "A root is pushed in the Uptane flavour, with or without the TUF flavour."
@@ -139,7 +92,7 @@ def examine_root(
             "Without the TUF flavour of this root, what TUF's clients read at /tuf/ stays as it is until it expires.",
             "Push both flavours in one step.",
         )
-    elif Flavour.TUF not in current.documents:
+    elif has_tuf_chain and Flavour.TUF not in current.documents:
         findings.error(
             "tuf_chain_behind",
             "tuf",
@@ -226,25 +179,7 @@ def _read(data: bytes, flavour: Flavour, findings: Findings) -> _Reading | None:
 def _members(signed: Mapping[str, object], flavour: Flavour, findings: Findings) -> None:
     """Each key and each role by itself: the typed reader would stop at the first that is wrong."""
     prefix = field_prefix(flavour)
-    keys = signed.get("keys")
-    if isinstance(keys, Mapping):
-        for key_id, value in keys.items():
-            path = f"{prefix}signed.keys.{key_id[:64]}"
-            try:
-                key = read_public_key(value, flavour, field=path)
-            except UnknownKey as refusal:
-                findings.refused("", refusal, "aktualizr refuses a whole root with such a key. Use ED25519 or RSA.")
-                continue
-            except MetadataRefused as refusal:
-                findings.refused("", refusal)
-                continue
-            if key.type is KeyType.ECDSA:
-                findings.error(
-                    "unsupported_method",
-                    f"{path}.keytype",
-                    "aktualizr refuses a whole root with an ECDSA key.",
-                    "Use ED25519 or RSA.",
-                )
+    check_written_keys(signed.get("keys"), f"{prefix}signed.keys", flavour, findings)
     roles = signed.get("roles")
     if isinstance(roles, Mapping):
         for name, value in roles.items():
@@ -266,13 +201,7 @@ def _examine(
     findings: Findings,
 ) -> None:
     prefix, root = field_prefix(reading.document.flavour), reading.root
-    if root.version != current.version + 1:
-        findings.error(
-            "invalid_version_bump",
-            f"{prefix}signed.version",
-            f"The root has version {root.version}; the one after version {current.version} is {current.version + 1}.",
-            "Pull the current root, make your change in it and sign again.",
-        )
+    _version(root.version, current, prefix, findings)
     _signatures(reading, current.root, findings)
     _keys(root, current.root, prefix, findings)
     _roles(root, prefix, findings)
@@ -280,17 +209,46 @@ def _examine(
     check_expiry(root.expires, now, prefix, findings, is_root=True)
 
 
+def _examine_unread(data: bytes, flavour: Flavour, current: StoredRoot, now: Instant, findings: Findings) -> None:
+    """What can be told even of a document that breaks the typed reader's rules."""
+    prefix = field_prefix(flavour)
+    try:
+        document = read_document(data, Role.ROOT, flavour=flavour, size_bytes_max=ROOT_SIZE_BYTES_MAX)
+    except MetadataRefused:
+        return
+    _version(document.version, current, prefix, findings)
+    check_expiry(document.expires, now, prefix, findings, is_root=True)
+    try:
+        check_signatures(document, current.root.keys, current.root.role_keys(Role.ROOT))
+    except MetadataRefused as refusal:
+        _not_by_current(prefix, refusal, findings)
+
+
+def _version(version: int, current: StoredRoot, prefix: str, findings: Findings) -> None:
+    if version != current.version + 1:
+        findings.error(
+            "invalid_version_bump",
+            f"{prefix}signed.version",
+            f"The root has version {version}; the one after version {current.version} is {current.version + 1}.",
+            "Pull the current root, make your change in it and sign again.",
+        )
+
+
+def _not_by_current(prefix: str, refusal: MetadataRefused, findings: Findings) -> None:
+    findings.error(
+        "current_root_threshold_unmet",
+        f"{prefix}signatures",
+        f"The keys of the current root don't vouch for this one: {refusal.message}",
+        "Sign the new root with the old root keys as well.",
+    )
+
+
 def _signatures(reading: _Reading, before: Root, findings: Findings) -> None:
     prefix = field_prefix(reading.document.flavour)
     try:
         check_signatures(reading.document, before.keys, before.role_keys(Role.ROOT))
     except MetadataRefused as refusal:
-        findings.error(
-            "current_root_threshold_unmet",
-            f"{prefix}signatures",
-            f"The keys of the current root don't vouch for this one: {refusal.message}",
-            "Sign the new root with the old root keys as well.",
-        )
+        _not_by_current(prefix, refusal, findings)
     try:
         check_signatures(reading.document, reading.root.keys, reading.root.role_keys(Role.ROOT))
     except MetadataRefused as refusal:
@@ -304,24 +262,7 @@ def _signatures(reading: _Reading, before: Root, findings: Findings) -> None:
 
 def _keys(root: Root, current: Root, prefix: str, findings: Findings) -> None:
     named = {key_id for keys in root.roles.values() for key_id in keys.key_ids}
-    for key_id, key in root.keys.items():
-        path = f"{prefix}signed.keys.{key_id[:64]}"
-        if key.id != key_id:
-            findings.error(
-                "key_id_mismatch",
-                path,
-                f"The key's id is {key.id}: the SHA-256 of its SubjectPublicKeyInfo.",
-                "Name the key by this id.",
-            )
-        if key.type is KeyType.RSA and key not in current.keys.values() and key.size_bits < RSA_SIZE_BITS_NEW_MIN:
-            findings.error(
-                "rsa_key_too_short",
-                path,
-                f"The new RSA key has {key.size_bits} bits; new ones have at least {RSA_SIZE_BITS_NEW_MIN}.",
-                "Make an ED25519 key, or an RSA key of 3072 or 4096 bits.",
-            )
-        if key_id not in named:
-            findings.warning("unused_key", path, "No role names this key.", "Leave it out.")
+    check_keys(root.keys, current.keys, named, f"{prefix}signed.keys", findings)
 
 
 def _roles(root: Root, prefix: str, findings: Findings) -> None:
@@ -346,24 +287,6 @@ def _roles(root: Root, prefix: str, findings: Findings) -> None:
         )
 
 
-def check_role_keys(keys: RoleKeys, known: Mapping[str, PublicKey], path: str, findings: Findings) -> set[PublicKey]:
-    """Whether a role can be signed at all with the keys that it names; those that are known."""
-    found: set[PublicKey] = set()
-    for key_id in keys.key_ids:
-        if key_id in known:
-            found.add(known[key_id])
-        else:
-            findings.error("unknown_key", f"{path}.keyids", f"The role names the key {key_id[:64]!r}, which isn't in keys.")
-    if keys.threshold > len(found):
-        findings.error(
-            "threshold_exceeds_keys",
-            f"{path}.threshold",
-            f"{keys.threshold} signatures are asked of {len(found)} keys: nobody could ever sign.",
-            "Lower the threshold or add keys.",
-        )
-    return found
-
-
 def _owned(root: Root, repository: Repository, owned: Mapping[str, Role], prefix: str, findings: Findings) -> None:
     for role in ALWAYS_ONLINE[repository]:
         foreign = [key_id for key_id in root.role_keys(role).key_ids if owned.get(key_id) is not role]
@@ -385,22 +308,11 @@ def _owned(root: Root, repository: Repository, owned: Mapping[str, Role], prefix
             )
 
 
-def check_expiry(expires: Instant, now: Instant, prefix: str, findings: Findings, *, is_root: bool) -> None:
-    """Neither past nor further away than two years."""
-    path = f"{prefix}signed.expires"
-    if expires <= now:
-        findings.error("expired_metadata", path, f"The document ended at {expires_text(expires)}.", "Sign it with a later end.")
-    elif expires - now > PUSHED_EXPIRY_MAX_MS:
-        findings.error(
-            "expires_too_late",
-            path,
-            f"The document would count until {expires_text(expires)}; at most two years are allowed.",
-            "Sign it with an earlier end.",
-        )
-    elif is_root and expires - now < PUSHED_EXPIRY_SHORT_MS:
-        findings.warning("expires_soon", path, f"The root ends already at {expires_text(expires)}.")
-
-
-def errors_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """As an answer carries them."""
-    return [finding.to_json() for finding in findings]
+def refused_root(examined: Examined) -> InvalidRequest:
+    """Every broken rule in one refusal."""
+    errors = examined.findings.errors
+    return InvalidRequest(
+        f"The root was refused; nothing was changed. {errors[0].message}",
+        subject="root-role",
+        details={"errors": errors_json(errors), "field": errors[0].field, "hint": errors[0].hint},
+    )

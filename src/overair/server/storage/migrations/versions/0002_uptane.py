@@ -45,6 +45,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account", "repository", "version", "flavour", name=op.f("pk_root_documents")),
     )
     op.create_table(
+        "root_probes",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("repository", sa.String(length=16), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "repository", "thing", name=op.f("pk_root_probes")),
+    )
+    op.create_table(
         "uptane_repositories",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("repository", sa.String(length=16), nullable=False),
