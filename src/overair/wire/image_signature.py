@@ -1,8 +1,9 @@
 """Is this image the one that was signed? The one path on which that is decided, for devices and server alike.
 
-``verify_image_signature`` is the only way to a ``VerifiedImage``; what installs an image takes one and nothing else, so that no
-code path can install bytes that weren't verified. The device's anchor is a pinned certificate: its key is what counts; its
-dates aren't looked at, since a device has no clock it could trust (the C platform layers do the same).
+``verify_image_signature``, and ``uptane.matching`` for what two repositories vouch for, are the only ways to a
+``VerifiedImage``; what installs an image takes one and nothing else, so that no code path can install bytes that weren't
+verified. The device's anchor is a pinned certificate: its key is what counts; its dates aren't looked at, since a device has no
+clock it could trust (the C platform layers do the same).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+from overair.wire.proof import VERIFIED
 
 SIGNATURE_SIZE_BYTES_MAX: Final = 384
 """What the agents have room for: an RSA-3072 signature (wire reference §5.1)."""
@@ -65,19 +68,22 @@ class SignerCertificate:
     public_key: PublicKey
 
 
-_SEAL: Final = object()
-
-
 class VerifiedImage:
-    """Proof that bytes of this digest and size were signed by this signer. Only the verifier can make one."""
+    """Proof that bytes of this digest and size were vouched for: by a signer, or by Uptane metadata. Only verifiers make it."""
 
     __slots__ = ("_algorithm", "_sha256", "_signer_fingerprint", "_size_bytes")
 
     def __init__(
-        self, seal: object, *, sha256: str, size_bytes: int, algorithm: SignatureAlgorithm, signer_fingerprint: str
+        self,
+        seal: object,
+        *,
+        sha256: str,
+        size_bytes: int,
+        algorithm: SignatureAlgorithm | None = None,
+        signer_fingerprint: str = "",
     ) -> None:
-        if seal is not _SEAL:
-            raise RuntimeError("Only verify_image_signature makes a VerifiedImage.")
+        if seal is not VERIFIED:
+            raise RuntimeError("Only a verifier makes a VerifiedImage.")
         self._sha256 = sha256
         self._size_bytes = size_bytes
         self._algorithm = algorithm
@@ -94,17 +100,18 @@ class VerifiedImage:
         return self._size_bytes
 
     @property
-    def algorithm(self) -> SignatureAlgorithm:
-        """How it was signed."""
+    def algorithm(self) -> SignatureAlgorithm | None:
+        """How it was signed; None where Uptane metadata vouches for its hashes."""
         return self._algorithm
 
     @property
     def signer_fingerprint(self) -> str:
-        """Who signed it: SHA-256 of the certificate."""
+        """Who signed it: SHA-256 of the certificate. Empty where Uptane metadata vouches."""
         return self._signer_fingerprint
 
     def __repr__(self) -> str:
-        return f"VerifiedImage(sha256={self._sha256}, size_bytes={self._size_bytes}, algorithm={self._algorithm.value})"
+        how = self._algorithm.value if self._algorithm else "uptane"
+        return f"VerifiedImage(sha256={self._sha256}, size_bytes={self._size_bytes}, algorithm={how})"
 
 
 def load_signer_certificate(pem: bytes) -> SignerCertificate:
@@ -175,7 +182,7 @@ def verify_image_signature(
     if not digest_is_signed(signer.public_key, digest=digest, signature=signature, algorithm=algorithm):
         raise SignatureCheckFailed(f"The signature {algorithm.value} isn't this signer's over these bytes.")
     return VerifiedImage(
-        _SEAL, sha256=identity.hexdigest(), size_bytes=size, algorithm=algorithm, signer_fingerprint=signer.fingerprint
+        VERIFIED, sha256=identity.hexdigest(), size_bytes=size, algorithm=algorithm, signer_fingerprint=signer.fingerprint
     )
 
 
