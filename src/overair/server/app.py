@@ -85,6 +85,7 @@ class Server:
             schedule_clock=self._schedule_clock,
             after_step=self._after_step,
             observe=self._metrics.observe_request,
+            observe_device=self._metrics.observe_device_request,
             plain_routes={"/healthz": self._healthz, "/metrics": self._print_metrics},
             download_url=lambda: self._download_url,
             show_identity=self._show_identity,

@@ -17,6 +17,7 @@ from overair.basics.ids import IdSource
 from overair.server import first_start
 from overair.server.access.authenticator import SignatureAuthenticator
 from overair.server.access.authoriser import PolicyAuthoriser
+from overair.server.access.bearer_tokens import SealedTokens
 from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import GrantsDirectory
 from overair.server.access.identities import Identities
@@ -95,6 +96,10 @@ from overair.server.objects.service import ObjectsService
 from overair.server.objects.store import SqlObjectStore
 from overair.server.objects.upload_store import SqlUploadStore
 from overair.server.objects.uploads import UploadsService
+from overair.server.rest.device_door import DeviceDoor
+from overair.server.rest.door import SERVICE as REST_SERVICE
+from overair.server.rest.door import RestDoor
+from overair.server.rest.operations import NobodyAdmitted
 from overair.server.roots.service import RootsService
 from overair.server.roots.store import SqlRootStore
 from overair.server.signing.operator_api import SigningOperations
@@ -128,6 +133,7 @@ def compose(
     schedule_clock: Clock,
     after_step: Callable[[str], None],
     observe: Observe,
+    observe_device: Observe,
     plain_routes: Mapping[str, AsgiApplication],
     download_url: Callable[[], str],
     show_identity: Callable[[ServerIdentity], None],
@@ -335,10 +341,21 @@ def compose(
         BrokerOperations(work=audited, broker=broker, store=BrokerStore()),
         AuditOperations(work=audited, audit=AuditService(audit_store)),
     )
-    for service in operator_door.services.values():
-        for operation in service.bound:
-            if not authoriser.knows(service.name, operation):
-                raise RuntimeError(f"access.actions has no row for {service.name} {operation}: nobody could ever call it.")
+    # Plain REST: operators' routes beside the AWS operations, and the devices' paths.
+    rest_door = RestDoor(
+        authenticator=authenticator,
+        tokens=SealedTokens(work, credentials, secret_box, clock=clock, region=place.region),
+        authoriser=authoriser,
+        ids=ids,
+        observe=observe,
+    )
+    rest_door.add()
+    device_door = DeviceDoor(NobodyAdmitted(), ids=ids, observe=observe_device)
+    device_door.add()
+    offered = [(service.name, operation) for service in operator_door.services.values() for operation in service.bound]
+    for service_name, operation in (*offered, *[(REST_SERVICE, route.operation) for route, _ in rest_door.bound]):
+        if not authoriser.knows(service_name, operation):
+            raise RuntimeError(f"access.actions has no row for {service_name} {operation}: nobody could ever call it.")
 
     # What goes on by itself.
     renewal = ServerCertificateRenewal(
@@ -384,6 +401,8 @@ def compose(
         broker=broker,
         gateway=gateway,
         operator_door=operator_door,
+        rest_door=rest_door,
+        device_door=device_door,
         downloads=downloads,
         renewal=renewal,
         readings=Readings(

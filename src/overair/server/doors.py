@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Final
 
 from OpenSSL import SSL
 
@@ -18,6 +19,20 @@ from overair.server.listeners.demultiplexer import HTTP_ALPN, MQTT_ALPN, speak_b
 from overair.server.listeners.device_http import DevicePaths, Path
 from overair.server.listeners.http import HttpService, PlainHttpListener
 from overair.server.listeners.tls_context import ClientCertificate, tls_context
+from overair.server.rest.front import OperatorFront, is_object_link
+
+UPTANE_PREFIXES: Final = (
+    "/director/",
+    "/repo/",
+    "/tuf/",
+    "/core/",
+    "/system_info",
+    "/events",
+    "/campaigner/",
+    "/devices",
+    "/.well-known/est/",
+)
+"""Of the device port: what belongs to plain REST (Uptane reference §1.2), but for links to objects in buckets of such names."""
 
 
 class Doors:
@@ -41,7 +56,7 @@ class Doors:
             PortRefused: a port is taken; no client was served yet.
         """
         settings = self._settings
-        operator_http = HttpService(self._joined.operator_door)
+        operator_http = HttpService(OperatorFront(rest=self._joined.rest_door, aws=self._joined.operator_door))
         device_http = HttpService(self._device_paths())
         mqtt = self._joined.gateway.protocol
 
@@ -87,6 +102,11 @@ class Doors:
                     prefix="/topics/",
                     application=HttpPublish(gateway=self._joined.gateway, ids=self._ids),
                 ),
+                *[
+                    # No certificate is demanded before the door is asked: it refuses in the words that its clients read.
+                    Path(prefix=prefix, application=self._joined.device_door, needs_certificate=False, unless=is_object_link)
+                    for prefix in UPTANE_PREFIXES
+                ],
                 # Last: whatever path no room has a word for may be a bucket's; the signature in it is the proof.
                 Path(
                     methods=frozenset({"GET", "HEAD"}),

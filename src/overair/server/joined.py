@@ -13,6 +13,8 @@ from overair.server.config import Settings
 from overair.server.gateway.service import Gateway
 from overair.server.metrics import Readings
 from overair.server.objects.presigned_downloads import PresignedDownloads
+from overair.server.rest.device_door import DeviceDoor
+from overair.server.rest.door import RestDoor
 from overair.server.state_directory import StateDirectory
 from overair.server.storage.work import SqlWork, open_postgresql, open_sqlite
 from overair.server.workers.loop import WorkerLoop
@@ -27,6 +29,8 @@ class Joined:
     broker: Broker
     gateway: Gateway
     operator_door: AwsProtocol
+    rest_door: RestDoor
+    device_door: DeviceDoor
     downloads: PresignedDownloads
     renewal: ServerCertificateRenewal
     readings: Readings

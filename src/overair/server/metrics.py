@@ -61,6 +61,16 @@ class Metrics:
             "overair_operator_request_seconds", "Time to answer an operator request.", ["service"], registry=self.registry
         )
 
+        self.device_requests = Counter(
+            "overair_device_requests",
+            "Requests of devices answered over HTTPS.",
+            ["operation", "status"],
+            registry=self.registry,
+        )
+        self.device_request_seconds = Histogram(
+            "overair_device_request_seconds", "Time to answer a device's request.", ["operation"], registry=self.registry
+        )
+
     def watch(self, readings: Readings) -> None:
         """Read what others count anyway, at each scrape."""
         self.registry.register(_Live(readings))
@@ -69,6 +79,11 @@ class Metrics:
         """After each answer of the operator door."""
         self.requests.labels(service, operation, status).inc()
         self.request_seconds.labels(service).observe(seconds)
+
+    def observe_device_request(self, _service: str, operation: str, status: int, seconds: float) -> None:
+        """After each answer of the device door."""
+        self.device_requests.labels(operation, status).inc()
+        self.device_request_seconds.labels(operation).observe(seconds)
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -147,6 +147,7 @@ def tag_context(request: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         pairs = [(str(key), str(value)) for key, value in tags.items()]
     elif isinstance(tags, list | tuple):
         pairs = [(str(tag.get("Key", "")), str(tag.get("Value", ""))) for tag in tags if isinstance(tag, Mapping)]
-    keys = tuple(key for key, _ in pairs) or tuple(str(key) for key in request.get("tagKeys", request.get("TagKeys", ())))
+    named = request.get("tagKeys", request.get("TagKeys", ()))
+    keys = tuple(key for key, _ in pairs) or tuple(str(key) for key in (named if isinstance(named, list | tuple) else ()))
     context: dict[str, tuple[str, ...]] = {f"aws:RequestTag/{key}": (value,) for key, value in pairs}
     return {**context, "aws:TagKeys": keys} if keys else context

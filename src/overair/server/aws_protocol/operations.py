@@ -49,12 +49,16 @@ class Body(Protocol):
     pass, and raises at the end if one doesn't hold. So a handler commits only after it has iterated to the end.
     """
 
-    length_bytes: int | None
-    """Decoded length, where the client declared one."""
+    @property
+    def length_bytes(self) -> int | None:
+        """Decoded length, where the client declared one."""
+        ...
 
-    checksums: Mapping[str, str]
-    """Declared and verified checksums by lower-case algorithm (``crc32``, ``sha256``, …), Base64. Trailing ones appear here
-    only after the last byte was read."""
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """Declared and verified checksums by lower-case algorithm (``crc32``, ``sha256``, …), Base64. Trailing ones appear here
+        only after the last byte was read."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 

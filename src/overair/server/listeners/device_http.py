@@ -16,10 +16,23 @@ _JSON: Final = (b"content-type", b"application/json")
 class Path:
     """One way in."""
 
-    methods: frozenset[str]
     prefix: str
+    """With its slash: whatever lies below. Without one: this very path too (``/devices``, never ``/devices-of-others``)."""
     application: Application
+    methods: frozenset[str] | None = None
+    """None: whatever the method, the application answers."""
     needs_certificate: bool = True
+    unless: Callable[[dict[str, Any]], bool] | None = None
+    """Requests for which this holds are somebody else's, although their path fits."""
+
+    def fits(self, scope: dict[str, Any]) -> bool:
+        """Whether this way is the request's."""
+        path: str = scope["path"]
+        if not path.startswith(self.prefix):
+            return False
+        if self.prefix[-1] != "/" and path[len(self.prefix) : len(self.prefix) + 1] not in ("", "/"):
+            return False
+        return (self.methods is None or scope["method"] in self.methods) and (self.unless is None or not self.unless(scope))
 
 
 class DevicePaths:
@@ -33,9 +46,9 @@ class DevicePaths:
     ) -> None:
         if scope["type"] != "http":
             return
-        path, method = scope["path"], scope["method"]
+        method = scope["method"]
         for each in self._paths:
-            if method in each.methods and path.startswith(each.prefix):
+            if each.fits(scope):
                 if each.needs_certificate and scope["state"].get("peer_der") is None:
                     await _answer(send, method, 403, "This path needs a registered device certificate in the TLS handshake.")
                     return

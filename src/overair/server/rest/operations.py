@@ -141,6 +141,13 @@ class DeviceAuthenticator(Protocol):
         ...
 
 
+class NobodyAdmitted:
+    """The ``DeviceAuthenticator`` of a server that provisions no devices."""
+
+    async def admit(self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str) -> DeviceCaller | DeviceRefusal:
+        return DeviceRefusal(code="certificate_unknown", message="This server knows no devices at these paths.")
+
+
 Handler = Callable[[Caller, RestRequest], Awaitable[RestAnswer]]
 DeviceHandler = Callable[[DeviceCaller, RestRequest], Awaitable[RestAnswer]]
 Method = TypeVar("Method", bound=Callable[..., Awaitable[RestAnswer]])
@@ -166,7 +173,6 @@ class DeviceRoute:
     template: str
     action: str | None
     """What the device's policies must allow on the ARN of its thing; None for a shared credential, which has no policies."""
-    streams: bool
     body_size_bytes_max: int
     for_shared_credential: bool
 
@@ -204,8 +210,7 @@ def device_route(
     template: str,
     *,
     action: str | None = None,
-    streams: bool = False,
-    body_size_bytes_max: int | None = None,
+    body_size_bytes_max: int = BODY_SIZE_BYTES_MAX,
     for_shared_credential: bool = False,
 ) -> Callable[[Method], Method]:
     """Mark a method as what a device's path means: ``async def …(self, device: DeviceCaller, request: RestRequest)``.
@@ -217,8 +222,7 @@ def device_route(
         method=method,
         template=template,
         action=action,
-        streams=streams,
-        body_size_bytes_max=_bound(body_size_bytes_max, streams),
+        body_size_bytes_max=body_size_bytes_max,
         for_shared_credential=for_shared_credential,
     )
     return _marker(_DEVICE_ROUTES, mark)
