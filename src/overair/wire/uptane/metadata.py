@@ -12,12 +12,12 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol, cast
 
-from overair.basics.clock import Instant, as_datetime, from_datetime
+from overair.basics.clock import Instant, as_datetime
 from overair.wire.uptane.canonical import VERSION_MAX, CanonicalForm, canonical, read
+from overair.wire.uptane.fields import array_at, hashes_at, integer_at, object_at, read_expires, texts_at
 from overair.wire.uptane.keys import METHODS, Flavour, PublicKey, UnknownKey, read_public_key
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 
@@ -34,8 +34,6 @@ SPEC_VERSION: Final = "1.0.31"
 """Of TUF, in the TUF flavour."""
 TARGET_NAME_LENGTH_MAX: Final = 253
 DELEGATION_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,49}")
-_EXPIRES: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
-_HASH_HEX: Final = re.compile(r"[0-9a-fA-F]{32,128}")
 _TUF_SIGNATURE_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})*")
 
 
@@ -254,7 +252,7 @@ def read_document(
         signed=signed,
         signed_bytes=canonical(signed, form or form_of(flavour)),
         signatures=_signatures(envelope.get("signatures"), flavour),
-        version=_integer(signed.get("version"), "signed.version", minimum=1, maximum=VERSION_MAX),
+        version=integer_at(signed.get("version"), "signed.version", minimum=1, maximum=VERSION_MAX),
         expires=read_expires(signed.get("expires"), field="signed.expires"),
         raw=data,
         hashed_bytes=data if flavour is Flavour.TUF else canonical(envelope, form or form_of(flavour)),
@@ -311,7 +309,7 @@ def read_root(document: Document, *, roles_needed: Collection[Role] = tuple(Role
     """
     signed = document.signed
     keys: dict[str, PublicKey] = {}
-    for key_id, value in _object(signed.get("keys"), "signed.keys").items():
+    for key_id, value in object_at(signed.get("keys"), "signed.keys").items():
         try:
             keys[key_id] = read_public_key(value, document.flavour, field=f"signed.keys.{key_id[:64]}")
         except UnknownKey:
@@ -319,7 +317,7 @@ def read_root(document: Document, *, roles_needed: Collection[Role] = tuple(Role
                 raise  # aktualizr refuses the whole document
     roles = {
         name: _role_keys(value, f"signed.roles.{name[:64]}")
-        for name, value in _object(signed.get("roles"), "signed.roles").items()
+        for name, value in object_at(signed.get("roles"), "signed.roles").items()
         if name in set(Role) or isinstance(value, Mapping)
     }
     for role in roles_needed:
@@ -342,21 +340,21 @@ def read_targets(document: Document) -> Targets:
     signed = document.signed
     targets = {
         name: _target(name, value, f"signed.targets.{name[:64]}")
-        for name, value in _object(signed.get("targets"), "signed.targets").items()
+        for name, value in object_at(signed.get("targets"), "signed.targets").items()
     }
     custom = signed.get("custom")
     named = signed.get("delegations")
     keys: dict[str, PublicKey] = {}
     delegations: list[Delegation] = []
     if named is not None:
-        block = _object(named, "signed.delegations")
-        for key_id, value in _object(block.get("keys", {}), "signed.delegations.keys").items():
+        block = object_at(named, "signed.delegations")
+        for key_id, value in object_at(block.get("keys", {}), "signed.delegations.keys").items():
             try:
                 keys[key_id] = read_public_key(value, document.flavour, field=f"signed.delegations.keys.{key_id[:64]}")
             except UnknownKey:
                 if document.flavour is Flavour.UPTANE:
                     raise
-        for number, value in enumerate(_array(block.get("roles", []), "signed.delegations.roles")):
+        for number, value in enumerate(array_at(block.get("roles", []), "signed.delegations.roles")):
             delegations.append(_delegation(value, f"signed.delegations.roles[{number}]"))
         if len({delegation.name for delegation in delegations}) != len(delegations):
             raise MetadataRefused(Reason.INVALID_METADATA, "Two delegations have one name.", field="signed.delegations.roles")
@@ -379,7 +377,7 @@ def read_snapshot(document: Document) -> Snapshot:
     """
     meta = {
         name: _meta_file(value, f"signed.meta.{name[:64]}")
-        for name, value in _object(document.signed.get("meta"), "signed.meta").items()
+        for name, value in object_at(document.signed.get("meta"), "signed.meta").items()
     }
     if "targets.json" not in meta:
         raise MetadataRefused(Reason.INVALID_METADATA, "A snapshot names targets.json.", field="signed.meta")
@@ -392,27 +390,13 @@ def read_timestamp(document: Document) -> Timestamp:
     Raises:
         MetadataRefused: INVALID_METADATA.
     """
-    value = _object(document.signed.get("meta"), "signed.meta").get("snapshot.json")
+    value = object_at(document.signed.get("meta"), "signed.meta").get("snapshot.json")
     snapshot = _meta_file(value, "signed.meta.snapshot.json")
     if document.flavour is Flavour.UPTANE and (snapshot.length is None or not snapshot.hashes):
         raise MetadataRefused(
             Reason.INVALID_METADATA, "A timestamp gives the snapshot's length and hash.", field="signed.meta.snapshot.json"
         )
     return Timestamp(version=document.version, expires=document.expires, snapshot=snapshot)
-
-
-def read_expires(value: object, *, field: str = "expires") -> Instant:
-    """``YYYY-MM-DDTHH:MM:SSZ``, exactly: aktualizr takes no fraction (Uptane reference §4.1).
-
-    Raises:
-        MetadataRefused: INVALID_METADATA.
-    """
-    try:
-        if not isinstance(value, str) or not _EXPIRES.fullmatch(value):
-            raise ValueError
-        return from_datetime(datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC))
-    except ValueError:
-        raise MetadataRefused(Reason.INVALID_METADATA, "A moment is written YYYY-MM-DDTHH:MM:SSZ.", field=field) from None
 
 
 # Writing ------------------------------------------------------------------------------------------------------------------
@@ -503,7 +487,7 @@ def _check_spec_version(value: object) -> None:
 
 
 def _signatures(value: object, flavour: Flavour) -> tuple[Signature, ...]:
-    rows = _array(value, "signatures")
+    rows = array_at(value, "signatures")
     if len(rows) > SIGNATURES_MAX:
         raise MetadataRefused(
             Reason.INVALID_METADATA, f"A document has at most {SIGNATURES_MAX} signatures.", field="signatures"
@@ -511,7 +495,7 @@ def _signatures(value: object, flavour: Flavour) -> tuple[Signature, ...]:
     found: list[Signature] = []
     for number, row in enumerate(rows):
         path = f"signatures[{number}]"
-        members = _object(row, path)
+        members = object_at(row, path)
         key_id, text = members.get("keyid"), members.get("sig")
         if not isinstance(key_id, str) or not isinstance(text, str):
             raise MetadataRefused(Reason.INVALID_METADATA, "A signature has keyid and sig, both strings.", field=path)
@@ -537,27 +521,9 @@ def _signature(key_id: str, text: str, method: object, flavour: Flavour, path: s
         raise MetadataRefused(Reason.INVALID_METADATA, "A signature is Base64.", field=f"{path}.sig") from None
 
 
-def _object(value: object, path: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must be an object.", field=path)
-    return cast("Mapping[str, object]", value)
-
-
-def _array(value: object, path: str) -> Sequence[object]:
-    if not isinstance(value, list):
-        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must be an array.", field=path)
-    return cast("Sequence[object]", value)
-
-
-def _integer(value: object, path: str, *, minimum: int, maximum: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
-        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must be an integer from {minimum} to {maximum}.", field=path)
-    return value
-
-
 def _role_keys(value: object, path: str) -> RoleKeys:
-    members = _object(value, path)
-    key_ids = _array(members.get("keyids"), f"{path}.keyids")
+    members = object_at(value, path)
+    key_ids = array_at(members.get("keyids"), f"{path}.keyids")
     if not all(isinstance(key_id, str) for key_id in key_ids):
         raise MetadataRefused(Reason.INVALID_METADATA, "Key ids are strings.", field=f"{path}.keyids")
     if len(set(cast("Sequence[str]", key_ids))) != len(key_ids):
@@ -568,44 +534,31 @@ def _role_keys(value: object, path: str) -> RoleKeys:
     return RoleKeys(key_ids=tuple(cast("Sequence[str]", key_ids)), threshold=threshold)
 
 
-def _hashes(value: object, path: str, *, required: bool) -> Mapping[str, str]:
-    if value is None and not required:
-        return {}
-    found: dict[str, str] = {}
-    for algorithm, digits in _object(value, path).items():
-        if not isinstance(digits, str) or not _HASH_HEX.fullmatch(digits):
-            raise MetadataRefused(Reason.INVALID_METADATA, "A hash is hexadecimal.", field=f"{path}.{algorithm[:32]}")
-        found[algorithm.lower()] = digits.lower()
-    if not found and required:
-        raise MetadataRefused(Reason.INVALID_METADATA, "At least one hash is needed.", field=path)
-    return found
-
-
 def _meta_file(value: object, path: str) -> MetaFile:
-    members = _object(value, path)
+    members = object_at(value, path)
     length = members.get("length")
     return MetaFile(
-        version=_integer(members.get("version"), f"{path}.version", minimum=1, maximum=VERSION_MAX),
-        length=None if length is None else _integer(length, f"{path}.length", minimum=0, maximum=2**53 - 1),
-        hashes=_hashes(members.get("hashes"), f"{path}.hashes", required=False),
+        version=integer_at(members.get("version"), f"{path}.version", minimum=1, maximum=VERSION_MAX),
+        length=None if length is None else integer_at(length, f"{path}.length", minimum=0, maximum=2**53 - 1),
+        hashes=hashes_at(members.get("hashes"), f"{path}.hashes", required=False),
     )
 
 
 def _target(name: str, value: object, path: str) -> TargetFile:
-    members = _object(value, path)
+    members = object_at(value, path)
     custom = members.get("custom")
     if custom is not None and not isinstance(custom, Mapping):
         raise MetadataRefused(Reason.INVALID_METADATA, "custom must be an object.", field=f"{path}.custom")
     return TargetFile(
         name=name,
-        length=_integer(members.get("length"), f"{path}.length", minimum=0, maximum=2**53 - 1),
-        hashes=_hashes(members.get("hashes"), f"{path}.hashes", required=True),
+        length=integer_at(members.get("length"), f"{path}.length", minimum=0, maximum=2**53 - 1),
+        hashes=hashes_at(members.get("hashes"), f"{path}.hashes", required=True),
         custom=cast("Mapping[str, Any]", custom or {}),
     )
 
 
 def _delegation(value: object, path: str) -> Delegation:
-    members = _object(value, path)
+    members = object_at(value, path)
     name = members.get("name")
     if not isinstance(name, str) or not name or name in set(Role):
         raise MetadataRefused(
@@ -614,18 +567,15 @@ def _delegation(value: object, path: str) -> Delegation:
     terminating = members.get("terminating", False)
     if not isinstance(terminating, bool):
         raise MetadataRefused(Reason.INVALID_METADATA, "terminating is true or false.", field=f"{path}.terminating")
-    paths = _texts(members.get("paths", []), f"{path}.paths")
-    prefixes = _texts(members.get("path_hash_prefixes", []), f"{path}.path_hash_prefixes")
+    paths = texts_at(members.get("paths", []), f"{path}.paths")
+    prefixes = texts_at(members.get("path_hash_prefixes", []), f"{path}.path_hash_prefixes")
+    if paths and prefixes:
+        raise MetadataRefused(
+            Reason.INVALID_METADATA, "A delegation goes by paths or by path_hash_prefixes, never by both.", field=path
+        )
     return Delegation(
         name=name, keys=_role_keys(members, path), paths=paths, terminating=terminating, path_hash_prefixes=prefixes
     )
-
-
-def _texts(value: object, path: str) -> tuple[str, ...]:
-    items = _array(value, path)
-    if not all(isinstance(item, str) for item in items):
-        raise MetadataRefused(Reason.INVALID_METADATA, f"{path} must hold strings.", field=path)
-    return tuple(cast("Sequence[str]", items))
 
 
 def _root_members(root: Root, flavour: Flavour) -> dict[str, object]:
