@@ -27,7 +27,19 @@
      "mqtt_host": "127.0.0.1", "mqtt_port": 8883, "ca_file": "identity/ca.pem",
      "block_size_bytes": 4096, "slot_size_bytes_max": 67108864, "self_test_timeout_s": 30}
 
-``ca_file`` is relative to DIR or absolute. The last three may be left out; nothing else may be added.
+``ca_file`` is relative to DIR or absolute. The last three may be left out. With a member ``uptane`` the device is a Uptane
+Primary (``agent/uptane/settings.py`` says what is in it): the broker's name and port may be left out, and ``thing_name`` too,
+which then is the common name of the certificate that the device is given. Nothing else may be added. It has besides::
+
+      uptane/                   0700
+        ecu.key                 the Primary's ECU key; 0600
+        state.json              what is registered, installed, under way and not yet reported; the time floor
+        director.trusted        what is trusted of each repository, replaced whole
+        image.trusted
+        device-id               the id that was chosen where none was configured
+        images/                 images on their way in, and those that wait for their ECUs
+        secondaries/NAME/       a virtual Secondary's key, state and trusted metadata
+      identity/next.pem         a new certificate that has yet to be used; identity/gateway.url: where the gateway is
 """
 
 from __future__ import annotations
@@ -40,6 +52,7 @@ from pathlib import Path
 from typing import Final
 
 from overair.agent.durable import Disk
+from overair.agent.uptane.settings import BadUptaneSettings, UptaneSettings, parse_uptane
 from overair.wire import strict_json
 from overair.wire.blocks import BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN
 
@@ -48,6 +61,7 @@ DEVICE_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
 BLOCK_SIZE_BYTES: Final = 4096
 SLOT_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
 SELF_TEST_TIMEOUT_S: Final = 30
+_HOST: Final = re.compile(r"[^\s/]{1,253}")
 _THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _HARDWARE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _ANCHOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -61,16 +75,20 @@ class BadDeviceDirectory(Exception):
 class DeviceSettings:
     """``device.json``: who this device is and whom it asks."""
 
-    thing_name: str
+    thing_name: str = ""
+    """Empty: a Uptane device that takes its name from its certificate."""
     hardware_id: str
-    mqtt_host: str
-    mqtt_port: int
+    mqtt_host: str = ""
+    """Empty: a Uptane device, which has no broker."""
+    mqtt_port: int = 0
     ca_file: str = "identity/ca.pem"
     block_size_bytes: int = BLOCK_SIZE_BYTES
     """Of the blocks it asks for; larger ones are used for files that need them."""
     slot_size_bytes_max: int = SLOT_SIZE_BYTES_MAX
     self_test_timeout_s: int = SELF_TEST_TIMEOUT_S
     """An image on trial that hasn't accepted itself by then is ended, and the previous one runs again."""
+    uptane: UptaneSettings | None = None
+    """Set: this device is a Uptane Primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +116,10 @@ class DeviceDirectory:
     @property
     def slots(self) -> Path:
         return self.root / "slots"
+
+    @property
+    def uptane(self) -> Path:
+        return self.root / "uptane"
 
     @property
     def files(self) -> Path:
@@ -133,12 +155,13 @@ def create_device_directory(
     root: Path,
     settings: DeviceSettings,
     *,
-    certificate_pem: bytes,
-    private_key_pem: bytes,
-    ca_pem: bytes,
+    certificate_pem: bytes | None,
+    private_key_pem: bytes | None,
+    ca_pem: bytes | None,
     anchors: dict[str, bytes],
 ) -> DeviceDirectory:
-    """Lay out a new device. ``anchors`` maps names under ``trust/`` (with or without ``.pem``) to PEM certificates.
+    """Lay out a new device. An identity that a Uptane device has yet to be given is None. ``anchors`` maps names under
+    ``trust/`` (with or without ``.pem``) to PEM certificates.
 
     Raises:
         BadDeviceDirectory: ``root`` already holds a device, or a name or setting breaks its rule.
@@ -150,9 +173,13 @@ def create_device_directory(
     disk = Disk()
     for folder in (root, root / "identity", directory.slots, directory.run, directory.files, directory.trust):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    disk.write_whole(directory.certificate_file, certificate_pem, mode=0o644)
-    disk.write_whole(directory.private_key_file, private_key_pem, mode=0o600)
-    disk.write_whole(directory.ca_file(settings), ca_pem, mode=0o644)
+    for path, content, mode in (
+        (directory.certificate_file, certificate_pem, 0o644),
+        (directory.private_key_file, private_key_pem, 0o600),
+        (directory.ca_file(settings), ca_pem, 0o644),
+    ):
+        if content is not None:
+            disk.write_whole(path, content, mode=mode)
     for name, pem in anchors.items():
         disk.write_whole(directory.anchor_file(name), pem, mode=0o644)
     # Last: a directory with a device.json is complete.
@@ -181,13 +208,18 @@ def read_settings(directory: DeviceDirectory) -> DeviceSettings:
             f"{directory.device_file} can't be read ({reason}). Make a device with: overair device enroll NAME --out DIR"
         ) from None
     try:
-        return _parse_settings(strict_json.decode_object(data, size_bytes_max=DEVICE_FILE_SIZE_BYTES_MAX, depth_max=2))
+        return _parse_settings(strict_json.decode_object(data, size_bytes_max=DEVICE_FILE_SIZE_BYTES_MAX, depth_max=6))
     except strict_json.MalformedJson as error:
         raise BadDeviceDirectory(f"{directory.device_file}: {error}") from None
 
 
 def _members(settings: DeviceSettings) -> dict[str, object]:
-    return {"format": FORMAT} | {name: getattr(settings, name) for name in DeviceSettings.__slots__}
+    members = {"format": FORMAT} | {name: getattr(settings, name) for name in DeviceSettings.__slots__}
+    if settings.uptane is None:
+        del members["uptane"]
+        return members
+    members["uptane"] = settings.uptane.to_json()
+    return {name: value for name, value in members.items() if value not in ("", 0)}
 
 
 def _parse_settings(members: dict[str, object]) -> DeviceSettings:
@@ -196,16 +228,27 @@ def _parse_settings(members: dict[str, object]) -> DeviceSettings:
     unknown = sorted(members.keys() - {"format", *DeviceSettings.__slots__})
     if unknown:
         raise BadDeviceDirectory(f"device.json has the unknown member {unknown[0][:60]!r}.")
+    uptane = _uptane(members)
     return DeviceSettings(
-        thing_name=_text(members, "thing_name", _THING_NAME),
+        thing_name=_text(members, "thing_name", _THING_NAME) if uptane is None or "thing_name" in members else "",
         hardware_id=_text(members, "hardware_id", _HARDWARE_ID),
-        mqtt_host=_text(members, "mqtt_host", re.compile(r"[^\s/]{1,253}")),
-        mqtt_port=_number(members, "mqtt_port", 1, 65_535),
+        mqtt_host=_text(members, "mqtt_host", _HOST) if uptane is None or "mqtt_host" in members else "",
+        mqtt_port=_number(members, "mqtt_port", 1, 65_535) if uptane is None or "mqtt_port" in members else 0,
         ca_file=_text({"ca_file": "identity/ca.pem"} | members, "ca_file", re.compile(r"[^\x00]{1,4096}")),
         block_size_bytes=_number(members, "block_size_bytes", BLOCK_SIZE_BYTES_MIN, BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES),
         slot_size_bytes_max=_number(members, "slot_size_bytes_max", 1, 2**32 - 4096, SLOT_SIZE_BYTES_MAX),
         self_test_timeout_s=_number(members, "self_test_timeout_s", 1, 3600, SELF_TEST_TIMEOUT_S),
+        uptane=uptane,
     )
+
+
+def _uptane(members: dict[str, object]) -> UptaneSettings | None:
+    if "uptane" not in members:
+        return None
+    try:
+        return parse_uptane(members["uptane"])
+    except BadUptaneSettings as error:
+        raise BadDeviceDirectory(f"device.json: {error}") from None
 
 
 def _text(members: dict[str, object], name: str, pattern: re.Pattern[str]) -> str:

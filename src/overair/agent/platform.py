@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from overair.wire.image import ImageManifest
 from overair.wire.image_signature import VerifiedImage
 from overair.wire.job_document import DocumentFile
+from overair.wire.uptane.matching import VerifiedTarget
+
+STORED_FILE_TYPE: Final = 1
+"""Any type but 0 means: store it."""
 
 
 class PlatformErrorCode(IntEnum):
@@ -77,6 +81,21 @@ class FileContext:
 
     file: DocumentFile
     block_size_bytes: int
+    target: VerifiedTarget | None = None
+    """What Uptane's two repositories vouch for, in place of a signature. ``for_target`` makes such a context."""
+
+    @classmethod
+    def for_target(cls, target: VerifiedTarget, *, block_size_bytes: int, path: str | None = None) -> FileContext:
+        """A verified target as a file: firmware, or, with ``path``, a file that is stored there."""
+        file = DocumentFile(
+            path=path or target.name,
+            size_bytes=target.length,
+            file_id=0,
+            certificate_path="",
+            file_type=None if path is None else STORED_FILE_TYPE,
+            signature=None,
+        )
+        return cls(file=file, block_size_bytes=block_size_bytes, target=target)
 
     @property
     def is_firmware(self) -> bool:
@@ -90,6 +109,11 @@ class Platform(Protocol):
     @property
     def running_image(self) -> ImageManifest:
         """What the running image says of itself; the version never comes from anywhere else."""
+        ...
+
+    @property
+    def running_sha256(self) -> str:
+        """SHA-256 of the running image's bytes: which of two images with one version it is."""
         ...
 
     def abort(self, context: FileContext | None) -> None:
@@ -112,7 +136,8 @@ class Platform(Protocol):
         ...
 
     def close_file(self, context: FileContext) -> VerifiedImage:
-        """Check the signature over all bytes with the anchor that ``certfile`` names, then what the image says, then close.
+        """Check the signature over all bytes with the anchor that ``certfile`` names, or all hashes of the target that Uptane's
+        repositories vouch for; then what the image says; then close.
 
         Fails with SIGNATURE_CHECK_FAILED, BAD_SIGNER_CERTIFICATE, FILE_CLOSE; for firmware also BAD_IMAGE_STATE (not an image
         for this hardware) and ``VersionNotRising``. A failed file is forgotten. A file that isn't firmware is in its place

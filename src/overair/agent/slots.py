@@ -49,16 +49,30 @@ class SlotSignature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlotTarget:
+    """The Uptane target that an image was installed as. Both repositories vouched for its SHA-256, which the record holds and
+    each boot checks; their documents expire, so they aren't asked again."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRecord:
-    """What a slot holds."""
+    """What a slot holds, and who vouched for it: a signer, Uptane's repositories, or neither ("factory")."""
 
     sha256: str
     size_bytes: int
     version: str
     signature: SlotSignature | None
-    """None: flashed at this machine by hand, trusted by its digest alone ("factory")."""
+    """None, and no target either: flashed at this machine by hand, trusted by its digest alone."""
     accepted: bool
     """It has accepted itself once, or was flashed: fit to fall back to."""
+    target: SlotTarget | None = None
+
+    @property
+    def trust(self) -> str:
+        """``signed``, ``uptane`` or ``factory``."""
+        return "signed" if self.signature is not None else "factory" if self.target is None else "uptane"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +147,7 @@ def _record_members(record: SlotRecord | None) -> dict[str, object] | None:
         "size_bytes": record.size_bytes,
         "version": record.version,
         "accepted": record.accepted,
-        "trust": "factory" if signature is None else "signed",
+        "trust": record.trust,
         "signature": None
         if signature is None
         else {
@@ -141,6 +155,7 @@ def _record_members(record: SlotRecord | None) -> dict[str, object] | None:
             "value": b64encode(signature.value).decode("ascii"),
             "anchor": signature.anchor,
         },
+        "target": None if record.target is None else {"name": record.target.name},
     }
 
 
@@ -164,10 +179,8 @@ def _record_from(members: object) -> SlotRecord | None:
         return None
     if not isinstance(members, dict):
         raise TypeError("a slot has another shape")
-    signature = members["signature"]
-    if (signature is None) != (members["trust"] == "factory"):
-        raise ValueError("a slot's trust and signature disagree")
-    return SlotRecord(
+    signature, target = members["signature"], members.get("target")
+    record = SlotRecord(
         sha256=str(members["sha256"]),
         size_bytes=int(members["size_bytes"]),
         version=str(members["version"]),
@@ -179,7 +192,11 @@ def _record_from(members: object) -> SlotRecord | None:
             value=b64decode(signature["value"], validate=True),
             anchor=str(signature["anchor"]),
         ),
+        target=None if target is None else SlotTarget(name=str(target["name"])),
     )
+    if record.trust != members["trust"] or (signature is not None and target is not None):
+        raise ValueError("a slot's trust and what vouches for it disagree")
+    return record
 
 
 def load_anchor(directory: DeviceDirectory, certificate_path: str) -> SignerCertificate:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -23,10 +21,13 @@ from overair.agent.platform import (
     ResetRequested,
     VersionNotRising,
 )
-from overair.agent.slots import SlotRecord, SlotSignature, SlotState, SlotStore, verify_against
+from overair.agent.platforms.vouching import describe, signature_of, target_of, vouched_alike
+from overair.agent.slots import SlotRecord, SlotState, SlotStore, chunks_of, verify_against
 from overair.wire.blocks import bitmap_for, block_count
 from overair.wire.image import ImageManifest, ImageVersion, InvalidImage, read_manifest
-from overair.wire.image_signature import BadSignerCertificate, SignatureAlgorithm, SignatureCheckFailed, VerifiedImage
+from overair.wire.image_signature import BadSignerCertificate, SignatureCheckFailed, VerifiedImage
+from overair.wire.uptane.matching import verify_target_bytes
+from overair.wire.uptane.refusals import MetadataRefused
 
 REPORT_SIZE_BYTES_MAX: Final = 64 * 1024
 PATH_LENGTH_MAX: Final = 260
@@ -65,6 +66,12 @@ class PosixPlatform:
     def running_image(self) -> ImageManifest:
         return self._running_image
 
+    @property
+    def running_sha256(self) -> str:
+        state = self._slots.read()
+        record = None if state.active is None else state.record(state.active)
+        return "" if record is None else record.sha256
+
     # --- receiving ---
 
     def abort(self, context: FileContext | None) -> None:
@@ -76,7 +83,7 @@ class PosixPlatform:
         file = context.file
         self._file_failed = False
         self._close_descriptor()
-        if file.signature is None:
+        if file.signature is None and context.target is None:
             raise PlatformError(
                 PlatformErrorCode.SIGNATURE_CHECK_FAILED, "The update is unsigned; this device takes signed ones."
             )
@@ -93,7 +100,7 @@ class PosixPlatform:
                 PlatformErrorCode.FILE_TOO_LARGE,
                 f"{file.size_bytes} bytes don't fit: this device takes {self._settings.slot_size_bytes_max}.",
             )
-        description = _describe(context)
+        description = describe(context)
         bitmap_size = (block_count(file.size_bytes, context.block_size_bytes) + 7) // 8
         with _as(PlatformErrorCode.FILE_CREATE_FAILED):
             resumed = self._resume(description, bitmap_size, file.size_bytes)
@@ -156,8 +163,11 @@ class PosixPlatform:
         """Signature first; what the bytes say counts only after it."""
         with self._part.open("rb") as part:
             try:
-                verified = verify_against(self._directory, part, _signature_of(context))
-            except SignatureCheckFailed as error:
+                if context.target is not None:
+                    verified = verify_target_bytes(chunks_of(part), context.target)
+                else:
+                    verified = verify_against(self._directory, part, signature_of(context))
+            except (SignatureCheckFailed, MetadataRefused) as error:
                 raise PlatformError(PlatformErrorCode.SIGNATURE_CHECK_FAILED, str(error)) from None
             except BadSignerCertificate as error:
                 raise PlatformError(PlatformErrorCode.BAD_SIGNER_CERTIFICATE, str(error)) from None
@@ -203,8 +213,9 @@ class PosixPlatform:
             sha256=image.sha256,
             size_bytes=image.size_bytes,
             version=str(version),
-            signature=_signature_of(context),
+            signature=None if context.target is not None else signature_of(context),
             accepted=False,
+            target=target_of(context),
         )
         self._slots.write(state.with_record(slot, record))
         self._forget_received()
@@ -258,7 +269,7 @@ class PosixPlatform:
         is as good as received, and is verified once more."""
         state = self._slots.read()
         record = state.record(state.inactive)
-        if record is None or record.signature != _signature_of(context) or record.size_bytes != context.file.size_bytes:
+        if record is None or not vouched_alike(record, context) or record.size_bytes != context.file.size_bytes:
             return False
         self._forget_received()
         self._slots.write(state.with_record(state.inactive, None))
@@ -336,30 +347,6 @@ def _committed(state: SlotState) -> SlotState:
     assert record is not None
     accepted = state.with_record(state.active, replace(record, accepted=True))
     return replace(accepted, image_state=PlatformImageState.VALID)
-
-
-def _signature_of(context: FileContext) -> SlotSignature:
-    signature = context.file.signature
-    if signature is None:
-        raise PlatformError(PlatformErrorCode.SIGNATURE_CHECK_FAILED, "The update is unsigned.")
-    return SlotSignature(
-        algorithm=SignatureAlgorithm(signature.key), value=signature.value, anchor=context.file.certificate_path
-    )
-
-
-def _describe(context: FileContext) -> bytes:
-    """What must be the same for a download to go on: then the bytes are the same, or fail the check."""
-    signature = _signature_of(context)
-    described = {
-        "path": context.file.path,
-        "file_type": context.file.file_type or 0,
-        "size_bytes": context.file.size_bytes,
-        "block_size_bytes": context.block_size_bytes,
-        "signature_sha256": hashlib.sha256(signature.value).hexdigest(),
-        "algorithm": signature.algorithm.value,
-        "anchor": signature.anchor,
-    }
-    return json.dumps(described).encode()
 
 
 def _check_label(path: str) -> None:
