@@ -323,7 +323,8 @@ def _check_agreement(wanted: TargetFile, found: FoundTarget) -> None:
             field=f"{field}.hashes",
         )
     for serial, hardware_id in wanted.ecus.items():
-        if hardware_id not in found.target.hardware_ids:
+        # Old publishers wrote the ECUs themselves into the Image repository, as the Director does; aktualizr takes that too.
+        if hardware_id not in found.target.hardware_ids and found.target.ecus.get(serial) != hardware_id:
             raise MetadataRefused(
                 Reason.TARGET_MISMATCH,
                 f"{said} says that {name!r} is for {list(found.target.hardware_ids)}; "
