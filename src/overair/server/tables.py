@@ -11,6 +11,7 @@ from overair.server.keyring import store as keyring_store  # noqa: F401
 from overair.server.objects import store as object_store  # noqa: F401
 from overair.server.objects import upload_store  # noqa: F401
 from overair.server.roots import store as root_store  # noqa: F401
+from overair.server.provisioning import store as provisioning_store  # noqa: F401
 from overair.server.signing import store as signing_store  # noqa: F401
 from overair.server.storage.schema import metadata
 from overair.server.streams import store as stream_store  # noqa: F401

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -26,6 +26,7 @@ from overair.basics.ids import CertificateId
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 IssuerKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+SigningRequest = x509.CertificateSigningRequest
 
 CERTIFICATE_PEM_SIZE_BYTES_MAX: Final = 65_536
 """One certificate as text, white space included (iot model, ``CertificatePem``)."""
@@ -187,14 +188,32 @@ def signing_request_from_pem(text: str) -> x509.CertificateSigningRequest:
             f"The certificate signing request is longer than {SIGNING_REQUEST_SIZE_BYTES_MAX} bytes.",
             subject="certificate-signing-request",
         )
+    return _signing_request(lambda: x509.load_pem_x509_csr(encoded))
+
+
+def signing_request_from_der(der: bytes) -> x509.CertificateSigningRequest:
+    """The same from DER.
+
+    Raises:
+        InvalidRequest: as :func:`signing_request_from_pem`.
+    """
+    if len(der) > SIGNING_REQUEST_SIZE_BYTES_MAX:
+        raise InvalidRequest(
+            f"The certificate signing request is longer than {SIGNING_REQUEST_SIZE_BYTES_MAX} bytes.",
+            subject="certificate-signing-request",
+        )
+    return _signing_request(lambda: x509.load_der_x509_csr(der))
+
+
+def _signing_request(load: Callable[[], x509.CertificateSigningRequest]) -> x509.CertificateSigningRequest:
     try:
-        request = x509.load_pem_x509_csr(encoded)
+        request = load()
         _ = request.subject
         accepted_public_key(request, field="certificate signing request")
         proved = request.is_signature_valid
     except (*UNREADABLE, InvalidSignature) as broken:
         raise InvalidRequest(
-            f"The certificate signing request can't be read: {_brief(broken)}. Send a PKCS#10 request in PEM form.",
+            f"The certificate signing request can't be read: {_brief(broken)}. Send a well-formed PKCS#10 request.",
             subject="certificate-signing-request",
         ) from None
     if not proved:

@@ -13,6 +13,36 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "destroyed_provisioning_keys",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("key_id", sa.String(length=36), nullable=False),
+        sa.Column("purpose", sa.String(length=32), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("destroyed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "key_id", name=op.f("pk_destroyed_provisioning_keys")),
+    )
+    op.create_table(
+        "device_anomalies",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("authority", sa.String(length=64), nullable=False),
+        sa.Column("pem", sa.Text(), nullable=False),
+        sa.Column("first_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("times_seen", sa.Integer(), nullable=False),
+        sa.Column("source_ip", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("account", "certificate_id", name=op.f("pk_device_anomalies")),
+    )
+    with op.batch_alter_table("device_anomalies", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_device_anomalies_account_last_seen_at_certificate_id",
+            ["account", "last_seen_at", "certificate_id"],
+            unique=False,
+        )
+
+    op.create_table(
         "device_blocks",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
@@ -22,6 +52,47 @@ def upgrade() -> None:
         sa.Column("blocked_by", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("account", "kind", "name", name=op.f("pk_device_blocks")),
     )
+    op.create_table(
+        "fleet_authorities",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("pem", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("subject_sha256", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("not_before", sa.BigInteger(), nullable=False),
+        sa.Column("not_after", sa.BigInteger(), nullable=False),
+        sa.Column("first_contact", sa.String(length=8), nullable=False),
+        sa.Column("device_id_pattern", sa.String(length=128), nullable=False),
+        sa.Column("thing_type", sa.String(length=128), nullable=True),
+        sa.Column("groups", sa.Text(), nullable=False),
+        sa.Column("policy", sa.String(length=128), nullable=False),
+        sa.Column("renewal", sa.String(length=8), nullable=False),
+        sa.Column("renewal_overlap_days", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "id", name=op.f("pk_fleet_authorities")),
+    )
+    with op.batch_alter_table("fleet_authorities", schema=None) as batch_op:
+        batch_op.create_index("ix_fleet_authorities_subject_sha256", ["subject_sha256"], unique=False)
+        batch_op.create_index("uq_fleet_authorities_id", ["id"], unique=True)
+
+    op.create_table(
+        "provisioned_devices",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("origin", sa.String(length=128), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("source_ip", sa.String(length=64), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=True),
+        sa.Column("reissues", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", name=op.f("pk_provisioned_devices")),
+    )
+    with op.batch_alter_table("provisioned_devices", schema=None) as batch_op:
+        batch_op.create_index("ix_provisioned_devices_account_origin_thing", ["account", "origin", "thing"], unique=False)
+
     op.create_table(
         "role_keys",
         sa.Column("account", sa.String(length=12), nullable=False),
@@ -52,6 +123,36 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("account", "repository", "thing", name=op.f("pk_root_probes")),
+    )
+    op.create_table(
+        "shared_credentials",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("uses_max", sa.BigInteger(), nullable=True),
+        sa.Column("uses", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.Column("key_type", sa.String(length=16), nullable=False),
+        sa.Column("certificate_days_max", sa.Integer(), nullable=False),
+        sa.Column("devices_per_minute", sa.Integer(), nullable=False),
+        sa.Column("policy", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("account", "id", name=op.f("pk_shared_credentials")),
+    )
+    with op.batch_alter_table("shared_credentials", schema=None) as batch_op:
+        batch_op.create_index("ix_shared_credentials_account_created_at_id", ["account", "created_at", "id"], unique=False)
+        batch_op.create_index("uq_shared_credentials_certificate_id", ["certificate_id"], unique=True)
+
+    op.create_table(
+        "shared_provisioning",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("is_on", sa.Boolean(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=True),
+        sa.Column("changed_by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_shared_provisioning")),
     )
     op.create_table(
         "uptane_repositories",

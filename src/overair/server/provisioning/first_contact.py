@@ -1,0 +1,325 @@
+"""Devices of operators' own authorities: let in at their first contact where a rule says so, and held to their key afterwards.
+
+Reading decides, and only what changes something writes: a device that is refused every ten seconds costs no commit.
+Uptane reference §3.3, §12.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Final
+
+import structlog
+from cryptography import x509 as pyca
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock
+from overair.basics.errors import NotFound, OverairError
+from overair.basics.ids import AccountId, CertificateId, ThingName
+from overair.basics.work import Tx, Work
+from overair.server.certificates import x509
+from overair.server.certificates.model import CertificateStatus, DeviceCertificate
+from overair.server.devices.blocks import BlockKind, BlocksService
+from overair.server.gateway.authority import Refusal, RefusalCode
+from overair.server.provisioning.certificate_paths import (
+    Anchor,
+    PathRefused,
+    PresentedChain,
+    TrustedPath,
+    device_name,
+    verify_path,
+)
+from overair.server.provisioning.enrolment import Enrolment, key_of
+from overair.server.provisioning.fleet_authorities import FleetAuthorities, belongings_of
+from overair.server.provisioning.model import (
+    ANOMALIES_MAX,
+    DAY_MS,
+    Anomaly,
+    AnomalyKind,
+    FirstContact,
+    FleetAuthority,
+    ProvisionedDevice,
+    Renewal,
+)
+from overair.server.provisioning.ports import Store
+
+PATHS_REMEMBERED_MAX: Final = 10_000
+ANOMALY_NOTED_AGAIN_MS: Final = 60_000
+"""An anomaly that goes on is written down at most this often."""
+
+logger = structlog.get_logger("overair.provisioning")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """A certificate with a good chain that isn't registered."""
+
+    authority: FleetAuthority
+    leaf: pyca.Certificate
+    thing: ThingName
+    source_ip: str
+
+    @property
+    def certificate_id(self) -> CertificateId:
+        return x509.fingerprint(self.leaf)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the rule says: let in if ``refusal`` is None."""
+
+    refusal: Refusal | None = None
+    anomaly: AnomalyKind | None = None
+
+
+class FirstContacts:
+    """Decides about certificates that have a good chain, in a transaction."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        fleet: FleetAuthorities,
+        enrolment: Enrolment,
+        blocks: BlocksService,
+        clock: Clock,
+        region: str,
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._enrolment = enrolment
+        self._blocks = blocks
+        self._clock = clock
+        self._region = region
+
+    def decide(self, tx: Tx, contact: Contact) -> Verdict:
+        """What the records and the authority's rule say. Changes nothing."""
+        account, rule = contact.authority.account, contact.authority.rule
+        if self._blocks.find(tx, account, BlockKind.THING, contact.thing) is not None:
+            return _refused(contact, RefusalCode.BLOCKED, "its thing is blocked")
+        attached = self._enrolment.certificates_of(tx, account, contact.thing)
+        if not attached:
+            if rule.first_contact is FirstContact.DENY:
+                why = "the rule of its authority lets no unknown device in"
+            elif not fnmatchcase(contact.thing, rule.device_id_pattern):
+                why = f"its name doesn't fit the rule's pattern {rule.device_id_pattern}"
+            else:
+                return Verdict()
+            return _refused(contact, RefusalCode.NOT_REGISTERED, why, AnomalyKind.UNREGISTERED)
+        same_key = [each for each in attached if key_of(each) == x509.public_key_der(contact.leaf)]
+        if same_key:
+            # The name is bound to the key: a certificate issued anew for it is the same device, unless the key was given up.
+            if all(each.status is CertificateStatus.REVOKED for each in same_key):
+                return _refused(contact, RefusalCode.REVOKED, "its key belongs to a certificate that was revoked")
+            return Verdict()
+        return self._another_key(contact, attached)
+
+    def let_in(self, tx: Tx, contact: Contact) -> Refusal | None:
+        """Register a certificate as its thing's own, after deciding again; None once it is registered."""
+        authority = self._store.find_authority_anywhere(tx, contact.authority.id)
+        if authority is None:
+            return _refused(contact, RefusalCode.FOREIGN_AUTHORITY, "its authority was withdrawn just now").refusal
+        contact = replace(contact, authority=authority)
+        attached = self._enrolment.certificates_of(tx, authority.account, contact.thing)
+        if any(each.id == contact.certificate_id for each in attached):
+            return None  # another connection of the same device came first
+        verdict = self.decide(tx, contact)
+        if verdict.anomaly is not None:
+            self.note(tx, contact, verdict.anomaly)
+        if verdict.refusal is None:
+            self._enrol(tx, contact.authority, contact.leaf, contact.thing, contact.source_ip)
+        return verdict.refusal
+
+    def is_noted(self, tx: Tx, contact: Contact, kind: AnomalyKind) -> bool:
+        """Whether this anomaly was written down within the last minute."""
+        standing = self._store.find_anomaly(tx, contact.authority.account, contact.certificate_id)
+        return (
+            standing is not None
+            and standing.kind is kind
+            and self._clock.now() - standing.last_seen_at < ANOMALY_NOTED_AGAIN_MS
+        )
+
+    def note(self, tx: Tx, contact: Contact, kind: AnomalyKind) -> None:
+        """Write an anomaly down, or that it goes on."""
+        account, now = contact.authority.account, self._clock.now()
+        standing = self._store.find_anomaly(tx, account, contact.certificate_id)
+        self._store.put_anomaly(
+            tx,
+            Anomaly(
+                account=account,
+                certificate_id=contact.certificate_id,
+                thing=contact.thing,
+                kind=kind,
+                authority=contact.authority.id,
+                pem=x509.pem_of(contact.leaf),
+                first_seen_at=now if standing is None else standing.first_seen_at,
+                last_seen_at=now,
+                times_seen=1 if standing is None else standing.times_seen + 1,
+                source_ip=contact.source_ip,
+            ),
+            keep_max=ANOMALIES_MAX,
+        )
+
+    # What operators say to it -----------------------------------------------------------------------------------------------
+
+    def page(self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int) -> Sequence[Anomaly]:
+        """Anomalies, the ones seen last first."""
+        return self._store.page_anomalies(tx, account, after=after, limit=limit)
+
+    def approve(self, tx: Tx, place: Place, certificate: CertificateId, *, deactivate_others: bool) -> Anomaly:
+        """Let a noted certificate in as its thing's own.
+
+        Raises:
+            NotFound: it isn't noted, or its authority was withdrawn. Subjects ``anomaly``, ``fleet-authority``.
+        """
+        anomaly = self._find(tx, place.account, certificate)
+        authority = self._fleet.find(tx, place.account, anomaly.authority)
+        others = self._enrolment.certificates_of(tx, place.account, anomaly.thing)
+        leaf = x509.certificate_from_pem(anomaly.pem.encode("ascii"))
+        self._enrol(tx, authority, leaf, anomaly.thing, anomaly.source_ip)
+        if deactivate_others:
+            for other in others:
+                self._enrolment.deactivate(tx, place, other.id)
+        self._store.delete_anomaly(tx, place.account, certificate)
+        return anomaly
+
+    def dismiss(self, tx: Tx, place: Place, certificate: CertificateId) -> None:
+        """Forget an anomaly; if it goes on it is noted again.
+
+        Raises:
+            NotFound: it isn't noted. Subject ``anomaly``.
+        """
+        self._find(tx, place.account, certificate)
+        self._store.delete_anomaly(tx, place.account, certificate)
+
+    def _find(self, tx: Tx, account: AccountId, certificate: CertificateId) -> Anomaly:
+        found = self._store.find_anomaly(tx, account, certificate)
+        if found is None:
+            raise NotFound(f"No anomaly is noted of a certificate {certificate:.80}.", subject="anomaly")
+        return found
+
+    def _another_key(self, contact: Contact, attached: Sequence[DeviceCertificate]) -> Verdict:
+        """A known device with a key that nobody has seen."""
+        rule, now = contact.authority.rule, self._clock.now()
+        overlap_ms = rule.renewal_overlap_days * DAY_MS
+        is_in_time = any(
+            each.origin == contact.authority.origin
+            and each.status is CertificateStatus.ACTIVE
+            and each.not_after - now <= overlap_ms
+            for each in attached
+        )
+        if is_in_time and rule.renewal is Renewal.ALLOW:
+            return Verdict()
+        if is_in_time and rule.renewal is Renewal.APPROVE:
+            why = "it shows a new key near the end of its certificate, which the rule has an operator approve"
+            return _refused(contact, RefusalCode.AWAITS_APPROVAL, why, AnomalyKind.RENEWAL)
+        why = "another key is bound to its name, and no renewal is due"
+        return _refused(contact, RefusalCode.KEY_MISMATCH, why, AnomalyKind.KEY_MISMATCH)
+
+    def _enrol(self, tx: Tx, authority: FleetAuthority, leaf: pyca.Certificate, thing: ThingName, source_ip: str) -> None:
+        place = Place(self._region, authority.account)
+        identity = self._enrolment.enrol(
+            tx, place, thing, leaf, origin=authority.origin, belongings=belongings_of(authority.rule)
+        )
+        standing = self._store.find_device(tx, authority.account, thing)
+        self._store.put_device(
+            tx,
+            ProvisionedDevice(
+                account=authority.account,
+                thing=thing,
+                origin=authority.origin,
+                certificate_id=identity,
+                created_at=self._clock.now(),
+                source_ip=source_ip,
+                registered_at=None if standing is None else standing.registered_at,
+            ),
+        )
+
+
+class Introductions:
+    """``devices.authority.Newcomers``: from the bytes of a handshake to a registered certificate, or a refusal by name."""
+
+    def __init__(self, *, work: Work, store: Store, fleet: FleetAuthorities, contacts: FirstContacts, clock: Clock) -> None:
+        self._work = work
+        self._store = store
+        self._fleet = fleet
+        self._contacts = contacts
+        self._clock = clock
+        self._paths: OrderedDict[bytes, TrustedPath] = OrderedDict()
+
+    async def introduce(self, peer_der: bytes, chain_der: Sequence[bytes], source_ip: str) -> Refusal | None:
+        """Register the certificate if an operator's rule allows it; None once it is registered, else why it isn't."""
+        identity = x509.fingerprint_of_der(peer_der)
+        try:
+            chain = PresentedChain.read(peer_der, chain_der)
+            credential, authorities = await self._work.read(
+                lambda tx: (
+                    self._store.find_credential_by_certificate(tx, identity),
+                    self._fleet.named(tx, chain.issuer_hashes),
+                )
+            )
+            if credential is not None:
+                why = f"it is the shared provisioning credential {credential.id}, which may do nothing but POST /devices"
+                return Refusal(reason=why, certificate_id=identity, code=RefusalCode.CREDENTIAL_NOT_ALLOWED_HERE)
+            contact = await self._proved(chain, chain_der, authorities, source_ip)
+        except PathRefused as refused:
+            return Refusal(reason=f"certificate {identity}: {refused.message}", certificate_id=identity, code=refused.code)
+        return await self._decided(contact)
+
+    async def _proved(
+        self, chain: PresentedChain, chain_der: Sequence[bytes], authorities: Sequence[FleetAuthority], source_ip: str
+    ) -> Contact:
+        """The contact, once its path is found good: searched for, or remembered.
+
+        Raises:
+            PathRefused
+        """
+        now = self._clock.now()
+        by_id = {authority.id: authority for authority in authorities}
+        # What was found depends on everything that was sent, and on the authorities that were trusted then.
+        key = hashlib.sha256(b"".join(hashlib.sha256(der).digest() for der in (x509.der_of(chain.leaf), *chain_der))).digest()
+        path = self._paths.get(key)
+        if path is None or path.authority not in by_id or now > path.not_after:
+            anchors = [
+                Anchor(authority.id, x509.certificate_from_pem(authority.pem.encode("ascii"))) for authority in authorities
+            ]
+            path = await asyncio.to_thread(verify_path, chain, anchors, now=now)
+            self._remember(key, path)
+        return Contact(authority=by_id[path.authority], leaf=chain.leaf, thing=device_name(chain.leaf), source_ip=source_ip)
+
+    async def _decided(self, contact: Contact) -> Refusal | None:
+        def look(tx: Tx) -> tuple[Verdict, bool]:
+            verdict = self._contacts.decide(tx, contact)
+            return verdict, verdict.anomaly is not None and not self._contacts.is_noted(tx, contact, verdict.anomaly)
+
+        verdict, is_news = await self._work.read(look)
+        if verdict.refusal is not None and not is_news:
+            return verdict.refusal
+        try:
+            refusal = await self._work.run(lambda tx: self._contacts.let_in(tx, contact))
+        except OverairError as error:
+            # The rule names a group, type or policy that is gone, or the disk is full: nobody is let in half.
+            logger.warning("a device could not be let in", thing=contact.thing, why=error.message)
+            return _refused(contact, RefusalCode.UNAVAILABLE, f"it can't be registered now: {error.message}").refusal
+        if refusal is None:
+            logger.info(
+                "device let in", thing=contact.thing, certificate=contact.certificate_id, authority=contact.authority.id
+            )
+        elif is_news:
+            logger.warning("device refused", thing=contact.thing, code=refusal.code.value, why=refusal.reason)
+        return refusal
+
+    def _remember(self, key: bytes, path: TrustedPath) -> None:
+        self._paths[key] = path
+        if len(self._paths) > PATHS_REMEMBERED_MAX:
+            self._paths.popitem(last=False)
+
+
+def _refused(contact: Contact, code: RefusalCode, why: str, anomaly: AnomalyKind | None = None) -> Verdict:
+    reason = f"certificate {contact.certificate_id} of {contact.thing}: {why}"
+    return Verdict(refusal=Refusal(reason=reason, certificate_id=contact.certificate_id, code=code), anomaly=anomaly)

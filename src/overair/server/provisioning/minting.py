@@ -1,0 +1,248 @@
+"""Devices that this server makes: a certificate for whoever shows a shared credential, and its renewal.
+
+Uptane reference §3.2 (``POST /devices``), §12.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cryptography import x509 as pyca
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock, Instant
+from overair.basics.errors import AccessDenied, AlreadyExists, InvalidRequest, NotFound
+from overair.basics.ids import AccountId, CertificateId, IdSource, ThingName
+from overair.basics.work import Tx
+from overair.server.certificates import x509
+from overair.server.certificates.model import CREDENTIAL_ORIGIN, AuthorityPurpose, DeviceCertificate
+from overair.server.certificates.service import AuthoritiesService, CertificatesService
+from overair.server.devices.blocks import BlockKind, BlocksService
+from overair.server.provisioning.enrolment import Belongings, Enrolment
+from overair.server.provisioning.levels import Levels
+from overair.server.provisioning.model import (
+    CERTIFICATE_DAYS_DEFAULT,
+    DAY_MS,
+    CredentialId,
+    CredentialState,
+    DeviceKeyType,
+    ProvisionedDevice,
+    SharedCredential,
+)
+from overair.server.provisioning.ports import Store
+
+DeviceKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+_REFUSED: Final = {
+    CredentialState.REVOKED: "This shared credential was revoked. Ask the operator for a new one.",
+    CredentialState.EXPIRED: "This shared credential has expired. Ask the operator for a new one.",
+    CredentialState.EXHAUSTED: "This shared credential has made as many devices as it may. Ask the operator for a new one.",
+}
+
+
+def new_key(kind: DeviceKeyType) -> DeviceKey:
+    """A device's private key. RSA takes a tenth of a second: on a thread, never inside a transaction."""
+    if kind is DeviceKeyType.RSA_2048:
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintedDevice:
+    """A device's new certificate, and the authorities that go with it."""
+
+    certificate: pyca.Certificate
+    fleet_authority: pyca.Certificate
+    server_authority: pyca.Certificate
+    """Who vouches for what this server shows: a client trusts what comes beside its certificate (Uptane reference §3.2)."""
+    is_reissue: bool
+
+
+class Minting:
+    """Issues device certificates by the account's fleet authority.
+
+    Raises, everywhere: ``Conflict(subject="shared-provisioning-off")``, ``AccessDenied`` (subjects ``credential-revoked``,
+    ``credential-expired``, ``credential-exhausted``, ``device-blocked``), ``AlreadyExists(subject="device")``.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        certificates: CertificatesService,
+        authorities: AuthoritiesService,
+        levels: Levels,
+        enrolment: Enrolment,
+        blocks: BlocksService,
+        server_account: AccountId,
+        clock: Clock,
+        ids: IdSource,
+    ) -> None:
+        """``server_account`` is the account whose authority vouches for this server's certificate."""
+        self._store = store
+        self._certificates = certificates
+        self._authorities = authorities
+        self._levels = levels
+        self._enrolment = enrolment
+        self._blocks = blocks
+        self._server_account = server_account
+        self._clock = clock
+        self._ids = ids
+
+    def check(self, tx: Tx, place: Place, credential: CredentialId, device: ThingName) -> SharedCredential:
+        """See whether a credential may have a certificate for this id, before a key is made for it."""
+        self._levels.require_on(tx, place.account)
+        found = self._store.find_credential(tx, place.account, credential)
+        state = CredentialState.REVOKED if found is None else found.state(self._clock.now())
+        if found is None or state in (CredentialState.REVOKED, CredentialState.EXPIRED):
+            raise _refused(state)
+        if self._blocks.find(tx, place.account, BlockKind.THING, device) is not None:
+            raise AccessDenied("This device id is blocked.", subject="device-blocked", details={"field": "deviceId"})
+        unfinished = self._unfinished(tx, found, device)
+        if unfinished is None:
+            if self._enrolment.has_thing(tx, place.account, device):
+                raise AlreadyExists(
+                    f"A device with the id {device} is registered already.",
+                    subject="device",
+                    details={
+                        "field": "deviceId",
+                        "hint": "Choose another id. If this is the same device made anew, delete the old one first.",
+                    },
+                )
+            # The same id again, before it registered its ECUs, is no further use: it may come although none is left.
+            if state is not CredentialState.USABLE:
+                raise _refused(state)
+        return found
+
+    def mint(
+        self,
+        tx: Tx,
+        place: Place,
+        credential: CredentialId,
+        device: ThingName,
+        public_key: x509.PublicKey,
+        *,
+        ttl_days: int | None,
+        source_ip: str,
+    ) -> MintedDevice:
+        """Make a device: its thing, and a certificate with its id as the one common name.
+
+        ``ttl_days`` is what the device asks for, cut to what its credential allows. For an id that the same credential made and
+        that never registered its ECUs, the earlier certificate is forgotten: a device that lost the answer comes again.
+        """
+        found = self.check(tx, place, credential, device)
+        unfinished = self._unfinished(tx, found, device)
+        if unfinished is not None:
+            self._enrolment.forget(tx, place, device, unfinished.certificate_id)
+        elif not self._store.count_use(tx, place.account, credential):
+            raise _refused(CredentialState.EXHAUSTED)
+        now = self._clock.now()
+        days = min(ttl_days or CERTIFICATE_DAYS_DEFAULT, found.certificate_days_max)
+        issuer = self._authorities.provisioning_issuer(tx, place.account, AuthorityPurpose.FLEET_AUTHORITY)
+        leaf = self._issue(issuer, device, public_key, now=now, until=Instant(now + days * DAY_MS))
+        identity = self._enrolment.enrol(
+            tx, place, device, leaf, origin=found.origin, belongings=Belongings(policy=found.policy)
+        )
+        self._store.put_device(
+            tx,
+            ProvisionedDevice(
+                account=place.account,
+                thing=device,
+                origin=found.origin,
+                certificate_id=identity,
+                created_at=now if unfinished is None else unfinished.created_at,
+                source_ip=source_ip,
+                reissues=0 if unfinished is None else unfinished.reissues + 1,
+            ),
+        )
+        assert issuer.certificate is not None
+        return MintedDevice(
+            certificate=leaf,
+            fleet_authority=issuer.certificate,
+            server_authority=x509.certificate_from_pem(
+                self._authorities.server_authority_pem(tx, self._server_account).encode("ascii")
+            ),
+            is_reissue=unfinished is not None,
+        )
+
+    def renew(
+        self, tx: Tx, place: Place, device: ThingName, current: CertificateId, request: pyca.CertificateSigningRequest
+    ) -> pyca.Certificate:
+        """A further certificate for a device that this server made, as long as the one it shows was given for.
+
+        The one it shows stays good until its end; all others of the device that this server issued are forgotten, so that
+        there are two at most.
+
+        Raises:
+            NotFound: shared provisioning is off, or this server didn't make the device. Subject ``renewal``.
+            InvalidRequest: the request names another device. Subject ``certificate-signing-request``.
+        """
+        standing = self._certificates.find(tx, place, current)
+        if not self._levels.is_on(tx, place.account) or not standing.origin.startswith(CREDENTIAL_ORIGIN):
+            raise NotFound(
+                "This server issues no certificates for this device. Renew it where its certificate comes from.",
+                subject="renewal",
+            )
+        _check_subject(request, device)
+        key = x509.accepted_public_key(request, field="certificate signing request")
+        now = self._clock.now()
+        issuer = self._authorities.provisioning_issuer(tx, place.account, AuthorityPurpose.FLEET_AUTHORITY)
+        leaf = self._issue(issuer, device, key, now=now, until=Instant(now + standing.not_after - standing.not_before))
+        earlier = [each.id for each in self._enrolment.certificates_of(tx, place.account, device) if _is_ours(each)]
+        identity = self._enrolment.enrol(tx, place, device, leaf, origin=standing.origin, belongings=Belongings())
+        self._enrolment.copy_policies(tx, place, of=current, to=identity)
+        for each in earlier:
+            if each != current:
+                self._enrolment.forget(tx, place, device, each)
+        provisioned = self._store.find_device(tx, place.account, device)
+        if provisioned is not None:
+            self._store.put_device(tx, replace(provisioned, certificate_id=identity))
+        return leaf
+
+    def _unfinished(self, tx: Tx, credential: SharedCredential, device: ThingName) -> ProvisionedDevice | None:
+        """The device of this id, if this credential made it and it never registered its ECUs."""
+        found = self._store.find_device(tx, credential.account, device)
+        if found is None or found.origin != credential.origin or found.registered_at is not None:
+            return None
+        # A thing that an operator deleted meanwhile leaves its id free.
+        return found if self._enrolment.has_thing(tx, credential.account, device) else None
+
+    def _issue(
+        self, issuer: x509.Issuer, device: ThingName, public_key: x509.PublicKey, *, now: Instant, until: Instant
+    ) -> pyca.Certificate:
+        return x509.issue_device(
+            issuer,
+            device_subject(device),
+            public_key,
+            now=now,
+            until=Instant(min(until, x509.DEVICE_CERTIFICATE_NOT_AFTER)),
+            serial=self._ids.secret_bytes(x509.SERIAL_NUMBER_SIZE_BYTES),
+        )
+
+
+def device_subject(device: ThingName) -> pyca.Name:
+    """A subject whose one common name is the device's id. X.520 would end it at 64 characters, a thing's name has up to 128:
+    every TLS library reads them."""
+    return pyca.Name([pyca.NameAttribute(NameOID.COMMON_NAME, device, _validate=False)])
+
+
+def _check_subject(request: pyca.CertificateSigningRequest, device: ThingName) -> None:
+    names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [name.value for name in names] != [device]:
+        raise InvalidRequest(
+            f"The certificate signing request must name this device, {device}, as its one common name: a certificate is "
+            "renewed for the same name only.",
+            subject="certificate-signing-request",
+            details={"field": "subject"},
+        )
+
+
+def _is_ours(certificate: DeviceCertificate) -> bool:
+    return certificate.origin.startswith(CREDENTIAL_ORIGIN)
+
+
+def _refused(state: CredentialState) -> AccessDenied:
+    return AccessDenied(_REFUSED[state], subject=f"credential-{state.value}")

@@ -1,0 +1,164 @@
+"""How devices come in, and are kept out. What other rooms may call:
+
+``ProvisioningService`` (joined in ``composition.py`` as ``provisioning``):
+
+- ``completed(tx, account, thing)``: the Director calls it in the unit that registers a thing's ECUs. From then on the id is
+  taken, for the shared credential that made it too. Again is fine, and so is a thing that came in another way.
+- ``origin_of(tx, account, thing)``: how a thing came in (``ProvisionedDevice``: credential or authority, when, from where).
+- ``register_device(tx, place, certificate, ...)``: a device by its public certificate (``PUT /api/v1/devices``).
+- ``retire(tx, place, thing, by=...)``: keep a device that was deleted from coming back; ``block``/``unblock``, ``is_blocked``.
+- ``status(tx, account)``: level, own fleet key, authorities, and which backups still hold a destroyed key.
+
+The device door's ``DeviceAuthenticator`` is ``authenticator.ProvisioningAuthenticator``; the same road serves MQTT, through
+``devices.authority.RegistryAuthority`` and ``first_contact.Introductions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography import x509 as pyca
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock
+from overair.basics.errors import Conflict, InvalidRequest
+from overair.basics.ids import AccountId, CertificateId, ThingName
+from overair.basics.work import Tx
+from overair.server.certificates import x509
+from overair.server.devices.blocks import REASON_LENGTH_MAX, Block, BlockKind, BlocksService
+from overair.server.provisioning.certificate_paths import PathRefused, device_name
+from overair.server.provisioning.credentials import Credentials
+from overair.server.provisioning.enrolment import Belongings, Enrolment
+from overair.server.provisioning.first_contact import FirstContacts, Introductions
+from overair.server.provisioning.fleet_authorities import FleetAuthorities
+from overair.server.provisioning.levels import Levels
+from overair.server.provisioning.minting import Minting
+from overair.server.provisioning.model import OPERATOR_ORIGIN, ProvisionedDevice, ProvisioningStatus
+from overair.server.provisioning.ports import Scrubber, Store
+
+__all__ = [
+    "Credentials",
+    "Enrolment",
+    "FirstContacts",
+    "FleetAuthorities",
+    "Introductions",
+    "Levels",
+    "Minting",
+    "ProvisioningService",
+    "Scrubber",
+    "Store",
+]
+
+
+class ProvisioningService:
+    """What the rooms above and the operators' doors ask about devices that came in."""
+
+    def __init__(self, *, store: Store, enrolment: Enrolment, levels: Levels, blocks: BlocksService, clock: Clock) -> None:
+        self._store = store
+        self._enrolment = enrolment
+        self._levels = levels
+        self._blocks = blocks
+        self._clock = clock
+
+    def completed(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """A thing's ECUs were registered: nobody is given its id any more. Again is fine."""
+        self._store.set_registered(tx, account, thing, self._clock.now())
+
+    def origin_of(self, tx: Tx, account: AccountId, thing: ThingName) -> ProvisionedDevice | None:
+        """How a thing came in; None for one that an operator made in the registry."""
+        return self._store.find_device(tx, account, thing)
+
+    def status(self, tx: Tx, account: AccountId) -> ProvisioningStatus:
+        """The account's level."""
+        return self._levels.status(tx, account)
+
+    def register_device(
+        self, tx: Tx, place: Place, certificate: pyca.Certificate, *, device: ThingName | None, source_ip: str
+    ) -> ThingName:
+        """Make a device known by its public certificate. Its name is the certificate's one common name; ``device``, where it is
+        given, must be the same.
+
+        A device that is known gets this one beside those that it has: an operator's word is enough for a new key.
+
+        Raises:
+            InvalidRequest: the certificate names no device, or another. Subject ``device-id``.
+            AlreadyExists: the certificate is registered. Subject ``certificate``.
+            Conflict: the certificate's end has passed. Subject ``certificate``.
+        """
+        try:
+            named = device_name(certificate)
+        except PathRefused as refused:
+            raise InvalidRequest(
+                f"The certificate names no device: {refused.message}. Its one common name must be the device's id, 1 to 128 "
+                "characters out of a-z, A-Z, 0-9, colon, underscore and hyphen.",
+                subject="device-id",
+                details={"field": "credentials"},
+            ) from None
+        if device is not None and device != named:
+            raise InvalidRequest(
+                f"The certificate's common name is {named}, not {device}. A device is known by the name in its certificate.",
+                subject="device-id",
+                details={"field": "deviceId"},
+            )
+        now = self._clock.now()
+        if now > x509.not_after(certificate):
+            raise Conflict("The certificate has expired: it could never connect.", subject="certificate")
+        identity = self._enrolment.enrol(tx, place, named, certificate, origin=OPERATOR_ORIGIN, belongings=Belongings())
+        standing = self._store.find_device(tx, place.account, named)
+        self._store.put_device(
+            tx,
+            ProvisionedDevice(
+                account=place.account,
+                thing=named,
+                origin=OPERATOR_ORIGIN,
+                certificate_id=identity,
+                created_at=now,
+                source_ip=source_ip,
+                registered_at=None if standing is None else standing.registered_at,
+            ),
+        )
+        return named
+
+    def public_certificate(self, tx: Tx, account: AccountId, thing: ThingName) -> str | None:
+        """The PEM of the certificate that a device last came with; None where nobody knows one."""
+        attached = self._enrolment.certificates_of(tx, account, thing)
+        provisioned = self._store.find_device(tx, account, thing)
+        newest = None if provisioned is None else provisioned.certificate_id
+        return next((each.pem for each in attached if each.id == newest), attached[-1].pem if attached else None)
+
+    # Keeping out ------------------------------------------------------------------------------------------------------------
+
+    def block(self, tx: Tx, account: AccountId, thing: ThingName, *, reason: str, by: str) -> Block:
+        """Keep a device out, whatever its certificates: at once, and until it is unblocked. A name that is no thing yet is kept
+        from becoming one."""
+        return self._blocks.block(tx, account, BlockKind.THING, thing, reason=_reason(reason), by=by)
+
+    def unblock(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
+        """Let a device in again; whether it was blocked. One whose credential or authority is blocked stays out."""
+        return self._blocks.unblock(tx, account, BlockKind.THING, thing)
+
+    def is_blocked(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
+        """Whether the thing itself is blocked."""
+        return self._blocks.find(tx, account, BlockKind.THING, thing) is not None
+
+    def block_certificate(self, tx: Tx, account: AccountId, certificate: CertificateId, *, reason: str, by: str) -> Block:
+        """Keep one certificate out; its device may come with another."""
+        return self._blocks.block(tx, account, BlockKind.CERTIFICATE, certificate, reason=_reason(reason), by=by)
+
+    def unblock_certificate(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
+        """Let a certificate in again; whether it was blocked."""
+        return self._blocks.unblock(tx, account, BlockKind.CERTIFICATE, certificate)
+
+    def blocks(self, tx: Tx, account: AccountId, *, after: tuple[str, str] | None, limit: int) -> Sequence[Block]:
+        """Who is kept out, by kind and name."""
+        return self._blocks.page(tx, account, after=after, limit=limit)
+
+    def retire(self, tx: Tx, place: Place, thing: ThingName, *, by: str) -> None:
+        """A device was deleted: it is kept out under its name until somebody unblocks it."""
+        self.block(tx, place.account, thing, reason="the device was deleted", by=by)
+
+
+def _reason(reason: str) -> str:
+    if len(reason) > REASON_LENGTH_MAX or not reason.isprintable():
+        raise InvalidRequest(f"A reason has at most {REASON_LENGTH_MAX} printable characters.", subject="reason")
+    return reason

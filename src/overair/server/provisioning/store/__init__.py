@@ -1,0 +1,12 @@
+"""This room's tables and SQL."""
+
+from overair.server.provisioning.store.authorities import SqlAuthorityRows
+from overair.server.provisioning.store.credentials import SqlCredentialRows
+from overair.server.provisioning.store.devices import SqlDeviceRows
+from overair.server.provisioning.store.levels import SqlLevelRows
+
+__all__ = ["SqlProvisioningStore"]
+
+
+class SqlProvisioningStore(SqlCredentialRows, SqlAuthorityRows, SqlDeviceRows, SqlLevelRows):
+    """``ports.Store`` in SQL."""

@@ -1,0 +1,105 @@
+"""This room's tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
+
+from overair.server.storage.schema import account_column, instant_column, metadata
+
+shared_credentials: Final = Table(
+    "shared_credentials",
+    metadata,
+    account_column(),
+    Column("id", String(36), primary_key=True),
+    Column("certificate_id", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    instant_column("created_at"),
+    Column("created_by", Text, nullable=False),
+    instant_column("expires_at"),
+    Column("uses_max", BigInteger, nullable=True),
+    Column("uses", BigInteger, nullable=False),
+    instant_column("revoked_at", nullable=True),
+    Column("key_type", String(16), nullable=False),
+    Column("certificate_days_max", Integer, nullable=False),
+    Column("devices_per_minute", Integer, nullable=False),
+    Column("policy", String(128), nullable=False),
+    Index("uq_shared_credentials_certificate_id", "certificate_id", unique=True),
+    Index("ix_shared_credentials_account_created_at_id", "account", "created_at", "id"),
+)
+
+fleet_authorities: Final = Table(
+    "fleet_authorities",
+    metadata,
+    account_column(),
+    Column("id", String(64), primary_key=True),
+    Column("pem", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("subject_sha256", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    instant_column("not_before"),
+    instant_column("not_after"),
+    Column("first_contact", String(8), nullable=False),
+    Column("device_id_pattern", String(128), nullable=False),
+    Column("thing_type", String(128), nullable=True),
+    Column("groups", Text, nullable=False),
+    Column("policy", String(128), nullable=False),
+    Column("renewal", String(8), nullable=False),
+    Column("renewal_overlap_days", Integer, nullable=False),
+    instant_column("created_at"),
+    Column("created_by", Text, nullable=False),
+    # An authority belongs to one account on the server.
+    Index("uq_fleet_authorities_id", "id", unique=True),
+    Index("ix_fleet_authorities_subject_sha256", "subject_sha256"),
+)
+
+provisioned_devices: Final = Table(
+    "provisioned_devices",
+    metadata,
+    account_column(),
+    Column("thing", String(128), primary_key=True),
+    Column("origin", String(128), nullable=False),
+    Column("certificate_id", String(64), nullable=False),
+    instant_column("created_at"),
+    Column("source_ip", String(64), nullable=False),
+    instant_column("registered_at", nullable=True),
+    Column("reissues", Integer, nullable=False),
+    Index("ix_provisioned_devices_account_origin_thing", "account", "origin", "thing"),
+)
+
+device_anomalies: Final = Table(
+    "device_anomalies",
+    metadata,
+    account_column(),
+    Column("certificate_id", String(64), primary_key=True),
+    Column("thing", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("authority", String(64), nullable=False),
+    Column("pem", Text, nullable=False),
+    instant_column("first_seen_at"),
+    instant_column("last_seen_at"),
+    Column("times_seen", Integer, nullable=False),
+    Column("source_ip", String(64), nullable=False),
+    Index("ix_device_anomalies_account_last_seen_at_certificate_id", "account", "last_seen_at", "certificate_id"),
+)
+
+shared_provisioning: Final = Table(
+    "shared_provisioning",
+    metadata,
+    account_column(),
+    Column("is_on", Boolean, nullable=False),
+    instant_column("changed_at", nullable=True),
+    Column("changed_by", Text, nullable=False),
+)
+
+destroyed_provisioning_keys: Final = Table(
+    "destroyed_provisioning_keys",
+    metadata,
+    account_column(),
+    Column("key_id", String(36), primary_key=True),
+    Column("purpose", String(32), nullable=False),
+    instant_column("created_at"),
+    instant_column("destroyed_at"),
+)
