@@ -19,7 +19,7 @@ class ExitCode(enum.IntEnum):
 class CommandEnded(Exception):
     """Ends the command with a code and, unless it is empty, a line for the reader."""
 
-    def __init__(self, code: ExitCode, message: str = "") -> None:
+    def __init__(self, code: enum.IntEnum, message: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
