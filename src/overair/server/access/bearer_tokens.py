@@ -29,6 +29,8 @@ from overair.server.aws_protocol.operations import Caller
 from overair.server.rest.oauth import IssuedToken
 
 LIFETIME_S: Final = 3600
+SKEW_MS: Final = 5 * 60_000
+"""How far our own clock may have gone back since: a token that a wrong clock dated later than that is none."""
 TOKEN_LENGTH_MAX: Final = 512
 KEY_ID_LENGTH_MAX: Final = 32
 _CONTEXT: Final = "bearer-token"
@@ -74,7 +76,7 @@ class SealedTokens:
         """See ``BearerTokens``."""
         now = self._clock.now()
         sealed = self._open(token)
-        if sealed is None or now >= sealed.expires:
+        if sealed is None or not 0 < sealed.expires - now <= LIFETIME_S * 1000 + SKEW_MS:
             raise _refused()
         credential = await self._credentials.fetch(self._work, sealed.key_id)
         if credential is None or not credential.is_active or credential.account != sealed.account:
