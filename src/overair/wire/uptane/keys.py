@@ -177,10 +177,9 @@ def read_public_key(value: object, flavour: Flavour = Flavour.UPTANE, *, field: 
             f"Keys of type {kind[:40]!r} can't be used here: RSA and ED25519 can.",
             field=f"{field}.keytype",
         )
-    if flavour is Flavour.TUF and value.get("scheme") not in _SCHEMES[key_type]:
-        raise UnknownKey(
-            Reason.UNSUPPORTED_METHOD, f"The scheme {str(value.get('scheme'))[:40]!r} isn't known.", field=f"{field}.scheme"
-        )
+    scheme = value.get("scheme")
+    if flavour is Flavour.TUF and not (isinstance(scheme, str) and scheme in _SCHEMES[key_type]):
+        raise UnknownKey(Reason.UNSUPPORTED_METHOD, f"The scheme {str(scheme)[:40]!r} isn't known.", field=f"{field}.scheme")
     if key_type is KeyType.ED25519:
         if not _ED25519_HEX.fullmatch(public):
             raise MetadataRefused(

@@ -471,7 +471,7 @@ def _check_type(value: object, role: Role, flavour: Flavour) -> None:
     accepted = {role.value} if flavour is Flavour.TUF else {role.type_name}
     if role is Role.ROOT and flavour is Flavour.UPTANE:
         accepted.add(role.value)  # aktualizr takes a small letter for root alone
-    if value not in accepted:
+    if not isinstance(value, str) or value not in accepted:
         raise MetadataRefused(
             Reason.WRONG_TYPE,
             f"The document is of type {str(value)[:40]!r}, not {sorted(accepted)[0]!r}.",
