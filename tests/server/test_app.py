@@ -17,6 +17,8 @@ from overair.server.access.actions import operation_table
 from overair.server.app import build_server
 from overair.server.audit.service import AuditedWork
 from overair.server.config import load_settings
+from overair.server.rest.door import SERVICE
+from overair.server.rest.operations import Route
 from overair.server.storage.work import SqlWork
 
 PROMISED = {
@@ -67,7 +69,13 @@ REAL_CLIENT = re.compile(r"\.client\(\"|iot: Any|acm: Any|door\.client\(")
 
 
 @pytest.fixture(scope="module")
-def handlers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
+def routes() -> list[tuple[Route, Any]]:
+    """Of plain REST, with the methods that are their meanings; filled with the handlers."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def handlers(routes: list[tuple[Route, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
     """What the composed server has a meaning for, and the method that is it."""
 
     async def compose() -> dict[tuple[str, str], Any]:
@@ -77,7 +85,9 @@ def handlers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
         try:
             await server.start()
             services = server.joined.operator_door.services.values()
-            return {(service.name, name): bound.handler for service in services for name, bound in service.bound.items()}
+            found = {(service.name, name): bound.handler for service in services for name, bound in service.bound.items()}
+            routes.extend((route, handler) for route, handler in server.joined.rest_door.bound)
+            return found
         finally:
             await server.stop(drain_timeout_s=2)
 
@@ -91,10 +101,10 @@ def bound(handlers: dict[tuple[str, str], Any]) -> set[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def doors(handlers: dict[tuple[str, str], Any]) -> list[object]:
+def doors(handlers: dict[tuple[str, str], Any], routes: list[tuple[Route, Any]]) -> list[object]:
     """The objects that hold the meanings, each once, with the parts that they hand operations on to."""
     found: dict[int, object] = {}
-    for handler in handlers.values():
+    for handler in (*handlers.values(), *[handler for _, handler in routes]):
         found[id(handler.__self__)] = handler.__self__
     return list(found.values())
 
@@ -106,6 +116,10 @@ def test_every_promised_operation_has_a_meaning(bound: set[tuple[str, str]], ser
 
 def test_every_operation_has_a_rule_of_who_may_and_no_rule_is_idle(bound: set[tuple[str, str]]) -> None:
     assert bound - set(operation_table()) == set()
+
+
+def test_every_route_of_plain_rest_has_a_rule_of_who_may(handlers: object, routes: list[tuple[Route, Any]]) -> None:
+    assert {(SERVICE, route.operation) for route, _ in routes} - set(operation_table()) == set()
 
 
 def test_every_operation_is_called_with_a_real_client_somewhere(bound: set[tuple[str, str]]) -> None:

@@ -27,6 +27,8 @@ from overair.server.access.service import judge
 from overair.server.aws_protocol.operations import _MARK, Caller
 from overair.server.policy_language.document import Kind, parse_policy
 from overair.server.policy_language.evaluation import CompiledPolicy
+from overair.server.rest import door as rest
+from overair.server.rest.operations import _ROUTES
 from overair.server.storage.work import SqlWork
 from tests.support.access import AccessRoom, build_access_room
 
@@ -434,15 +436,17 @@ def model(service: str) -> dict[str, Any]:
 
 
 def marked_operations() -> set[tuple[str, str]]:
-    """What every door in the server's rooms marks with ``@operation``."""
+    """What every door in the server's rooms marks with ``@operation`` or ``@route``."""
     found: set[tuple[str, str]] = set()
     for module in pkgutil.walk_packages(server.__path__, "overair.server."):
-        if "operator" not in module.name.rpartition(".")[2]:
+        name = module.name.rpartition(".")[2]
+        if "operator" not in name and not name.endswith("_api"):
             continue
         for member in vars(importlib.import_module(module.name)).values():
             if isinstance(member, type) and member.__module__ == module.name:
-                for name in vars(member).values():
-                    found.update(getattr(name, _MARK, ()))
+                for method in vars(member).values():
+                    found.update(getattr(method, _MARK, ()))
+                    found.update((rest.SERVICE, route.operation) for route in getattr(method, _ROUTES, ()))
     return found
 
 

@@ -232,6 +232,24 @@ def test_a_taken_port_is_told_in_one_line() -> None:
         open_socket("127.0.0.1", held.getsockname()[1])
 
 
+@pytest.mark.parametrize(
+    ("prefix", "method", "path", "fits"),
+    [
+        ("/devices", "POST", "/devices", True),
+        ("/devices", "POST", "/devices/a", True),
+        ("/devices", "POST", "/devices-of-others/a", False),
+        ("/repo/", "GET", "/repo/root.json", True),
+        ("/repo/", "GET", "/repository/root.json", False),
+        ("/repo/", "GET", "/repo", False),
+        ("/repo/", "PATCH", "/repo/x", True),
+        ("/repo/", "GET", "/repo/link", False),
+    ],
+)
+def test_a_prefix_ends_with_a_segment_and_may_leave_requests_to_others(prefix: str, method: str, path: str, fits: bool) -> None:
+    way = Path(prefix=prefix, application=tell, unless=lambda scope: bool(scope["path"].endswith("/link")))
+    assert way.fits({"path": path, "method": method}) is fits
+
+
 def test_paths_of_the_device_port(thread: EventLoopThread, tmp_path: Any) -> None:
     paths = DevicePaths(
         [
