@@ -12,10 +12,16 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from overair.basics.errors import NotAuthenticated
 from overair.basics.ids import RandomIds
+from overair.basics.redacted import Redacted
 from overair.server.access.model import NewKeys
+from overair.server.aws_protocol.authentication import Authentication, HttpRequest
+from overair.server.rest.door import RestDoor
+from overair.server.rest.oauth import IssuedToken
 from overair.server.rest.operations import RestAnswer, route
 from tests.server.rest.conftest import NOTE_SIZE_BYTES_MAX, SECRET, UPLOAD_SIZE_BYTES_MAX, Notes
+from tests.support.listening import EventLoopThread
 from tests.support.rest_door import Reply, RestWorld
 
 MEMBERS = {"code", "description", "cause", "errorId"}
@@ -335,6 +341,15 @@ def test_who_waits_and_is_refused_sends_nothing_and_the_connection_ends(
     assert b"\r\nconnection: close\r\n" in said
 
 
+def test_an_upload_that_says_that_it_is_too_large_is_refused_before_it_is_sent(world: RestWorld, notes: Notes) -> None:
+    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as connection:
+        head = f"PUT /api/v1/uploads/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {world.token()}\r\nexpect: 100-continue\r\n"
+        connection.sendall(f"{head}content-length: {UPLOAD_SIZE_BYTES_MAX + 1}\r\n\r\n".encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert said.startswith(b"HTTP/1.1 413 ")
+    assert b"100 Continue" not in said
+
+
 def test_a_refused_upload_that_is_small_is_swallowed_and_behind_a_large_one_the_connection_ends(world: RestWorld) -> None:
     token = world.token()
     for size, closes in ((1000, False), (900_000_000, True)):
@@ -440,17 +455,13 @@ def test_a_stream_is_closed_when_nobody_is_left_to_read_it(world: RestWorld, not
 
 
 def test_two_rooms_with_one_route_are_refused_at_start_up(world: RestWorld) -> None:
-    from overair.server.access.bearer_tokens import SealedTokens
-    from overair.server.rest.door import RestDoor
-
     class Twin:
         @route("GET", "/api/v1/notes/{other:path}", operation="GetTwin")
         async def get(self, caller: Any, request: Any) -> RestAnswer:
             return RestAnswer()
 
     room = world.room
-    tokens = SealedTokens(world.work, room.credentials, None, clock=world.clock, region="r")  # type: ignore[arg-type]
-    door = RestDoor(authenticator=room.authenticator, tokens=tokens, authoriser=room.authoriser, ids=RandomIds())
+    door = RestDoor(authenticator=room.authenticator, tokens=Nobodys(), authoriser=room.authoriser, ids=RandomIds())
     door.add(Notes(world.audited))
     assert {(bound.method, bound.operation) for bound, _ in door.bound} >= {("PUT", "PutNote"), ("GET", "DescribeRequest")}
     with pytest.raises(RuntimeError, match="/api/v1/notes/"):
@@ -464,6 +475,46 @@ def test_a_signature_for_another_service_leads_elsewhere_even_on_a_path_of_plain
     assert world.signed("GET", "/api/v1/notes/a").code == "missing_entity"
     assert b"<Error>" in world.ask("GET", "/api/v1/notes/a?AWSAccessKeyId=AKIA&Signature=x&Expires=1").body
     assert b"<Error>" in world.ask("GET", "/api/v1/notes/a", headers={"authorization": "AWS AKIA:x"}).body
+
+
+def test_whoever_is_proved_for_another_service_is_not_for_this_one(world: RestWorld, thread: EventLoopThread) -> None:
+    """Behind the front, which goes by what a request says of itself, the door goes by what was proved."""
+
+    class ForAnother:
+        async def authenticate(self, request: HttpRequest) -> Authentication:
+            return Authentication(caller=world.room.caller("root"), service="iot", payload="UNSIGNED-PAYLOAD")
+
+    door = RestDoor(authenticator=ForAnother(), tokens=Nobodys(), authoriser=world.room.authoriser, ids=RandomIds())
+    door.add(Notes(world.audited))
+    claim = b"AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/overair/aws4_request, SignedHeaders=host, Signature=00"
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/v1/notes/a",
+        "query_string": b"",
+        "headers": [(b"authorization", claim)],
+    }
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    thread.run(door(scope, receive, send))
+    assert sent[0]["status"] == 401
+    assert b"invalid_credentials" in sent[1]["body"]
+
+
+class Nobodys:
+    """No token is anybody's."""
+
+    async def issue(self, client_id: str, client_secret: Redacted[str]) -> IssuedToken | None:
+        return None
+
+    async def authenticate(self, token: str, request: HttpRequest) -> Any:
+        raise NotAuthenticated("Nobody's.", subject="bearer-token")
 
 
 def test_a_request_that_poses_as_two_services_is_believed_by_neither(world: RestWorld, notes: Notes) -> None:

@@ -37,7 +37,6 @@ _CONTEXT: Final = "bearer-token"
 
 
 class _Sealed(msgspec.Struct, frozen=True, array_like=True):
-    account: str
     key_id: str
     expires: int
 
@@ -66,7 +65,7 @@ class SealedTokens:
         if credential is None or not usable or not matches:
             return None
         expires = self._clock.now() + LIFETIME_S * 1000
-        sealed = _Sealed(account=credential.account, key_id=credential.key_id, expires=expires)
+        sealed = _Sealed(key_id=credential.key_id, expires=expires)
         token = self._box.wrap(Redacted(msgspec.msgpack.encode(sealed)), context=_CONTEXT)
         return IssuedToken(
             token=Redacted(base64.urlsafe_b64encode(token).rstrip(b"=").decode("ascii")), expires_in_s=LIFETIME_S
@@ -79,7 +78,7 @@ class SealedTokens:
         if sealed is None or not 0 < sealed.expires - now <= LIFETIME_S * 1000 + SKEW_MS:
             raise _refused()
         credential = await self._credentials.fetch(self._work, sealed.key_id)
-        if credential is None or not credential.is_active or credential.account != sealed.account:
+        if credential is None or not credential.is_active:
             raise _refused()
         return caller_of(request, credential, region=self._region, now=now)
 
