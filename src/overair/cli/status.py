@@ -32,6 +32,12 @@ def status(data: Data = DATA_DEFAULT, json: Json = False) -> None:
                 for profile in told["imageSigning"]["profiles"]
             ],
         },
+        "provisioning": {
+            "level": told["provisioning"]["level"],
+            "shared_provisioning": told["provisioning"]["sharedProvisioning"],
+            "credentials_usable": told["provisioning"]["credentialsUsable"],
+            "fleet_authorities": told["provisioning"]["fleetAuthorities"],
+        },
         "keys_at_rest": told["keysAtRest"],
         "failing_workers": list(told["failingWorkers"]),
         "warnings": list(told["warnings"]),
@@ -55,7 +61,16 @@ def _print(document: dict[str, Any]) -> None:
         profile["name"] + (" (testing only)" if profile["testing_only"] else "") for profile in signing["profiles"]
     )
     console.print(f"  signing    {signing['level']}{': ' + profiles if profiles else ''}", soft_wrap=True)
+    made_by = document["provisioning"]
+    console.print(f"  joining    {_who_makes_devices(made_by)}", soft_wrap=True)
     at_rest = "wrapped by a passphrase" if document["keys_at_rest"] == "passphrase" else "wrapped by a key file beside them"
     console.print(f"  keys       {at_rest}")
     for warning in document["warnings"]:
         console.print(Padding(Text(f"! {warning}", style="yellow"), (0, 0, 0, 2)))
+
+
+def _who_makes_devices(provisioning: dict[str, Any]) -> str:
+    own = f"{provisioning['fleet_authorities']} fleet authorities of your own"
+    if not provisioning["shared_provisioning"]:
+        return f"production level: {own} alone"
+    return f"default level: by this server, {provisioning['credentials_usable']} shared credentials usable; {own}"

@@ -48,11 +48,13 @@ from overair.server.certificates.store import SqlCertificateStore
 from overair.server.config import Settings
 from overair.server.devices.admission import Admissions
 from overair.server.devices.authority import RegistryAuthority
+from overair.server.devices.blocks import BlocksService
 from overair.server.devices.operator_api import DevicesOperatorApi
 from overair.server.devices.policies import CertificateLinks, PoliciesService
 from overair.server.devices.policies_operator_api import PoliciesOperatorApi
 from overair.server.devices.service import DevicesService
 from overair.server.devices.store.admissions import SqlAdmissionStore
+from overair.server.devices.store.blocks import SqlBlockStore
 from overair.server.devices.store.groups import SqlGroupStore
 from overair.server.devices.store.policies import SqlPolicyStore as SqlDevicePolicyStore
 from overair.server.devices.store.tags import SqlTagStore
@@ -84,6 +86,7 @@ from overair.server.jobs.store import SqlJobStore
 from overair.server.joined import Joined, open_records
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
+from overair.server.keyring.store import keys as keyring_table
 from overair.server.keyring.wrapping import open_secret_box, read_passphrase
 from overair.server.metrics import Readings
 from overair.server.objects.collector import ContentCollector
@@ -96,10 +99,24 @@ from overair.server.objects.service import ObjectsService
 from overair.server.objects.store import SqlObjectStore
 from overair.server.objects.upload_store import SqlUploadStore
 from overair.server.objects.uploads import UploadsService
+from overair.server.provisioning.authenticator import ProvisioningAuthenticator
+from overair.server.provisioning.device_api import ProvisioningDeviceApi
+from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
+from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
+from overair.server.provisioning.service import (
+    Credentials,
+    Enrolment,
+    FirstContacts,
+    FleetAuthorities,
+    Introductions,
+    Levels,
+    Minting,
+    ProvisioningService,
+)
+from overair.server.provisioning.store import SqlProvisioningStore
 from overair.server.rest.device_door import DeviceDoor
 from overair.server.rest.door import SERVICE as REST_SERVICE
 from overair.server.rest.door import RestDoor
-from overair.server.rest.operations import NobodyAdmitted
 from overair.server.roots.service import RootsService
 from overair.server.roots.store import SqlRootStore
 from overair.server.signing.operator_api import SigningOperations
@@ -220,6 +237,42 @@ def compose(
     )
     certificates.used_by(CertificateLinks(policies=device_policy_store, things=thing_store, access_changed=authority))
 
+    # How devices come in, and are kept out.
+    provisioning_store = SqlProvisioningStore()
+    blocks = BlocksService(store=SqlBlockStore(), things=thing_store, access_changed=authority, clock=clock)
+    enrolment = Enrolment(certificates=certificates, devices=devices, groups=groups, policies=device_policies)
+    levels = Levels(store=provisioning_store, authorities=authorities, clock=clock)
+    shared_credentials = Credentials(
+        store=provisioning_store,
+        provisioned=provisioning_store,
+        authorities=authorities,
+        levels=levels,
+        enrolment=enrolment,
+        blocks=blocks,
+        server_account=place.account,
+        clock=clock,
+        ids=ids,
+    )
+    minting = Minting(
+        store=provisioning_store,
+        certificates=certificates,
+        authorities=authorities,
+        levels=levels,
+        enrolment=enrolment,
+        blocks=blocks,
+        server_account=place.account,
+        clock=clock,
+        ids=ids,
+    )
+    fleet = FleetAuthorities(
+        store=provisioning_store, provisioned=provisioning_store, enrolment=enrolment, types=types, blocks=blocks, clock=clock
+    )
+    contacts = FirstContacts(
+        store=provisioning_store, fleet=fleet, enrolment=enrolment, blocks=blocks, clock=clock, region=place.region
+    )
+    authority.introduced_by(Introductions(work=work, store=provisioning_store, fleet=fleet, contacts=contacts, clock=clock))
+    provisioning = ProvisioningService(store=provisioning_store, enrolment=enrolment, levels=levels, blocks=blocks, clock=clock)
+
     # Signing, streams, jobs; and updates, which join them.
     signing = SigningService(
         store=SqlSigningStore(),
@@ -328,6 +381,7 @@ def compose(
             jobs=jobs,
             signing=signing,
             updates=updates,
+            provisioning=provisioning,
             running=Running(
                 version=version("overair"),
                 started_at=clock.now(),
@@ -338,6 +392,11 @@ def compose(
             clock=clock,
         ),
         ExplainOperations(work=audited, explain=explain, presences=broker, authority=authority, clock=schedule_clock),
+        CredentialOperations(work=audited, credentials=shared_credentials, provisioning=provisioning, device_url=download_url),
+        LevelOperations(work=audited, levels=levels, scrub=lambda: work.scrub(keyring_table)),
+        BlockOperations(work=audited, provisioning=provisioning),
+        FleetOperations(work=audited, fleet=fleet, clock=clock),
+        AnomalyOperations(work=audited, contacts=contacts),
         BrokerOperations(work=audited, broker=broker, store=BrokerStore()),
         AuditOperations(work=audited, audit=AuditService(audit_store)),
     )
@@ -350,8 +409,11 @@ def compose(
         observe=observe,
     )
     rest_door.add()
-    device_door = DeviceDoor(NobodyAdmitted(), ids=ids, observe=observe_device)
-    device_door.add()
+    devices_proved = ProvisioningAuthenticator(
+        work=work, authority=authority, credentials=shared_credentials, clock=clock, region=place.region
+    )
+    device_door = DeviceDoor(devices_proved, ids=ids, observe=observe_device)
+    device_door.add(ProvisioningDeviceApi(work=work, credentials=shared_credentials, minting=minting, clock=clock))
     offered = [(service.name, operation) for service in operator_door.services.values() for operation in service.bound]
     for service_name, operation in (*offered, *[(REST_SERVICE, route.operation) for route, _ in rest_door.bound]):
         if not authoriser.knows(service_name, operation):

@@ -5,13 +5,14 @@ from overair.server.audit import store as audit_store  # noqa: F401
 from overair.server.broker import store as broker_store  # noqa: F401
 from overair.server.certificates import store as certificate_store  # noqa: F401
 from overair.server.devices.store import admissions, groups, policies, tags, things, types  # noqa: F401
+from overair.server.image_repository import tables as image_tables  # noqa: F401
 from overair.server.jobs import execution_store  # noqa: F401
 from overair.server.jobs import store as job_store  # noqa: F401
 from overair.server.keyring import store as keyring_store  # noqa: F401
 from overair.server.objects import store as object_store  # noqa: F401
 from overair.server.objects import upload_store  # noqa: F401
-from overair.server.roots import store as root_store  # noqa: F401
 from overair.server.provisioning import store as provisioning_store  # noqa: F401
+from overair.server.roots import store as root_store  # noqa: F401
 from overair.server.signing import store as signing_store  # noqa: F401
 from overair.server.storage.schema import metadata
 from overair.server.streams import store as stream_store  # noqa: F401

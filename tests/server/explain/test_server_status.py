@@ -14,6 +14,7 @@ from overair.basics.ids import SeededIds
 from overair.server.explain.server_status import Running, ServerStatusOperations
 from overair.server.storage.work import SqlWork
 from tests.support.code_signing import credential
+from tests.support.provisioning_room import ProvisioningRoom
 from tests.support.updates_road import UpdatesRoad
 
 
@@ -32,6 +33,7 @@ async def status(road: UpdatesRoad, *, passphrase: bool = True, failing: tuple[s
         jobs=road.jobs,
         signing=road.signing,
         updates=road.updates,
+        provisioning=ProvisioningRoom(road.registry, road.clock, road.place).provisioning,
         running=Running(
             version="1",
             started_at=road.clock.now(),
@@ -49,6 +51,7 @@ async def test_a_server_that_holds_no_signing_keys_has_nothing_to_warn_of(road: 
     assert told["warnings"] == []
     assert (told["things"], told["connected"], told["openJobs"]) == (1, 3, 0)
     assert told["imageSigning"] == {"level": "own keys", "profiles": []}
+    assert told["provisioning"]["level"] == "default"
 
 
 async def test_a_self_signed_signer_shows_as_testing_only_and_an_issued_one_does_not(road: UpdatesRoad) -> None:

@@ -10,6 +10,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from overair.server.access.actions import Need
+from overair.server.access.actions import Need, anything, by_resource, iot
 
-TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {}
+TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
+    # Provisioning.
+    **by_resource(
+        "overair",
+        iot("provisioningcredential/*"),
+        "CreateProvisioningCredential",
+        "ListProvisioningCredentials",
+    ),
+    **by_resource(
+        "overair",
+        iot("provisioningcredential/{credentialId}"),
+        "DescribeProvisioningCredential",
+        "RevokeProvisioningCredential",
+        "UnblockDevicesOfCredential",
+        "ListDevicesOfCredential",
+    ),
+    **by_resource("overair", iot("cacert/*"), "RegisterFleetCertificateAuthority", "ListFleetCertificateAuthorities"),
+    **by_resource(
+        "overair",
+        iot("cacert/{authorityId}"),
+        "DescribeFleetCertificateAuthority",
+        "UpdateFleetCertificateAuthority",
+        "WithdrawFleetCertificateAuthority",
+    ),
+    **by_resource("overair", anything, "DescribeProvisioning", "SetSharedProvisioning", "ListBlocks", "ListDeviceAnomalies"),
+    **by_resource("overair", iot("thing/{thingName}"), "BlockDevice", "UnblockDevice"),
+    **by_resource(
+        "overair",
+        iot("cert/{certificateId}"),
+        "BlockCertificate",
+        "UnblockCertificate",
+        "ApproveDeviceCertificate",
+        "DismissDeviceAnomaly",
+    ),
+}

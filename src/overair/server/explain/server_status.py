@@ -13,6 +13,7 @@ from overair.server.aws_protocol.operations import Caller, Members, Request, ope
 from overair.server.devices.service import DevicesService
 from overair.server.jobs.model import JobStatus
 from overair.server.jobs.service import JobsService
+from overair.server.provisioning.service import ProvisioningService
 from overair.server.signing.model import ProfileStatus
 from overair.server.signing.service import SigningService
 from overair.server.updates.service import UpdatesService
@@ -52,6 +53,7 @@ class ServerStatusOperations:
         jobs: JobsService,
         signing: SigningService,
         updates: UpdatesService,
+        provisioning: ProvisioningService,
         running: Running,
         clock: Clock,
     ) -> None:
@@ -60,6 +62,7 @@ class ServerStatusOperations:
         self._jobs = jobs
         self._signing = signing
         self._updates = updates
+        self._provisioning = provisioning
         self._running = running
         self._clock = clock
 
@@ -70,6 +73,7 @@ class ServerStatusOperations:
         recorded, unsigned = await self._work.read(
             lambda tx: (self._recorded(tx, caller.place), self._unsigned(tx, caller.place))
         )
+        provisioning = await self._work.read(lambda tx: self._provisioning.status(tx, caller.account))
         failing = sorted(running.failing_workers())
         profiles = recorded["imageSigning"]["profiles"]
         warnings = [SERVER_HELD_KEYS] if profiles else []
@@ -80,6 +84,7 @@ class ServerStatusOperations:
             warnings.append(f"Testing only, since their certificates are self-signed: profiles {', '.join(testing_only)}.")
         if unsigned:
             warnings.append(f"Updates with files that nobody signed: {', '.join(unsigned)}.")
+        warnings += provisioning.warnings
         if failing:
             warnings.append(f"Workers that don't get through: {', '.join(failing)}. The log has the reason.")
         return {
@@ -91,6 +96,12 @@ class ServerStatusOperations:
             "keysAtRest": "passphrase" if running.has_passphrase else "file",
             "failingWorkers": failing,
             "warnings": warnings,
+            "provisioning": {
+                "level": provisioning.level.value,
+                "sharedProvisioning": provisioning.shared.is_on,
+                "credentialsUsable": provisioning.credentials_usable,
+                "fleetAuthorities": provisioning.fleet_authorities,
+            },
             **recorded,
         }
 

@@ -89,10 +89,11 @@ class ProvisioningAuthenticator:
         if isinstance(verdict, Refusal):
             if verdict.code is RefusalCode.CREDENTIAL_NOT_ALLOWED_HERE:
                 return await self._shared_credential(chain_der[0], source_ip, request_id)
-            logger.info("device refused", code=verdict.code.value, why=verdict.reason, source_ip=source_ip)
+            logger.info("device refused", code=verdict.code.value, why=verdict.reason, request_id=request_id)
             return _refusal(verdict.code)
         if verdict.thing is None:
-            logger.info("device refused", code=RefusalCode.WITHOUT_THING.value, certificate=verdict.certificate_id)
+            why = f"certificate {verdict.certificate_id} is attached to no thing exclusively"
+            logger.info("device refused", code=RefusalCode.WITHOUT_THING.value, why=why, request_id=request_id)
             return _refusal(RefusalCode.WITHOUT_THING)
         return DeviceCaller(
             place=verdict.place,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NewType
 
-from overair.basics.clock import Instant
+from overair.basics.clock import Instant, as_datetime
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId, CertificateId, GroupName, PolicyName, ThingName, ThingTypeName
 from overair.server.certificates.model import CREDENTIAL_ORIGIN, FLEET_ORIGIN
@@ -317,3 +317,26 @@ class ProvisioningStatus:
     credentials_usable: int
     fleet_authorities: int
     destroyed_keys: tuple[DestroyedKey, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a thief of this server, or of an old copy of its records, could still do about devices."""
+        found = [_still_held(key) for key in self.destroyed_keys]
+        if self.shared.is_on and self.fleet_authorities:
+            found.insert(0, MIXED_LEVELS)
+        return tuple(found)
+
+
+MIXED_LEVELS: Final = (
+    "Shared provisioning is on although fleet authorities of your own are trusted: who takes this server can still make "
+    "devices. Switch it off once no device needs it."
+)
+
+
+def _still_held(key: DestroyedKey) -> str:
+    made, gone = (as_datetime(moment).isoformat(timespec="seconds") for moment in (key.created_at, key.destroyed_at))
+    return (
+        f"The key of the {key.purpose} was destroyed at {gone}. Backups of the records made between {made} and then still hold "
+        "it: who has one with the wrapping key has the key, and a server that is restored from one makes devices again. "
+        "Destroy those backups."
+    )

@@ -1,0 +1,161 @@
+"""Certificates as fleets' own authorities make them, and as they shouldn't."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+BORN = datetime(2025, 1, 1, tzinfo=UTC)
+DIES = datetime(2045, 1, 1, tzinfo=UTC)
+CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+SERVER = (ExtendedKeyUsageOID.SERVER_AUTH,)
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@cache
+def rsa_key(size_bits: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, size_bits)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A certificate with its key and the one above it."""
+
+    certificate: x509.Certificate
+    key: Key
+    issuer: Held | None = None
+
+    @property
+    def der(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    @property
+    def pem(self) -> str:
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def key_pem(self) -> str:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
+
+    @property
+    def intermediates(self) -> list[Held]:
+        """What stands between this one and the root, from below."""
+        above = self.issuer
+        return [] if above is None or above.issuer is None else [above, *above.intermediates]
+
+    @property
+    def chain_der(self) -> tuple[bytes, ...]:
+        """What a well-behaved peer sends beside its own certificate."""
+        return tuple(each.der for each in self.intermediates)
+
+    @property
+    def chain_pem(self) -> str:
+        return "".join(each.pem for each in (self, *self.intermediates))
+
+
+def names(*common_names: str, organisation: str | None = None) -> x509.Name:
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False) for name in common_names]
+    if organisation is not None:
+        attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation))
+    return x509.Name(attributes)
+
+
+def usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=key_cert_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def certificate(
+    subject: x509.Name,
+    issuer: Held | None,
+    key: Key,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]],
+    *,
+    born: datetime = BORN,
+    dies: datetime = DIES,
+    digest: Any = None,
+) -> Held:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if issuer is None else issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(born)
+        .not_valid_after(dies)
+    )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
+    return Held(builder.sign(key if issuer is None else issuer.key, digest or hashes.SHA256()), key, issuer)
+
+
+def authority(
+    name: str = "Fleet root",
+    issuer: Held | None = None,
+    *,
+    ca: bool = True,
+    path_length: int | None = None,
+    key_usage: x509.KeyUsage | None = usage(key_cert_sign=True),
+    purposes: Sequence[x509.ObjectIdentifier] = (),
+    more: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    key: Key | None = None,
+    **dates: Any,
+) -> Held:
+    extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.BasicConstraints(ca=ca, path_length=path_length), True)]
+    if key_usage is not None:
+        extensions.append((key_usage, True))
+    if purposes:
+        extensions.append((x509.ExtendedKeyUsage(purposes), False))
+    return certificate(names(name), issuer, key or new_key(), [*extensions, *more], **dates)
+
+
+def device(
+    issuer: Held | None,
+    name: str | x509.Name = "vin-1",
+    *,
+    purposes: Sequence[x509.ObjectIdentifier] = CLIENT,
+    key_usage: x509.KeyUsage | None = usage(digital_signature=True),
+    more: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    key: Key | None = None,
+    **dates: Any,
+) -> Held:
+    extensions: list[tuple[x509.ExtensionType, bool]] = []
+    if key_usage is not None:
+        extensions.append((key_usage, True))
+    if purposes:
+        extensions.append((x509.ExtendedKeyUsage(purposes), False))
+    subject = names(name) if isinstance(name, str) else name
+    return certificate(subject, issuer, key or new_key(), [*extensions, *more], **dates)
+
+
+def deep(depth: int) -> tuple[Held, Held]:
+    """A root, and the authority that issues to devices so that ``depth`` certificates stand above them."""
+    root = authority()
+    lowest = root
+    for level in range(1, depth):
+        lowest = authority(f"Intermediate {level}", lowest)
+    return root, lowest
