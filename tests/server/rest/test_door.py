@@ -17,6 +17,7 @@ from overair.basics.ids import RandomIds
 from overair.basics.redacted import Redacted
 from overair.server.access.model import NewKeys
 from overair.server.aws_protocol.authentication import Authentication, HttpRequest
+from overair.server.aws_protocol.body import UNPROVED_SIZE_BYTES_MAX
 from overair.server.rest.door import RestDoor
 from overair.server.rest.oauth import IssuedToken
 from overair.server.rest.operations import RestAnswer, route
@@ -487,24 +488,38 @@ def test_whoever_is_proved_for_another_service_is_not_for_this_one(world: RestWo
     door = RestDoor(authenticator=ForAnother(), tokens=Nobodys(), authoriser=world.room.authoriser, ids=RandomIds())
     door.add(Notes(world.audited))
     claim = b"AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/overair/aws4_request, SignedHeaders=host, Signature=00"
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/api/v1/notes/a",
-        "query_string": b"",
-        "headers": [(b"authorization", claim)],
-    }
+    sent = asked(thread, door, "GET", "/api/v1/notes/a", [(b"authorization", claim)], b"")
+    assert sent[0]["status"] == 401
+    assert b"invalid_credentials" in sent[1]["body"]
+
+
+def asked(
+    thread: EventLoopThread, door: RestDoor, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes
+) -> list[Any]:
+    """What the door sends for one request, without a port in between."""
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     async def receive() -> Any:
-        return {"type": "http.request"}
+        return {"type": "http.request", "body": body}
 
     thread.run(door(scope, receive, send))
-    assert sent[0]["status"] == 401
-    assert b"invalid_credentials" in sent[1]["body"]
+    return sent
+
+
+def test_bodies_of_unproved_senders_are_held_within_one_bound(world: RestWorld, notes: Notes, thread: EventLoopThread) -> None:
+    door = RestDoor(authenticator=world.room.authenticator, tokens=Nobodys(), authoriser=world.room.authoriser, ids=RandomIds())
+    door.add(notes)
+    door._unproved.take(UNPROVED_SIZE_BYTES_MAX - 3)
+    claim = b"AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/overair/aws4_request, SignedHeaders=host, Signature=00"
+    for body, status in ((b"abcd", 503), (b"abc", 401)):
+        headers = [(b"authorization", claim), (b"content-length", str(len(body)).encode())]
+        assert asked(thread, door, "PUT", "/api/v1/notes/a", headers, body)[0]["status"] == status
+    door._unproved.give_back(UNPROVED_SIZE_BYTES_MAX - 3)
+    assert door._unproved.size_bytes == 0
 
 
 class Nobodys:
