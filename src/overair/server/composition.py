@@ -74,6 +74,12 @@ from overair.server.explain.service import ExplainService
 from overair.server.gateway.limits import PROFILES
 from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.server.gateway.service import Gateway
+from overair.server.image_repository.device_api import ImageRepositoryDeviceApi
+from overair.server.image_repository.ports import NothingInUse
+from overair.server.image_repository.publication import Publisher
+from overair.server.image_repository.service import ImageRepositoryService
+from overair.server.image_repository.serving import Shelf
+from overair.server.image_repository.store import SqlDocumentStore, SqlTargetStore
 from overair.server.jobs.device_api import JobTopics
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.jobs_data_api import JobsDataOperations
@@ -117,6 +123,7 @@ from overair.server.provisioning.store import SqlProvisioningStore
 from overair.server.rest.device_door import DeviceDoor
 from overair.server.rest.door import SERVICE as REST_SERVICE
 from overair.server.rest.door import RestDoor
+from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
 from overair.server.roots.store import SqlRootStore
 from overair.server.signing.operator_api import SigningOperations
@@ -137,6 +144,7 @@ from overair.server.updates.service import UpdatesService
 from overair.server.updates.store import SqlUpdatesStore
 from overair.server.updates.worker import UpdatesWorker
 from overair.server.workers.loop import WorkerLoop
+from overair.wire.uptane.metadata import Repository
 
 
 def compose(
@@ -170,7 +178,9 @@ def compose(
     passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
     secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
     keyring = Keyring(SqlKeyStore(), secret_box, clock=clock, ids=ids)
-    roots = RootsService(store=SqlRootStore(), keys=keyring, clock=clock, ids=ids)
+    root_store = SqlRootStore()
+    roots = RootsService(store=root_store, keys=keyring, clock=clock, ids=ids)
+    root_probes = RootProbes(work=work, store=root_store, clock=clock)
     audit_store = SqlAuditStore()
     audited = AuditedWork(work, audit_store, clock=clock, ids=ids)
 
@@ -272,6 +282,20 @@ def compose(
     )
     authority.introduced_by(Introductions(work=work, store=provisioning_store, fleet=fleet, contacts=contacts, clock=clock))
     provisioning = ProvisioningService(store=provisioning_store, enrolment=enrolment, levels=levels, blocks=blocks, clock=clock)
+
+    # The images that vehicles may install, in both flavours.
+    image_documents, image_targets = SqlDocumentStore(), SqlTargetStore()
+    publisher = Publisher(roots=roots, documents=image_documents, published=lambda account: shelf.evict(account))
+    images = ImageRepositoryService(
+        roots=roots,
+        documents=image_documents,
+        targets=image_targets,
+        publisher=publisher,
+        in_use=NothingInUse(),
+        clock=clock,
+    )
+    roots.kept_by(Repository.IMAGE, images)
+    shelf = Shelf(work=work, roots=roots, images=images)
 
     # Signing, streams, jobs; and updates, which join them.
     signing = SigningService(
@@ -413,7 +437,10 @@ def compose(
         work=work, authority=authority, credentials=shared_credentials, clock=clock, region=place.region
     )
     device_door = DeviceDoor(devices_proved, ids=ids, observe=observe_device)
-    device_door.add(ProvisioningDeviceApi(work=work, credentials=shared_credentials, minting=minting, clock=clock))
+    device_door.add(
+        ProvisioningDeviceApi(work=work, credentials=shared_credentials, minting=minting, clock=clock),
+        ImageRepositoryDeviceApi(shelf=shelf, probes=root_probes, contents=contents),
+    )
     offered = [(service.name, operation) for service in operator_door.services.values() for operation in service.bound]
     for service_name, operation in (*offered, *[(REST_SERVICE, route.operation) for route, _ in rest_door.bound]):
         if not authoriser.knows(service_name, operation):
@@ -448,7 +475,13 @@ def compose(
             UpdatesWorker(work=work, updates=updates, saga=saga, after_step=after_step),
             JobPlanner(work=work, planner=jobs.planner, clock=schedule_clock),
             ContentCollector(
-                work=work, store=object_store, uploads=upload_store, contents=contents, segments=segments, clock=clock
+                work=work,
+                store=object_store,
+                uploads=upload_store,
+                contents=contents,
+                segments=segments,
+                others=[image_targets],
+                clock=clock,
             ),
             SessionExpiry(broker=broker, clock=clock),
             renewal,

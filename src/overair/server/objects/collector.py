@@ -11,7 +11,7 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.work import Tx, Work
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.model import ContentId
-from overair.server.objects.ports import ObjectStore, UploadStore
+from overair.server.objects.ports import NamesContents, ObjectStore, UploadStore
 from overair.server.objects.segments import SegmentCache
 
 GRACE_MS_DEFAULT: Final = 60 * 60 * 1000
@@ -25,9 +25,10 @@ logger = structlog.get_logger("overair.objects")
 class ContentCollector:
     """A ``workers.Worker`` that visits one folder of contents at a time.
 
-    A content goes when nobody stored it since the grace period began, no version and no part names it, and no list of contents
-    does. The order matters: the records are asked first and the lists after them. A completing upload writes its list before
-    its record replaces the parts', so one of the two looks sees the parts' contents named.
+    A content goes when nobody stored it since the grace period began, no version and no part names it, nor anything of the
+    rooms in ``others``, and no list of contents does. The order matters: the records are asked first and the lists after them.
+    A completing upload writes its list before its record replaces the parts', so one of the two looks sees the parts' contents
+    named.
     """
 
     name: Final = "content-collector"
@@ -40,6 +41,7 @@ class ContentCollector:
         uploads: UploadStore,
         contents: ContentStore,
         segments: SegmentCache | None = None,
+        others: Sequence[NamesContents] = (),
         clock: Clock,
         grace_ms: int = GRACE_MS_DEFAULT,
         interval_ms: int = INTERVAL_MS_DEFAULT,
@@ -49,6 +51,7 @@ class ContentCollector:
         self._uploads = uploads
         self._contents = contents
         self._segments = segments
+        self._others = others
         self._clock = clock
         self._grace_ms = grace_ms
         self._interval_ms = interval_ms
@@ -72,7 +75,8 @@ class ContentCollector:
 
     async def _sweep(self, old: Sequence[ContentId], limit: Instant) -> None:
         def query(tx: Tx) -> set[ContentId]:
-            return self._store.named_contents(tx, old) | self._uploads.named_contents(tx, old)
+            named = self._store.named_contents(tx, old) | self._uploads.named_contents(tx, old)
+            return named.union(*(other.named_contents(tx, old) for other in self._others))
 
         named = await self._work.read(query)
         unnamed = [content_id for content_id in old if content_id not in named]

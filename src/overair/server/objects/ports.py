@@ -66,6 +66,14 @@ class ObjectStore(Protocol):
         ...
 
 
+class NamesContents(Protocol):
+    """A room above that keeps contents of its own (*image_repository*)."""
+
+    def named_contents(self, tx: Tx, contents: Sequence[ContentId]) -> set[ContentId]:
+        """Those among ``contents`` that one of its records names, in whatever account."""
+        ...
+
+
 class UploadStore(Protocol):
     """Unfinished multipart uploads and their parts."""
 

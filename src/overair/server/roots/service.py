@@ -167,8 +167,7 @@ class RootsService(RootChains):
             examined = self.examine(tx, place.account, repository, documents, cosign=cosign)
             if examined.findings.errors or examined.root is None:
                 raise refused_root(examined)
-            stored = self.store_examined(tx, place, repository, examined)
-            stored = self._publish_if_it_fits(tx, place, stored)
+            stored = self.accept(tx, place, repository, examined)
             pushed = RootPushed(stored=stored, warnings=tuple(examined.findings.warnings))
         if dry_run:
             raise Rehearsed(pushed)
@@ -195,6 +194,10 @@ class RootsService(RootChains):
             has_tuf_chain=self.newest_version(tx, account, repository, Flavour.TUF, published_only=False) > 0,
             now=self.signing_instant(tx, account, repository),
         )
+
+    def accept(self, tx: Tx, place: Place, repository: Repository, examined: Examined) -> StoredRoot:
+        """Keep a root without fault, and publish it if what the repository serves fits it."""
+        return self._publish_if_it_fits(tx, place, self.store_examined(tx, place, repository, examined))
 
     def store_examined(self, tx: Tx, place: Place, repository: Repository, examined: Examined) -> StoredRoot:
         """Keep a root without fault as the newest; nobody sees it before ``publish``."""

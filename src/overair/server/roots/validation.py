@@ -44,6 +44,8 @@ class Examined:
 
     findings: Findings = field(default_factory=Findings)
     root: Root | None = None
+    readable: Root | None = None
+    """What the Uptane flavour says, right or wrong: what depends on it is examined all the same."""
     documents: Mapping[Flavour, bytes] = field(default_factory=dict)
     """In canonical form."""
 
@@ -101,8 +103,10 @@ def examine_root(
         )
     if len(readings) > 1:
         compare_roots(readings[Flavour.UPTANE].root, readings[Flavour.TUF].root, findings)
+    if Flavour.UPTANE in readings:
+        examined.readable = readings[Flavour.UPTANE].root
     if not findings.errors:
-        examined.root = readings[Flavour.UPTANE].root
+        examined.root = examined.readable
         examined.documents = {flavour: reading.canonical for flavour, reading in readings.items()}
     return examined
 

@@ -79,6 +79,88 @@ def upgrade() -> None:
         batch_op.create_index("uq_fleet_authorities_id", ["id"], unique=True)
 
     op.create_table(
+        "image_comments",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=253), nullable=False),
+        sa.Column("comment", sa.Text(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_image_comments")),
+    )
+    op.create_table(
+        "image_delegations",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("friendly_name", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_image_delegations")),
+    )
+    op.create_table(
+        "image_documents",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("role", sa.String(length=64), nullable=False),
+        sa.Column("flavour", sa.String(length=16), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
+        sa.Column("signed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "role", "flavour", "version", name=op.f("pk_image_documents")),
+    )
+    op.create_table(
+        "image_settings",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("not_before", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_image_settings")),
+    )
+    op.create_table(
+        "image_target_hardware",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("hardware_id", sa.String(length=200), nullable=False),
+        sa.Column("name", sa.String(length=253), nullable=False),
+        sa.PrimaryKeyConstraint("account", "hardware_id", "name", name=op.f("pk_image_target_hardware")),
+    )
+    op.create_table(
+        "image_targets",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=253), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("role", sa.String(length=64), nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
+        sa.Column("hashes", sa.Text(), nullable=False),
+        sa.Column("custom", sa.Text(), nullable=False),
+        sa.Column("content_id", sa.String(length=66), nullable=True),
+        sa.Column("uri", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_image_targets")),
+    )
+    with op.batch_alter_table("image_targets", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_image_targets_account_status_role_name"), ["account", "status", "role", "name"], unique=False
+        )
+        batch_op.create_index(batch_op.f("ix_image_targets_content_id"), ["content_id"], unique=False)
+
+    op.create_table(
+        "image_upload_parts",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("upload_id", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("content_id", sa.String(length=66), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("md5_hex", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("account", "upload_id", "number", name=op.f("pk_image_upload_parts")),
+    )
+    with op.batch_alter_table("image_upload_parts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_image_upload_parts_content_id"), ["content_id"], unique=False)
+
+    op.create_table(
+        "image_uploads",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("upload_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=253), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "upload_id", name=op.f("pk_image_uploads")),
+    )
+    op.create_table(
         "provisioned_devices",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("thing", sa.String(length=128), nullable=False),
@@ -171,3 +253,9 @@ def upgrade() -> None:
 
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("fulfilment", sa.String(length=64), nullable=True))
+
+    with op.batch_alter_table("thing_groups", schema=None) as batch_op:
+        batch_op.create_index("ix_thing_groups_account_id", ["account", "id"], unique=False)
+
+    with op.batch_alter_table("things", schema=None) as batch_op:
+        batch_op.create_index("ix_things_account_id", ["account", "id"], unique=False)
