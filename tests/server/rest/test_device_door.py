@@ -19,7 +19,7 @@ from overair.basics.ids import AccountId, CertificateId, SeededIds, ThingName
 from overair.server.listeners.demultiplexer import speak_http
 from overair.server.listeners.http import HttpService
 from overair.server.rest.device_door import DeviceDoor
-from overair.server.rest.operations import DeviceCaller, DeviceRefusal, NobodyAdmitted, RestAnswer, RestRequest, device_route
+from overair.server.rest.operations import DeviceCaller, DeviceRefusal, RestAnswer, RestRequest, device_route
 from tests.support.listening import (
     EventLoopThread,
     Identity,
@@ -290,11 +290,6 @@ def test_who_it_is_cannot_be_said_in_a_header(world: World) -> None:
     assert world.fleet.asked[0][1] == "127.0.0.1"
 
 
-def test_a_server_that_provisions_nobody_admits_nobody(thread: EventLoopThread) -> None:
-    verdict = thread.run(NobodyAdmitted().admit((b"x",), "", ""))
-    assert isinstance(verdict, DeviceRefusal)
-
-
 @pytest.mark.parametrize("marks", [{}, {"action": "overair:X", "for_shared_credential": True}])
 def test_a_route_without_an_action_or_with_one_that_nobody_could_have_is_refused_at_start_up(marks: dict[str, Any]) -> None:
     class Wrong:
@@ -303,4 +298,4 @@ def test_a_route_without_an_action_or_with_one_that_nobody_could_have_is_refused
             return RestAnswer()
 
     with pytest.raises(RuntimeError, match="names an action"):
-        DeviceDoor(NobodyAdmitted(), ids=SeededIds(1)).add(Wrong())
+        DeviceDoor(Fleet({}), ids=SeededIds(1)).add(Wrong())

@@ -25,10 +25,13 @@ from overair.server.aws_protocol.authentication import (
     current_operation,
 )
 from overair.server.aws_protocol.body import EMPTY_SHA256, Receive, Unproved
+from overair.server.aws_protocol.http_binding import parse_query
+from overair.server.aws_protocol.rules import Invalid
 from overair.server.rest.exchange import Exchange, members_of
 from overair.server.rest.oauth import TOKEN_PATH, BearerTokens, TokenEndpoint
 from overair.server.rest.operations import BODY_SIZE_BYTES_MAX, Handler, RestAnswer, Route, routes_of
 from overair.server.rest.templates import Templates
+from overair.server.rest.tickets import TICKET_PARAMETER, Tickets, link_of
 
 SERVICE: Final = "overair"
 """In signatures' scopes, in the table of actions, in the audit."""
@@ -51,10 +54,12 @@ class RestDoor:
         tokens: BearerTokens,
         authoriser: Authoriser,
         ids: IdSource,
+        tickets: Tickets | None = None,
         observe: Observe | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._tokens = tokens
+        self._tickets = tickets
         self._authoriser = authoriser
         self._ids = ids
         self._observe = observe
@@ -120,6 +125,11 @@ class RestDoor:
         if scheme.lower() == "bearer":
             caller = await self._tokens.authenticate(token.strip(), _http_request(exchange, None))
             return Authentication(caller=caller, service=SERVICE, payload=_UNSIGNED_PAYLOAD), None
+        ticket = _ticket(exchange) if self._tickets is not None and route is not None and route.takes_ticket else None
+        if self._tickets is not None and ticket is not None and authorization is None:
+            link = link_of(exchange.method, exchange.raw_path)
+            caller = await self._tickets.redeem(ticket, link, _http_request(exchange, None))
+            return Authentication(caller=caller, service=SERVICE, payload=_UNSIGNED_PAYLOAD), None
         whole: bytes | None = None
         streamed = route is not None and route.streams and exchange.has_body
         if claimed_service(authorization, exchange.scope["query_string"]) is None:
@@ -140,6 +150,15 @@ class RestDoor:
                 subject="signature",
             )
         return authentication, whole
+
+
+def _ticket(exchange: Exchange) -> str | None:
+    """The one in the query, if there is exactly one."""
+    try:
+        values = parse_query(exchange.scope["query_string"]).get(TICKET_PARAMETER, [])
+    except Invalid:
+        return None
+    return values[0] if len(values) == 1 else None
 
 
 def _http_request(exchange: Exchange, body_sha256: str | None) -> HttpRequest:

@@ -124,6 +124,7 @@ class Exchange:
             labels=labels,
             query=_query(query_string) if query_string else {},
             headers=self.headers,
+            origin=f"{self.scope.get('scheme', 'https')}://{self.headers.get('host', '')}",
         )
 
     async def whole_body(self, size_bytes_max: int, unproved: Unproved | None = None) -> bytes:

@@ -38,6 +38,8 @@ class RestRequest:
     """Without the parameters of a query signature (``X-Amz-…``)."""
     headers: Mapping[str, str]
     """By lower-case name; a field that came several times is joined by commas."""
+    origin: str = ""
+    """Scheme, host and port as the client spelt them: ``https://ota.example:9443``."""
     body: bytes = b""
     stream: Body | None = None
     """The body of a route that streams. Commit only after the last piece: checks that need the whole body come at its end."""
@@ -141,13 +143,6 @@ class DeviceAuthenticator(Protocol):
         ...
 
 
-class NobodyAdmitted:
-    """The ``DeviceAuthenticator`` of a server that provisions no devices."""
-
-    async def admit(self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str) -> DeviceCaller | DeviceRefusal:
-        return DeviceRefusal(code="certificate_unknown", message="This server knows no devices at these paths.")
-
-
 Handler = Callable[[Caller, RestRequest], Awaitable[RestAnswer]]
 DeviceHandler = Callable[[DeviceCaller, RestRequest], Awaitable[RestAnswer]]
 Method = TypeVar("Method", bound=Callable[..., Awaitable[RestAnswer]])
@@ -163,6 +158,8 @@ class Route:
     """Stands in ``access/actions_uptane.py`` as ``("overair", operation)``."""
     streams: bool
     body_size_bytes_max: int
+    takes_ticket: bool = False
+    """Whether a ticket in the query proves the sender (``tickets.py``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,12 +185,13 @@ def route(
     operation: str,
     streams: bool = False,
     body_size_bytes_max: int | None = None,
+    takes_ticket: bool = False,
 ) -> Callable[[Method], Method]:
     """Mark a method as what an operator's path means: ``async def …(self, caller: Caller, request: RestRequest)``.
 
     ``streams``: the handler reads ``request.stream`` as it comes, at most ``body_size_bytes_max`` of it; otherwise the body is
     read whole before the handler is called. A GET answers HEAD too. One method may carry several marks, several routes may
-    share one operation.
+    share one operation. ``takes_ticket``: a link with a ticket in its query proves its sender.
     """
     mark = Route(
         method=method,
@@ -201,6 +199,7 @@ def route(
         operation=operation,
         streams=streams,
         body_size_bytes_max=_bound(body_size_bytes_max, streams),
+        takes_ticket=takes_ticket,
     )
     return _marker(_ROUTES, mark)
 
