@@ -29,6 +29,10 @@ SigningJobId = NewType("SigningJobId", str)
 AccessKeyId = NewType("AccessKeyId", str)
 KeyId = NewType("KeyId", str)
 """Of a private key held by the keyring."""
+EcuSerial = NewType("EcuSerial", str)
+"""Unique within one vehicle."""
+MultiTargetUpdateId = NewType("MultiTargetUpdateId", str)
+CampaignId = NewType("CampaignId", str)
 
 UPPER_AND_DIGITS = string.ascii_uppercase + "234567"
 ALPHANUMERIC = string.ascii_letters + string.digits

@@ -5,6 +5,7 @@ from overair.server.audit import store as audit_store  # noqa: F401
 from overair.server.broker import store as broker_store  # noqa: F401
 from overair.server.certificates import store as certificate_store  # noqa: F401
 from overair.server.devices.store import admissions, groups, policies, tags, things, types  # noqa: F401
+from overair.server.director import store as director_store  # noqa: F401
 from overair.server.image_repository import tables as image_tables  # noqa: F401
 from overair.server.jobs import execution_store  # noqa: F401
 from overair.server.jobs import store as job_store  # noqa: F401

@@ -40,6 +40,7 @@ class Director:
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     heard: list[tuple[str, str, ExecutionStatus, bool]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
 
     def require(self, tx: Tx, account: AccountId, fulfilment: str) -> None:
         if fulfilment != UPDATE:
@@ -51,6 +52,9 @@ class Director:
             by_document=[thing for thing in things if thing not in self.with_ecus],
             fulfilled=[thing for thing in things if thing in self.with_ecus - self.unfit],
         )
+
+    def queued(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> None:
+        self.waiting.extend(things)
 
     def ended(self, tx: Tx, job: Job, execution: Execution) -> None:
         self.heard.append((execution.thing, execution.job, execution.status, execution.started_at is not None))
@@ -110,6 +114,7 @@ async def test_one_job_covers_a_mixed_group_and_each_thing_takes_its_own_road(ro
 
     assert director.asked == [("A", ("car-1", "car-2", "esp-1"))], "asked once for the whole piece"
     assert counts(room, "A") == {"QUEUED": 2}, "who is left out has no execution"
+    assert director.waiting == ["car-1"]
     assert room.execution("car-1", "A").fulfilled
     assert not room.execution("esp-1", "A").fulfilled
 

@@ -53,6 +53,10 @@ class ThingStore(Protocol):
 
     def find(self, tx: Tx, account: AccountId, thing: ThingName) -> Thing | None: ...
 
+    def name_of(self, tx: Tx, account: AccountId, thing_id: str) -> ThingName | None:
+        """Of the thing with this UUID."""
+        ...
+
     def insert(self, tx: Tx, thing: Thing) -> None: ...
 
     def update(self, tx: Tx, thing: Thing) -> None: ...
@@ -120,6 +124,10 @@ class TypeStore(Protocol):
 
 class GroupStore(Protocol):
     """Rows of groups, of who is in them, and of which lies in which."""
+
+    def name_of(self, tx: Tx, account: AccountId, group_id: str) -> GroupName | None:
+        """Of the group with this UUID."""
+        ...
 
     def find(self, tx: Tx, account: AccountId, group: GroupName) -> ThingGroup | None: ...
 

@@ -125,6 +125,19 @@ class DevicesService:
             raise NotFound(f"Thing {name} not found.", subject="thing")
         return found
 
+    def name_of(self, tx: Tx, account: AccountId, name_or_id: str) -> ThingName:
+        """A thing's name, said by name or by UUID; the name is asked first.
+
+        Raises:
+            NotFound: neither.
+        """
+        if self._store.find(tx, account, ThingName(name_or_id)) is not None:
+            return ThingName(name_or_id)
+        found = self._store.name_of(tx, account, name_or_id)
+        if found is None:
+            raise NotFound(f"Thing {name_or_id[:128]} not found.", subject="thing")
+        return found
+
     def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
         """Whether there is such a thing."""
         return self._store.find(tx, account, thing) is not None

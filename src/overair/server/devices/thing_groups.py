@@ -108,6 +108,15 @@ class ThingGroupsService:
             raise NotFound(f"Thing group {name} not found.", subject="thing-group")
         return found
 
+    def name_of(self, tx: Tx, account: AccountId, name_or_id: str) -> GroupName:
+        """A group's name, said by name or by UUID; the name is asked first."""
+        if self._store.find(tx, account, GroupName(name_or_id)) is not None:
+            return GroupName(name_or_id)
+        found = self._store.name_of(tx, account, name_or_id)
+        if found is None:
+            raise NotFound(f"Thing group {name_or_id[:128]} not found.", subject="thing-group")
+        return found
+
     def ancestors(self, tx: Tx, account: AccountId, name: GroupName) -> Sequence[GroupName]:
         """The groups above, from the root down to the parent."""
         return self._store.ancestors(tx, account, name)

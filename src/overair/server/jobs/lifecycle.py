@@ -132,6 +132,8 @@ class Lifecycle:
         ]
         self._executions.insert(tx, account, added)
         self._jobs.count(tx, account, job.id, {ExecutionStatus.QUEUED: len(added)})
+        if fulfilled:
+            self.fulfilment.queued(tx, job, chosen.fulfilled)
         self._announcer.queued(tx, job, [(execution, queues.get(execution.thing, ())) for execution in added], now=now)
 
     def start(
@@ -234,6 +236,9 @@ class DocumentsAlone:
 
     def may_queue(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> Chosen:
         return Chosen(by_document=things)
+
+    def queued(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> None:
+        """Nothing hangs on it."""
 
     def ended(self, tx: Tx, job: Job, execution: Execution) -> None:
         """Nothing hangs on it."""

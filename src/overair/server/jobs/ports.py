@@ -146,6 +146,10 @@ class Fulfilment(Protocol):
         """Asked once for each planned piece of a job. The reasons of those left out are the implementer's to keep."""
         ...
 
+    def queued(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> None:
+        """These things have a fulfilled execution now."""
+        ...
+
     def ended(self, tx: Tx, job: Job, execution: Execution) -> None:
         """A pending fulfilled execution has ended, or is gone, whoever ended it; ``started_at`` tells whether it had begun."""
         ...

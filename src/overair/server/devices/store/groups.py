@@ -31,6 +31,7 @@ thing_groups: Final = Table(
     Column("version", BigInteger, nullable=False),
     instant_column("created_at"),
     Index("ix_thing_groups_account_parent_name", "account", "parent", "name"),
+    Index("ix_thing_groups_account_id", "account", "id"),
 )
 
 thing_group_ancestors: Final = Table(
@@ -57,6 +58,11 @@ _BEYOND: Final = "\x7f"
 
 class SqlGroupStore:
     """Groups in SQL."""
+
+    def name_of(self, tx: Tx, account: AccountId, group_id: str) -> GroupName | None:
+        query = select(thing_groups.c.name).where(thing_groups.c.account == account, thing_groups.c.id == group_id)
+        found = sql(tx).execute(query).scalar()
+        return None if found is None else GroupName(found)
 
     def find(self, tx: Tx, account: AccountId, group: GroupName) -> ThingGroup | None:
         table = thing_groups

@@ -26,6 +26,7 @@ things: Final = Table(
     Column("version", BigInteger, nullable=False),
     instant_column("created_at"),
     Index("ix_things_account_type_name_name", "account", "type_name", "name"),
+    Index("ix_things_account_id", "account", "id"),
 )
 
 thing_attributes: Final = Table(
@@ -69,6 +70,11 @@ class SqlThingStore:
     def find(self, tx: Tx, account: AccountId, thing: ThingName) -> Thing | None:
         row = _FIND.first(tx, b_account=account, b_name=thing)
         return None if row is None else _thing(account, thing, row)
+
+    def name_of(self, tx: Tx, account: AccountId, thing_id: str) -> ThingName | None:
+        query = select(things.c.name).where(things.c.account == account, things.c.id == thing_id)
+        found = sql(tx).execute(query).scalar()
+        return None if found is None else ThingName(found)
 
     def insert(self, tx: Tx, thing: Thing) -> None:
         _INSERT.run(

@@ -53,6 +53,248 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account", "kind", "name", name=op.f("pk_device_blocks")),
     )
     op.create_table(
+        "director_anomalies",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("kind", sa.String(length=24), nullable=False),
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("first_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_at", sa.BigInteger(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "kind", "serial", name=op.f("pk_director_anomalies")),
+    )
+    op.create_table(
+        "director_approvals",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("campaign", sa.String(length=36), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "campaign", "thing", name=op.f("pk_director_approvals")),
+    )
+    op.create_table(
+        "director_assignments",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("correlation_id", sa.String(length=256), nullable=False),
+        sa.Column("job", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("update_id", sa.String(length=64), nullable=False),
+        sa.Column("targets", sa.Text(), nullable=False),
+        sa.Column("installed", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.Column("outcome", sa.String(length=12), nullable=True),
+        sa.Column("result_code", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "correlation_id", name=op.f("pk_director_assignments")),
+    )
+    with op.batch_alter_table("director_assignments", schema=None) as batch_op:
+        batch_op.create_index("ix_director_assignments_account_job", ["account", "job"], unique=False)
+        batch_op.create_index(
+            "ix_director_assignments_account_thing_job_number", ["account", "thing", "job", "number"], unique=False
+        )
+
+    op.create_table(
+        "director_auto_updates",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("target_name", sa.String(length=253), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_file", sa.String(length=253), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "serial", "target_name", name=op.f("pk_director_auto_updates")),
+    )
+    op.create_table(
+        "director_campaigns",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("update_id", sa.String(length=64), nullable=False),
+        sa.Column("groups", sa.Text(), nullable=False),
+        sa.Column("metadata", sa.Text(), nullable=False),
+        sa.Column("approval_needed", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("job", sa.String(length=64), nullable=True),
+        sa.Column("main_campaign", sa.String(length=36), nullable=True),
+        sa.Column("failure_code", sa.String(length=128), nullable=True),
+        sa.Column("cancelled_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("account", "id", name=op.f("pk_director_campaigns")),
+    )
+    with op.batch_alter_table("director_campaigns", schema=None) as batch_op:
+        batch_op.create_index("ix_director_campaigns_account_created_at", ["account", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_director_campaigns_account_main", ["account", "main_campaign"], unique=False)
+
+    op.create_table(
+        "director_device_data",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "kind", name=op.f("pk_director_device_data")),
+    )
+    op.create_table(
+        "director_devices",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("primary_serial", sa.String(length=64), nullable=True),
+        sa.Column("registration", sa.Integer(), nullable=False),
+        sa.Column("status", sa.String(length=24), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_seen_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_manifest_at", sa.BigInteger(), nullable=True),
+        sa.Column("report_counter", sa.BigInteger(), nullable=True),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("device_type", sa.String(length=16), nullable=False),
+        sa.Column("notes", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", name=op.f("pk_director_devices")),
+    )
+    with op.batch_alter_table("director_devices", schema=None) as batch_op:
+        batch_op.create_index("ix_director_devices_account_status_thing", ["account", "status", "thing"], unique=False)
+
+    op.create_table(
+        "director_ecus",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("hardware_id", sa.String(length=200), nullable=False),
+        sa.Column("key_type", sa.String(length=8), nullable=False),
+        sa.Column("key_der", sa.LargeBinary(), nullable=False),
+        sa.Column("is_primary", sa.Boolean(), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=False),
+        sa.Column("retired_at", sa.BigInteger(), nullable=True),
+        sa.Column("installed_name", sa.String(length=1024), nullable=True),
+        sa.Column("installed_length", sa.BigInteger(), nullable=True),
+        sa.Column("installed_hashes", sa.Text(), nullable=True),
+        sa.Column("installed_since", sa.BigInteger(), nullable=True),
+        sa.Column("installed_for", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("account", "thing", "serial", name=op.f("pk_director_ecus")),
+    )
+    with op.batch_alter_table("director_ecus", schema=None) as batch_op:
+        batch_op.create_index("ix_director_ecus_account_hardware_id", ["account", "hardware_id"], unique=False)
+        batch_op.create_index("ix_director_ecus_account_installed_name", ["account", "installed_name"], unique=False)
+
+    op.create_table(
+        "director_events",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("type", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("device_time", sa.BigInteger(), nullable=True),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("correlation_id", sa.String(length=256), nullable=False),
+        sa.Column("ecu", sa.String(length=64), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "id", name=op.f("pk_director_events")),
+    )
+    with op.batch_alter_table("director_events", schema=None) as batch_op:
+        batch_op.create_index("ix_director_events_account_thing_received_at", ["account", "thing", "received_at"], unique=False)
+
+    op.create_table(
+        "director_installations",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(length=1024), nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
+        sa.Column("hashes", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("correlation_id", sa.String(length=256), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "serial", "sequence", name=op.f("pk_director_installations")),
+    )
+    op.create_table(
+        "director_jobs",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("job", sa.String(length=64), nullable=False),
+        sa.Column("origin", sa.String(length=12), nullable=False),
+        sa.Column("correlation_id", sa.String(length=256), nullable=False),
+        sa.Column("approval_needed", sa.Boolean(), nullable=False),
+        sa.Column("campaign", sa.String(length=36), nullable=True),
+        sa.PrimaryKeyConstraint("account", "job", name=op.f("pk_director_jobs")),
+    )
+    op.create_table(
+        "director_key_changes",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("key_type", sa.String(length=8), nullable=False),
+        sa.Column("key_der", sa.LargeBinary(), nullable=False),
+        sa.Column("asked_at", sa.BigInteger(), nullable=False),
+        sa.Column("approved_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("account", "thing", "serial", name=op.f("pk_director_key_changes")),
+    )
+    op.create_table(
+        "director_left_out",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("job", sa.String(length=64), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("ecus", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "job", "thing", name=op.f("pk_director_left_out")),
+    )
+    with op.batch_alter_table("director_left_out", schema=None) as batch_op:
+        batch_op.create_index("ix_director_left_out_account_thing_at", ["account", "thing", "at"], unique=False)
+
+    op.create_table(
+        "director_reports",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("correlation_id", sa.String(length=256), nullable=False),
+        sa.Column("success", sa.Boolean(), nullable=False),
+        sa.Column("code", sa.String(length=128), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("raw", sa.Text(), nullable=False),
+        sa.Column("ecus", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "sequence", name=op.f("pk_director_reports")),
+    )
+    with op.batch_alter_table("director_reports", schema=None) as batch_op:
+        batch_op.create_index("ix_director_reports_account_correlation_id", ["account", "correlation_id"], unique=False)
+        batch_op.create_index("ix_director_reports_account_thing_digest", ["account", "thing", "digest"], unique=False)
+
+    op.create_table(
+        "director_updates",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("targets", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("only_ecus", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("account", "id", name=op.f("pk_director_updates")),
+    )
+    op.create_table(
+        "director_views",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("view", sa.String(length=12), nullable=False),
+        sa.Column("job", sa.String(length=64), nullable=True),
+        sa.Column("number", sa.BigInteger(), nullable=True),
+        sa.Column("correlation_id", sa.String(length=256), nullable=False),
+        sa.Column("root_version", sa.Integer(), nullable=False),
+        sa.Column("signed_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("is_stale", sa.Boolean(), nullable=False),
+        sa.Column("must_stay", sa.Boolean(), nullable=False),
+        sa.Column("cancelled_job", sa.String(length=64), nullable=True),
+        sa.Column("cancelled_number", sa.BigInteger(), nullable=True),
+        sa.Column("cancelled_way", sa.String(length=16), nullable=True),
+        sa.Column("cancelled_at", sa.BigInteger(), nullable=True),
+        sa.Column("held_until", sa.BigInteger(), nullable=True),
+        sa.Column("targets", sa.LargeBinary(), nullable=False),
+        sa.Column("snapshot", sa.LargeBinary(), nullable=False),
+        sa.Column("timestamp", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", name=op.f("pk_director_views")),
+    )
+    op.create_table(
         "fleet_authorities",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("id", sa.String(length=64), nullable=False),
