@@ -66,6 +66,16 @@ class PlatformImageState(Enum):
     INVALID = "invalid"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDigests:
+    """SHA-256 of images' bytes, 64 lower-case hexadecimal digits."""
+
+    running: str
+    waiting: str | None
+    """Of an image that ``close_file`` has verified and nobody has activated yet; None also once it was activated and didn't
+    stay."""
+
+
 class VersionNotRising(Exception):
     """A verified image may not replace the running one: its version is the same or lower and it doesn't allow that."""
 
@@ -112,8 +122,8 @@ class Platform(Protocol):
         ...
 
     @property
-    def running_sha256(self) -> str:
-        """SHA-256 of the running image's bytes: which of two images with one version it is."""
+    def digests(self) -> ImageDigests:
+        """Which images are here: two may have one version."""
         ...
 
     def abort(self, context: FileContext | None) -> None:

@@ -14,6 +14,7 @@ from overair.agent.device_directory import DeviceDirectory, DeviceSettings
 from overair.agent.durable import Disk
 from overair.agent.platform import (
     FileContext,
+    ImageDigests,
     ImageState,
     PlatformError,
     PlatformErrorCode,
@@ -67,10 +68,15 @@ class PosixPlatform:
         return self._running_image
 
     @property
-    def running_sha256(self) -> str:
+    def digests(self) -> ImageDigests:
         state = self._slots.read()
-        record = None if state.active is None else state.record(state.active)
-        return "" if record is None else record.sha256
+        running = None if state.active is None else state.record(state.active)
+        other = state.record(state.inactive)
+        return ImageDigests(
+            running="" if running is None else running.sha256,
+            # What was accepted once is there to fall back to, and isn't waiting.
+            waiting=None if other is None or other.accepted else other.sha256,
+        )
 
     # --- receiving ---
 

@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from overair.basics.clock import Instant
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, TIMESTAMP_SIZE_BYTES_MAX, Targets
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, TIMESTAMP_SIZE_BYTES_MAX
 from overair.wire.uptane.refusals import MetadataRefused, Reason
-from overair.wire.uptane.trust import SNAPSHOT_FILE, TARGETS_FILE, TARGETS_ROLE, TIMESTAMP_FILE, TrustedSet
+from overair.wire.uptane.search import DelegationNeeded
+from overair.wire.uptane.trust import SNAPSHOT_FILE, TARGETS_FILE, TIMESTAMP_FILE, TrustedSet
 from overair.wire.uptane.verdicts import AcceptedButExpired, Refused, Verdict
 
 LOG = logging.getLogger("overair.uptane")
@@ -110,23 +111,15 @@ class Refresh:
         self._take("targets", self.trusted.update_targets(data, now=self._now()))
         self.check_usable()
 
-    def delegation(self, name: str, *, by: str = TARGETS_ROLE) -> Targets:
-        """Delegated targets, for which the role ``by`` vouches.
+    def delegated_document(self, needed: DelegationNeeded) -> bytes | None:
+        """The bytes that a search for a target can't go on without; it is the search that believes them or not.
 
         Raises:
-            MetadataRefused, TransportFailed, DocumentMissing
+            TransportFailed
         """
-        held = self.trusted.delegation(name, by=by, now=self._now())
-        if isinstance(held, Refused):
-            raise _error(f"delegation {name[:64]}", held)
-        if held is not None:
-            return held
-        snapshot = self.trusted.snapshot
-        version = snapshot.meta[f"{name}.json"].version if snapshot is not None else None
+        name = needed.name
         file = f"delegations/{name}.json" if self.trusted.flavour is Flavour.UPTANE else f"{quote(name, safe='')}.json"
-        data = self._needed(file, version, self.trusted.targets_size_bytes_max)
-        self._take(f"delegation {name[:64]}", self.trusted.update_delegation(name, data, now=self._now(), by=by))
-        return self.trusted.delegations[name]
+        return self._fetch(self._versioned(file, needed.version), needed.size_bytes_max)
 
     def check_usable(self) -> None:
         """Nothing may be built on a chain with a gap or with an expired link.
@@ -139,13 +132,17 @@ class Refresh:
             raise _error("chain", refused)
 
     def _needed(self, name: str, version: int | None, size_bytes_max: int) -> bytes:
-        if self.trusted.root.consistent_snapshot and version is not None:
-            folder, _, last = name.rpartition("/")
-            name = f"{folder}/{version}.{last}" if folder else f"{version}.{last}"
+        name = self._versioned(name, version)
         data = self._fetch(name, size_bytes_max)
         if data is None:
             raise DocumentMissing(f"The {self.trusted.repository} server has no {name}.")
         return data
+
+    def _versioned(self, name: str, version: int | None) -> str:
+        if not self.trusted.root.consistent_snapshot or version is None:
+            return name
+        folder, _, last = name.rpartition("/")
+        return f"{folder}/{version}.{last}" if folder else f"{version}.{last}"
 
     def _take(self, what: str, verdict: Verdict) -> None:
         if isinstance(verdict, Refused):

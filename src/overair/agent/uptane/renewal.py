@@ -1,0 +1,87 @@
+"""A new certificate before the old one ends: asked for at two thirds of its life, with a new key (Uptane reference §12.5)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from overair.agent.uptane.gateway import Gateway, NoIdentity
+from overair.agent.uptane.https import TransportFailed
+from overair.agent.uptane.identity import BadIdentity, IdentityStore, chain_to_pem, new_private_key, signing_request
+from overair.agent.uptane.provisioning import error_of
+from overair.basics.clock import Instant
+
+LOG = logging.getLogger("overair.uptane")
+
+AGAIN_AFTER_S: Final = 24 * 3600.0
+"""How long a refusal is left alone."""
+
+
+class Renewal:
+    """Asks when it is time, and not again soon where the answer was no."""
+
+    def __init__(self, identities: IdentityStore, gateway: Gateway, *, monotonic: Callable[[], float]) -> None:
+        self._identities = identities
+        self._gateway = gateway
+        self._monotonic = monotonic
+        self._not_before_s = monotonic()
+
+    def run_if_due(self, now: Instant) -> bool:
+        """Whether a new identity lies ready now. Failures are told in the log: the old certificate still holds."""
+        present = self._identities.current()
+        if present is None or not present.due_for_renewal(now) or self._identities.next() is not None:
+            return False
+        if self._monotonic() < self._not_before_s:
+            return False
+        key, key_pem = new_private_key()
+        request = base64.b64encode(signing_request(present.name, key))
+        try:
+            answer = self._gateway.renew(request)
+            if not answer.ok:
+                raise BadIdentity(f"the gateway renews nothing: {' '.join(error_of(answer)).strip()}")
+            chain = chain_in(answer.body, key.public_key())
+            self._identities.propose(private_key_pem=key_pem, chain_pem=chain_to_pem(chain), name=present.name)
+        except (TransportFailed, NoIdentity) as error:
+            LOG.warning("the certificate isn't renewed yet: %s", error)
+            return False
+        except BadIdentity as error:
+            LOG.warning("the certificate isn't renewed: %s", error)
+            self._not_before_s = self._monotonic() + AGAIN_AFTER_S
+            return False
+        LOG.info("a new certificate came; it is tried at the next call")
+        return True
+
+
+def chain_in(answer: bytes, key: ec.EllipticCurvePublicKey) -> Sequence[x509.Certificate]:
+    """The certificate for this key first, whatever else came after it: from PKCS #7 (in Base64 or not), or from PEM.
+
+    Raises:
+        BadIdentity
+    """
+    try:
+        if b"-----BEGIN CERTIFICATE-----" in answer:
+            found = x509.load_pem_x509_certificates(answer)
+        elif b"-----BEGIN" in answer:
+            found = pkcs7.load_pem_pkcs7_certificates(answer)
+        else:
+            found = pkcs7.load_der_pkcs7_certificates(_decoded(answer))
+    except ValueError as error:
+        raise BadIdentity(f"The answer holds no certificates that can be read: {error}") from None
+    mine = [certificate for certificate in found if certificate.public_key() == key]
+    if not mine:
+        raise BadIdentity("The answer holds no certificate for the key that was asked for.")
+    return [mine[0], *(certificate for certificate in found if certificate != mine[0])]
+
+
+def _decoded(answer: bytes) -> bytes:
+    try:
+        return base64.b64decode(b"".join(answer.split()), validate=True)
+    except (ValueError, binascii.Error):
+        return answer
