@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.formats import encode_canonical
 
-from overair.wire.uptane.canonical import DEPTH_MAX, INTEGER_MAX, CanonicalForm, canonical, check_canonical, read
+from overair.wire.uptane.canonical import DEPTH_MAX, INTEGER_MAX, CanonicalForm, canonical, read
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x7f"), max_size=12)
@@ -69,7 +69,6 @@ def test_the_olpc_form_is_what_tufs_clients_sign(value: object) -> None:
 def test_what_is_read_back_has_the_same_spelling_again(value: dict[str, object]) -> None:
     data = canonical(value)
     assert read(data, size_bytes_max=len(data)) == value
-    check_canonical(data, size_bytes_max=len(data))
     pretty = json.dumps(value, indent=1).encode()
     assert canonical(read(pretty, size_bytes_max=len(pretty))) == data
 
@@ -126,10 +125,3 @@ def test_what_has_no_canonical_form_is_refused_by_both(form: CanonicalForm, valu
     with pytest.raises(MetadataRefused) as caught:
         canonical(value, form)
     assert caught.value.reason is Reason.INVALID_METADATA
-
-
-@pytest.mark.parametrize("data", [b'{"b":1,"a":2}', b'{"a": 1}', b'{"a":1}\n', '{"a":"ä"}'.encode(), b'{"a":"\\u00E4"}'])
-def test_a_publisher_is_told_when_bytes_are_not_the_one_spelling(data: bytes) -> None:
-    with pytest.raises(MetadataRefused) as caught:
-        check_canonical(data, size_bytes_max=100)
-    assert caught.value.reason is Reason.NOT_CANONICAL

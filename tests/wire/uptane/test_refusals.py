@@ -9,7 +9,6 @@ from typing import Final
 import pytest
 
 from overair.basics.clock import Instant
-from overair.wire.uptane.canonical import check_canonical
 from overair.wire.uptane.matching import match, matched, verify_target_bytes
 from overair.wire.uptane.metadata import MetaFile, Role, RoleKeys, TargetFile
 from overair.wire.uptane.refusals import MetadataRefused, Reason
@@ -128,7 +127,6 @@ def delegation(data: Callable[[UptaneRepository], bytes | None]) -> Callable[[],
 
 SHOWN: Final[dict[Reason, Callable[[], object]]] = {
     Reason.INVALID_METADATA: begun(lambda _: b"{}"),
-    Reason.NOT_CANONICAL: raised(lambda: check_canonical(b'{"b":1, "a":2}', size_bytes_max=100)),
     Reason.WRONG_TYPE: begun(lambda repository: repository.files["targets.json"]),
     Reason.UNSUPPORTED_METHOD: begun(unknown_method),
     Reason.BAD_KEY_ID: refreshed(signed_by_a_stranger),

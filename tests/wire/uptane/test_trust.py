@@ -251,6 +251,15 @@ def test_no_role_goes_back_even_with_all_keys_but_the_roots(role: Role, flavour:
     assert reason_of(update(trusted, repository)) is Reason.ROLLBACK
 
 
+@FLAVOURS
+def test_a_timestamp_that_means_an_older_snapshot_is_refused_before_that_is_fetched(flavour: Flavour) -> None:
+    repository = UptaneRepository(flavour=flavour)
+    repository.publish()
+    trusted = believing(repository)
+    above(repository, Role.SNAPSHOT, version=1)
+    assert reason_of(trusted.update_timestamp(repository.files["timestamp.json"], now=NOW)) is Reason.ROLLBACK
+
+
 @pytest.mark.parametrize("role", [Role.TIMESTAMP, Role.SNAPSHOT, Role.TARGETS])
 def test_one_version_says_one_thing(role: Role) -> None:
     repository = UptaneRepository()

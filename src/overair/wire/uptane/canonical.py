@@ -45,19 +45,6 @@ def canonical(value: object, form: CanonicalForm = CanonicalForm.ESCAPED) -> byt
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
-def check_canonical(data: bytes, *, size_bytes_max: int) -> None:
-    """These bytes are the one spelling of what they say. Publishers ask this, so that who hashes bytes and who hashes meaning
-    agree; clients don't.
-
-    Raises:
-        MetadataRefused: NOT_CANONICAL; otherwise as ``read``.
-    """
-    if canonical(read(data, size_bytes_max=size_bytes_max)) != data:
-        raise MetadataRefused(
-            Reason.NOT_CANONICAL, "The document is not written in canonical JSON: sorted keys, no white space, ASCII alone."
-        )
-
-
 def read(data: bytes, *, size_bytes_max: int) -> dict[str, object]:
     """Read one JSON object: no key twice, no float, no integer beyond ``INTEGER_MAX``, at most ``DEPTH_MAX`` levels.
 

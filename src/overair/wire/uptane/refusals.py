@@ -10,8 +10,6 @@ class Reason(StrEnum):
 
     INVALID_METADATA = "InvalidMetadata"
     """Not JSON as we read it, a member missing or of the wrong type, a name that breaks its rule."""
-    NOT_CANONICAL = "NotCanonical"
-    """The bytes aren't the canonical form of what they say; asked of publishers, never of clients."""
     WRONG_TYPE = "WrongType"
     """``_type`` names another role."""
     UNSUPPORTED_METHOD = "UnsupportedMethod"

@@ -140,7 +140,7 @@ def delegation_named(delegator: Targets, name: str) -> Delegation | None:
     return next((delegation for delegation in delegator.delegations if delegation.name == name), None)
 
 
-def check_director_targets(targets: Targets, vehicle: str | None) -> None:
+def check_director_form(targets: Targets, vehicle: str | None) -> None:
     """INVALID_METADATA, BAD_ECU_ID: Standard 5.4.4.6, in what needs no knowledge of the vehicle's ECUs. ``vehicle``: targets
     that name another one (``custom.deviceId``) are refused."""
     if targets.has_delegations:

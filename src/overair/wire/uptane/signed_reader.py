@@ -31,7 +31,7 @@ from overair.wire.uptane.metadata import (
     read_timestamp,
 )
 from overair.wire.uptane.refusals import Reason
-from overair.wire.uptane.rules import check_director_targets, check_is, check_signed_by_root, check_version
+from overair.wire.uptane.rules import check_director_form, check_is, check_signed_by_root, check_version
 
 B = TypeVar("B", bound=Body)
 
@@ -86,7 +86,7 @@ class SignedReader:
         document = self._of_root(data, Role.TARGETS, self.targets_size_bytes_max, root, meta)
         body = read_targets(document)
         if self.repository is Repository.DIRECTOR:
-            check_director_targets(body, self.vehicle)
+            check_director_form(body, self.vehicle)
         return Held(document, body)
 
     def delegated(self, data: bytes, delegator: Targets, delegation: Delegation, meta: MetaFile | None) -> Held[Targets]:
