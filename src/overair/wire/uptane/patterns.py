@@ -17,7 +17,7 @@ from overair.wire.uptane.metadata import Delegation
 
 PATTERNS_KEPT_MAX: Final = 4096
 
-_Matches = Callable[[str], bool]
+_Fits = Callable[[str], bool]
 """Whether one character fits."""
 
 
@@ -43,7 +43,7 @@ def matches_anywhere(pattern: str, name: str) -> bool:
     return _matches(pieces, name)
 
 
-def _matches(pieces: Sequence[_Matches | None], name: str) -> bool:
+def _matches(pieces: Sequence[_Fits | None], name: str) -> bool:
     """None stands for ``*``. Goes back to the last one only, so that it takes at most pattern times name."""
     at = place = 0
     last_star, resume = -1, 0
@@ -64,9 +64,9 @@ def _matches(pieces: Sequence[_Matches | None], name: str) -> bool:
 
 
 @lru_cache(maxsize=PATTERNS_KEPT_MAX)
-def _pieces(pattern: str) -> tuple[_Matches | None, ...] | None:
+def _pieces(pattern: str) -> tuple[_Fits | None, ...] | None:
     """The pattern in pieces for one character each; None when it can match nothing."""
-    pieces: list[_Matches | None] = []
+    pieces: list[_Fits | None] = []
     at = 0
     while at < len(pattern):
         character = pattern[at]
@@ -103,7 +103,7 @@ def _end_of_bracket(pattern: str, start: int) -> int | None:
     return None
 
 
-def _bracket(inside: str) -> _Matches | None:
+def _bracket(inside: str) -> _Fits | None:
     negated = inside[:1] in ("!", "^")
     members = inside[1:] if negated else inside
     if any(mark in members for mark in ("[:", "[=", "[.")):
