@@ -23,6 +23,7 @@ from overair.server.access.grants import GrantsDirectory
 from overair.server.access.identities import Identities
 from overair.server.access.keys import CredentialDirectory
 from overair.server.access.link_keys import LinkKeys
+from overair.server.access.link_tickets import SealedTickets
 from overair.server.access.operator_api import IdentityOperatorApi
 from overair.server.access.policies import Policies
 from overair.server.access.policy_operator_api import PolicyOperatorApi
@@ -77,9 +78,15 @@ from overair.server.gateway.service import Gateway
 from overair.server.image_repository.device_api import ImageRepositoryDeviceApi
 from overair.server.image_repository.ports import NothingInUse
 from overair.server.image_repository.publication import Publisher
+from overair.server.image_repository.pushing import Pushes
+from overair.server.image_repository.rest_api import ImageRepositoryRestApi
+from overair.server.image_repository.rest_delegations import DelegationsRestApi
+from overair.server.image_repository.rest_images import ImagesRestApi
+from overair.server.image_repository.rest_uploads import UploadsRestApi
 from overair.server.image_repository.service import ImageRepositoryService
 from overair.server.image_repository.serving import Shelf
-from overair.server.image_repository.store import SqlDocumentStore, SqlTargetStore
+from overair.server.image_repository.store import SqlDocumentStore, SqlImageUploadStore, SqlTargetStore
+from overair.server.image_repository.uploads import ImageUploads
 from overair.server.jobs.device_api import JobTopics
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.jobs_data_api import JobsDataOperations
@@ -123,6 +130,7 @@ from overair.server.provisioning.store import SqlProvisioningStore
 from overair.server.rest.device_door import DeviceDoor
 from overair.server.rest.door import SERVICE as REST_SERVICE
 from overair.server.rest.door import RestDoor
+from overair.server.roots.operator_rest_api import DirectorRootRestApi, ImageRootRestApi
 from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
 from overair.server.roots.store import SqlRootStore
@@ -296,6 +304,8 @@ def compose(
     )
     roots.kept_by(Repository.IMAGE, images)
     shelf = Shelf(work=work, roots=roots, images=images)
+    pushes = Pushes(roots=roots, images=images, publisher=publisher, targets=image_targets, clock=clock)
+    image_uploads = ImageUploads(store=SqlImageUploadStore(), targets=image_targets, clock=clock, ids=ids)
 
     # Signing, streams, jobs; and updates, which join them.
     signing = SigningService(
@@ -425,14 +435,30 @@ def compose(
         AuditOperations(work=audited, audit=AuditService(audit_store)),
     )
     # Plain REST: operators' routes beside the AWS operations, and the devices' paths.
+    tickets = SealedTickets(work, credentials, secret_box, clock=clock, region=place.region)
     rest_door = RestDoor(
         authenticator=authenticator,
         tokens=SealedTokens(work, credentials, secret_box, clock=clock, region=place.region),
+        tickets=tickets,
         authoriser=authoriser,
         ids=ids,
         observe=observe,
     )
-    rest_door.add()
+    rest_door.add(
+        ImageRootRestApi(work=audited, roots=roots),
+        DirectorRootRestApi(work=audited, roots=roots),
+        ImageRepositoryRestApi(work=audited, roots=roots, images=images, pushes=pushes, probes=root_probes),
+        ImagesRestApi(work=audited, roots=roots, images=images, targets=image_targets, contents=contents),
+        UploadsRestApi(
+            work=audited,
+            roots=roots,
+            images=images,
+            uploads=image_uploads,
+            contents=contents,
+            tickets=tickets,
+        ),
+        DelegationsRestApi(work=audited, roots=roots, images=images, pushes=pushes, documents=image_documents),
+    )
     devices_proved = ProvisioningAuthenticator(
         work=work, authority=authority, credentials=shared_credentials, clock=clock, region=place.region
     )

@@ -46,4 +46,34 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         "ApproveDeviceCertificate",
         "DismissDeviceAnomaly",
     ),
+    # Root chains and the Image repository.
+    **by_resource(
+        "overair",
+        iot("uptanerepository/image"),
+        "CreateImageRepository",
+        "GetImageRoot",
+        "PushImageRoot",
+        "RotateImageRoot",
+        "ExportImageRoleKey",
+        "DeleteImageRoleKey",
+        "GetImageMetadata",
+        "PushImageMetadata",
+        "PutImageExpiry",
+        "PutTrustedDelegations",
+        "PushDelegation",
+        "ListTargets",
+    ),
+    **by_resource(
+        "overair",
+        iot("uptanerepository/director"),
+        "CreateDirectorRepository",
+        "GetDirectorRoot",
+        "PushDirectorRoot",
+        "RotateDirectorRoot",
+        "ExportDirectorRoleKey",
+        "DeleteDirectorRoleKey",
+    ),
+    **by_resource(
+        "overair", iot("uptanetarget/{name}"), "PutTarget", "GetTarget", "EditTarget", "DeleteTarget", "UploadTarget"
+    ),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import InvalidRequest, PreconditionFailed
+from overair.basics.errors import InvalidRequest, OverairError, PreconditionFailed
 from overair.basics.ids import AccountId
 from overair.basics.work import Tx
 from overair.server.image_repository.model import TARGETS, Published, StoredDocument
@@ -72,7 +72,7 @@ class _Examination:
         found += [(name, each.findings.errors, each.findings.warnings) for name, each in self.delegations.items()]
         return found
 
-    def refusal(self) -> InvalidRequest | None:
+    def refusal(self) -> OverairError | None:
         """Of one document in the words for its kind; of several, each member's path begins with its document."""
         parts = self.parts()
         if not any(errors for _, errors, _ in parts):
@@ -120,6 +120,7 @@ class Pushes:
 
         Raises:
             PreconditionFailed: with subject ``role-checksum-missing`` or ``role-checksum``: targets have changed meanwhile.
+            VersionConflict: with subject ``version-bump``: the version alone is wrong.
             InvalidRequest: with subject ``root-role``, ``offline-targets``, ``payload-signature``, ``delegated-target``,
                 ``delegations-not-defined``, ``publication``, ``client-refuses``: ``details["errors"]`` has every broken rule.
             Rehearsed: at the end of a dry run; ``outcome`` is what would have been published.

@@ -8,7 +8,7 @@ from typing import Any
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant
-from overair.basics.errors import Conflict, NotFound
+from overair.basics.errors import Conflict, InvalidRequest, NotFound
 from overair.basics.ids import AccountId
 from overair.basics.work import Tx
 from overair.server.image_repository.catalogue import check_custom
@@ -31,7 +31,7 @@ from overair.server.image_repository.upkeep import Upkeep
 from overair.server.image_repository.validation import check_delegations, refused_delegations
 from overair.server.objects.model import ContentId
 from overair.server.roots.findings import Findings
-from overair.server.roots.lifetimes import LIFETIMES, alarm_days
+from overair.server.roots.lifetimes import LIFETIMES, PUSHED_EXPIRY_MAX_MS, alarm_days
 from overair.server.roots.model import RoleExpiry
 from overair.wire.uptane.keys import Flavour, PublicKey
 from overair.wire.uptane.metadata import Delegation, Repository, Role
@@ -247,7 +247,13 @@ class ImageRepositoryService(Upkeep):
         return self.change(tx, place, None, changed)
 
     def expire_not_before(self, tx: Tx, place: Place, moment: Instant) -> None:
-        """What the server signs from now on counts until then, at least."""
+        """What the server signs from now on counts until then, at least.
+
+        Raises:
+            InvalidRequest: that is further away than two years.
+        """
+        if moment - self._clock.now() > PUSHED_EXPIRY_MAX_MS:
+            raise InvalidRequest("No document counts for longer than two years.", details={"field": "expireAt"})
         self._documents.set_not_before(tx, place.account, moment)
         standing = self._publisher.standing(tx, place.account)
         short = {role for (role, _), each in standing.documents.items() if each.expires < moment}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from overair.basics.clock import Instant
-from overair.basics.errors import InvalidRequest
+from overair.basics.errors import InvalidRequest, OverairError, VersionConflict
 from overair.server.image_repository.model import (
     StoredTarget,
     TargetStatus,
@@ -348,9 +348,15 @@ def _compare(uptane: Targets, tuf: Targets, findings: Findings) -> None:
             )
 
 
-def refused_targets(examined: ExaminedTargets, role: str = Role.TARGETS.value) -> InvalidRequest:
-    """Every broken rule in one refusal."""
+def refused_targets(examined: ExaminedTargets, role: str = Role.TARGETS.value) -> OverairError:
+    """Every broken rule in one refusal; a version alone has a kind of its own."""
     errors = examined.findings.errors
+    if {each.code for each in errors} == {"invalid_version_bump"}:
+        return VersionConflict(
+            errors[0].message,
+            subject="version-bump",
+            details={"errors": errors_json(errors), "field": errors[0].field, "hint": errors[0].hint},
+        )
     subject = "offline-targets"
     if role != Role.TARGETS.value:
         by_signature = {"unmet_threshold", "bad_key_id", "unsupported_method"}

@@ -17,7 +17,7 @@ from overair.basics.work import Tx
 from overair.server.keyring.model import PreparedKey
 from overair.server.keyring.service import Keyring
 from overair.server.roots.chains import RootChains
-from overair.server.roots.lifetimes import LIFETIMES
+from overair.server.roots.lifetimes import LIFETIMES, PUSHED_EXPIRY_MAX_MS
 from overair.server.roots.model import ALWAYS_ONLINE, RootPushed, StoredRoot, Unsigned, read_stored_root
 from overair.server.roots.ports import RepositoryKeeper, RootStore
 from overair.server.roots.role_keys import kind_of
@@ -33,6 +33,7 @@ from overair.wire.uptane.metadata import (
     bytes_to_sign,
     payload,
     read_document,
+    read_root,
     sign_payload,
     signature_by,
 )
@@ -222,13 +223,17 @@ class RootsService(RootChains):
         self.keys.forget(tx, place.account, repository, [key.key_id for key in held if key.key_id not in listed])
         return stored
 
-    def renew(self, tx: Tx, place: Place, repository: Repository) -> StoredRoot:
-        """The next root says the same and counts for longer.
+    def renew(self, tx: Tx, place: Place, repository: Repository, *, not_before: Instant | None = None) -> StoredRoot:
+        """The next root says the same and counts for longer: for its year, and until ``not_before`` at least.
 
         Raises:
             Conflict: with subject ``role-keys-offline``; see ``signers``.
+            InvalidRequest: ``not_before`` is further away than two years.
         """
-        return self._next(tx, place, repository, self.accepted(tx, place.account, repository).root)
+        standing = self.accepted(tx, place.account, repository).root
+        if not_before is not None and not_before - self._clock.now() > PUSHED_EXPIRY_MAX_MS:
+            raise InvalidRequest("A root counts for at most two years.", details={"field": "expireAt"})
+        return self._next(tx, place, repository, standing, not_before=not_before)
 
     def rotate(
         self,
@@ -239,9 +244,13 @@ class RootsService(RootChains):
         roles: Iterable[Role] = (Role.ROOT, Role.TARGETS),
         key_type: str = "ED25519",
         prepared: Mapping[Role, PreparedKey] | None = None,
+        also_offline: bool = False,
     ) -> StoredRoot | Unsigned:
         """New keys for those of the roles whose keys are here. With the root's own keys offline, the keys are made and the root
         that names them comes back unsigned: push it signed.
+
+        Args:
+            also_offline: Keys for roles whose keys aren't here too: the way back from offline keys.
 
         Raises:
             InvalidRequest: with subject ``key-type``.
@@ -249,7 +258,7 @@ class RootsService(RootChains):
         kind_of(key_type)
         account = place.account
         standing = self.accepted(tx, account, repository).root
-        rotated = [role for role in roles if self.is_online(tx, account, repository, role)]
+        rotated = [role for role in roles if also_offline or self.is_online(tx, account, repository, role)]
         made = self.keys.make(tx, account, repository, rotated, key_type=key_type.upper(), prepared=prepared)
         root = _with_keys(standing, {role: [key] for role, key in made.items()})
         if not self.is_online(tx, account, repository, Role.ROOT):
@@ -287,12 +296,15 @@ class RootsService(RootChains):
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _next(self, tx: Tx, place: Place, repository: Repository, root: Root) -> StoredRoot:
+    def _next(
+        self, tx: Tx, place: Place, repository: Repository, root: Root, *, not_before: Instant | None = None
+    ) -> StoredRoot:
         """Sign ``root`` as the version after the newest, by the keys of both, and accept it."""
         account = place.account
         standing = self.accepted(tx, account, repository)
         now = self.signing_instant(tx, account, repository)
         root = self._following(replace(root, version=standing.version), repository)
+        root = replace(root, expires=max(root.expires, _whole_second(not_before or 0)))
         signers = list(self.signers(tx, account, repository, Role.ROOT))
         known = {signer.public_key for signer in signers}
         for signer in self.keys.signers_among(tx, account, repository, root.role_keys(Role.ROOT), root.keys):
@@ -344,16 +356,23 @@ class RootsService(RootChains):
         return published
 
     def _cosigned(self, tx: Tx, account: AccountId, current: StoredRoot, data: bytes, flavour: Flavour) -> bytes:
-        """The same document with the signatures of our own root keys added, where it can be read at all."""
+        """The same document with the signatures of those root keys that are here, of the current root and of this one, where it
+        can be read at all."""
         try:
             document = read_document(data, Role.ROOT, flavour=flavour)
+            new = read_root(document)
         except MetadataRefused:
             return data  # told in full by the examination
-        ours = self.keys.signers_among(tx, account, current.repository, current.root.role_keys(Role.ROOT), current.root.keys)
         there = {signature.key_id for signature in document.signatures}
         to_sign = bytes_to_sign(document.signed, flavour)
-        added = [signature_by(signer, to_sign, flavour) for signer in ours if signer.public_key.id not in there]
-        return assemble(document.signed, [*document.signatures, *added], flavour)
+        signatures = list(document.signatures)
+        for root in (current.root, new):
+            keys = root.role_keys(Role.ROOT)
+            for signer in self.keys.signers_among(tx, account, current.repository, keys, root.keys):
+                if signer.public_key.id not in there:
+                    there.add(signer.public_key.id)
+                    signatures.append(signature_by(signer, to_sign, flavour))
+        return assemble(document.signed, signatures, flavour)
 
     def _push_late_flavour(self, tx: Tx, place: Place, repository: Repository, data: bytes) -> RootPushed:
         """A TUF root alone catches up with its Uptane flavour."""
