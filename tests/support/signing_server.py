@@ -83,6 +83,25 @@ class Side:
         if kind is Repository.IMAGE:
             self.publish_own(Targets(version=1, expires=self.in_days(31), targets={}))
 
+    def state(self) -> dict[str, Any]:
+        """Everything that changes, to come back to (``back_to``)."""
+        return {
+            "private": dict(self.private),
+            "files": {flavour: dict(files) for flavour, files in self.files.items()},
+            "delegated": dict(self.delegated),
+            "uploads": dict(self.uploads),
+            "in_use": set(self.in_use),
+            "root": self.root,
+            "targets": self.targets,
+            "snapshot_version": self.snapshot_version,
+            "timestamp_version": self.timestamp_version,
+        }
+
+    def back_to(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            fresh = {flavour: dict(files) for flavour, files in value.items()} if name == "files" else value
+            setattr(self, name, fresh.copy() if isinstance(fresh, dict | set) else fresh)
+
     def in_days(self, days: float) -> Instant:
         return Instant((self.clock() + round(days * DAY)) // 1000 * 1000)
 
@@ -252,6 +271,16 @@ class SigningServer:
     def director(self) -> Side:
         return self.sides[Repository.DIRECTOR]
 
+    def state(self) -> dict[Repository, dict[str, Any]]:
+        return {repository: side.state() for repository, side in self.sides.items()}
+
+    def back_to(self, state: dict[Repository, dict[str, Any]]) -> None:
+        """As it was then, with nothing asked of it yet."""
+        for repository, side in self.sides.items():
+            side.back_to(state[repository])
+        self.requests.clear()
+        self.before_publish = None
+
     def close(self) -> None:
         self._http.shutdown()
         self._http.server_close()
@@ -388,6 +417,7 @@ class SigningServer:
 def _handler(server: SigningServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one piece
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))

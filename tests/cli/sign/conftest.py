@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from overair.agent.durable import Disk
 from overair.cli.ends import CommandEnded
 from overair.cli.sign import app, sealed_box
 from tests.support.signing_server import SigningServer
 
 PASSPHRASE = "four words in a row"
+COMMAND = get_command(app)
+"""Built once: the library would look at every signature anew for each run."""
 
 
 @dataclass
@@ -46,7 +51,7 @@ class Signer:
         self._capture.readouterr()
         message = ""
         try:
-            app([*words, *(["--json"] if json else [])], standalone_mode=False)
+            COMMAND.main([*words, *(["--json"] if json else [])], standalone_mode=False)
             ended = 0
         except CommandEnded as end:
             ended, message = int(end.code), end.message
@@ -63,17 +68,59 @@ class Signer:
 
 
 @pytest.fixture(autouse=True)
-def _quick_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses cost nothing here, and nobody waits for a disk: what must be durable when is asked in `test_taking_offline`."""
     monkeypatch.setattr(sealed_box, "SCRYPT_N", 2**4)
+    monkeypatch.setattr(Disk, "sync", lambda self, descriptor: None)
+    monkeypatch.setattr(Disk, "sync_directory", lambda self, directory: None)
+
+
+@dataclass
+class Prepared:
+    """What many tests begin with, made once: the server and trees beside it, at each level."""
+
+    server: SigningServer
+    states: dict[str, Any] = field(default_factory=dict)
+    trees: dict[str, Path] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    folder = tmp_path_factory.mktemp("signing-server")
+    server = SigningServer(folder)
+    found = Prepared(server)
+    (folder / "passphrase").write_text(PASSPHRASE + "\n")
+    tree = folder / "tree"
+    before, sealed_box.SCRYPT_N = sealed_box.SCRYPT_N, 2**4  # type: ignore[misc]
+
+    def run(*arguments: str | Path) -> None:
+        words = [str(argument) for argument in arguments]
+        COMMAND.main(
+            [*words, "--dir", str(tree), "--passphrase-file", str(folder / "passphrase"), "--json"], standalone_mode=False
+        )
+
+    def keep(level: str) -> None:
+        found.states[level] = server.state()
+        found.trees[level] = Path(shutil.copytree(tree, folder / level))
+
+    try:
+        COMMAND.main(["init", str(server.credentials(folder / "c.zip")), str(tree), "--json"], standalone_mode=False)
+        keep("default")
+        run("keys", "new", "root-1", "root-2", "--role", "root")
+        run("keys", "new", "targets-1", "--role", "targets")
+        run("take-offline", "--yes")
+        keep("production")
+    finally:
+        sealed_box.SCRYPT_N = before  # type: ignore[misc]
+    yield found
+    server.close()
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[SigningServer]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    found = SigningServer(folder)
-    yield found
-    found.close()
+def server(prepared: Prepared) -> SigningServer:
+    """At the default level."""
+    prepared.server.back_to(prepared.states["default"])
+    return prepared.server
 
 
 @pytest.fixture
@@ -107,17 +154,17 @@ def person(
 
 
 @pytest.fixture
-def signer(person: Callable[[str], Signer], server: SigningServer, tmp_path: Path) -> Signer:
+def signer(person: Callable[[str], Signer], server: SigningServer, prepared: Prepared) -> Signer:
     """A tree that was begun with a bundle."""
     found = person("alice")
-    found("init", server.credentials(tmp_path / "credentials.zip"), found.path)
+    shutil.copytree(prepared.trees["default"], found.path)
     return found
 
 
 @pytest.fixture
-def offline(signer: Signer) -> Signer:
+def offline(person: Callable[[str], Signer], server: SigningServer, prepared: Prepared) -> Signer:
     """A tree whose image repository is at the production level, with two root keys and one for targets."""
-    signer("keys", "new", "root-1", "root-2", "--role", "root")
-    signer("keys", "new", "targets-1", "--role", "targets")
-    signer("take-offline", "--yes")
-    return signer
+    server.back_to(prepared.states["production"])
+    found = person("alice")
+    shutil.copytree(prepared.trees["production"], found.path)
+    return found
