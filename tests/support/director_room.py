@@ -108,7 +108,7 @@ class Enrolment:
     def __init__(self) -> None:
         self.complete: list[str] = []
 
-    def ecus_registered(self, tx: Tx, place: Place, thing: ThingName) -> None:
+    def completed(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
         self.complete.append(thing)
 
 

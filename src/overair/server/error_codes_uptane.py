@@ -102,6 +102,7 @@ REST: Final[Rows] = {
     (NotAuthenticated, "ticket"): "invalid_ticket",
     # Assignments (§11).
     (Conflict, "assignment-in-flight"): "assignment_in_flight",
+    (InvalidRequest, "multi-target-update"): "invalid_mtu",
 }
 
 DEVICE: Final[Rows] = {
@@ -127,9 +128,13 @@ DEVICE: Final[Rows] = {
     (Conflict, "ecu-replacement"): "ecu_replacement_disabled",
     (Conflict, "ecu-reuse"): "ecu_reuse_not_allowed",
     (PreconditionFailed, "ecu-assignment"): "replace_ecu_assignment_exists",
+    (Conflict, "ecu-key"): "ecu_key_change_not_approved",
+    (InvalidRequest, "ecu-key-type"): "ecu_key_not_supported",
     # Manifests (§6.1).
     (InvalidRequest, "manifest-signature"): "signature_not_valid",
     (InvalidRequest, "primary-ecu"): "ecu_not_primary",
+    (InvalidRequest, "manifest-replay"): "manifest_replayed",
+    (NotFound, "vehicle"): "device_missing_primary_ecu",
 }
 
 INTERNAL: Final = "internal_server_error"
@@ -165,9 +170,11 @@ STATUSES: Final[Mapping[str, int]] = {
     "device_awaits_approval": 403,
     "device_blocked": 403,
     "device_certificate_not_allowed_here": 403,
+    "device_missing_primary_ecu": 404,
     "device_key_mismatch": 403,
     "device_not_registered": 403,
     "ecu_already_registered": 409,
+    "ecu_key_change_not_approved": 409,
     "ecu_replacement_disabled": 409,
     "ecu_reuse_not_allowed": 409,
     "entity_too_large": 413,

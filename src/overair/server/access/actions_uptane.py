@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from overair.server.access.actions import Need, anything, by_resource, iot
+from overair.server.access.actions import OPEN, Need, anything, both, by_resource, iot, need
 
 TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
     # Provisioning.
@@ -75,5 +75,55 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
     ),
     **by_resource(
         "overair", iot("uptanetarget/{name}"), "PutTarget", "GetTarget", "EditTarget", "DeleteTarget", "UploadTarget"
+    ),
+    # The Director: vehicles are things; what a body names is asked for inside.
+    **by_resource("overair", iot("multitargetupdate/*"), "CreateMultiTargetUpdate"),
+    **by_resource("overair", iot("multitargetupdate/{update}"), "DescribeMultiTargetUpdate"),
+    ("overair", "AssignMultiTargetUpdate"): OPEN,
+    ("overair", "ListAssignments"): OPEN,
+    ("overair", "CancelAssignments"): OPEN,
+    ("overair", "CreateUptaneDevice"): OPEN,
+    **by_resource(
+        "overair",
+        iot("thing/{device}"),
+        "DescribeAssignments",
+        "CancelAssignment",
+        "DescribeUptaneDevice",
+        "UpdateUptaneDevice",
+        "DeleteUptaneDevice",
+        "ApproveEcuKey",
+        "DeclineEcuKey",
+        "ResetReportCounter",
+        "ListAutoUpdates",
+        "SetAutoUpdate",
+        "DeleteAutoUpdate",
+    ),
+    **by_resource("overair", anything, "ListUptaneDevices", "CountInstalledImages", "DescribeInstallationStats"),
+    # Device groups are thing groups, and so are their permissions.
+    ("overair", "CreateDeviceGroup"): OPEN,
+    ("overair", "ListDeviceGroups"): (need("iot:ListThingGroups"),),
+    ("overair", "DescribeDeviceGroup"): (need("iot:DescribeThingGroup", on=iot("thinggroup/{group}")),),
+    ("overair", "DeleteDeviceGroup"): (need("iot:DeleteThingGroup", on=iot("thinggroup/{group}")),),
+    ("overair", "ListDevicesInGroup"): (need("iot:ListThingsInThingGroup", on=iot("thinggroup/{group}")),),
+    ("overair", "AddDeviceToGroup"): (
+        need("iot:AddThingToThingGroup", on=both(iot("thing/{device}"), iot("thinggroup/{group}"))),
+    ),
+    ("overair", "RemoveDeviceFromGroup"): (
+        need("iot:RemoveThingFromThingGroup", on=both(iot("thing/{device}"), iot("thinggroup/{group}"))),
+    ),
+    # Campaigns.
+    ("overair", "CreateCampaign"): OPEN,
+    **by_resource("overair", anything, "ListCampaigns"),
+    **by_resource(
+        "overair",
+        iot("campaign/{campaign}"),
+        "DescribeCampaign",
+        "UpdateCampaign",
+        "LaunchCampaign",
+        "CancelCampaign",
+        "RetryCampaign",
+    ),
+    ("overair", "CancelCampaignDevice"): (
+        need("overair:CancelCampaignDevice", on=both(iot("campaign/{campaign}"), iot("thing/{device}"))),
     ),
 }

@@ -245,6 +245,10 @@ class Campaigns:
             raise NotFound(f"Campaign {found.name} isn't launched: no device is in it yet.", subject="execution")
         self._jobs.executions.cancel(tx, account, thing, found.job, force=True)
 
+    def retries_of(self, tx: Tx, account: AccountId, campaign: Campaign) -> Sequence[Campaign]:
+        """Those that took up its failures, the oldest first."""
+        return self._campaigns.retries_of(tx, account, campaign.id)
+
     def stats(self, tx: Tx, account: AccountId, campaign: str) -> Stats:
         """Counted by the job's executions; failures by result code.
 

@@ -98,6 +98,10 @@ class DirectorMetadata:
         self._updates.put_view(tx, account, thing, view)
         return view
 
+    def renew(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """Sign anew at the next request, whatever is served now."""
+        self._updates.set_stale(tx, account, thing)
+
     # What is wanted -------------------------------------------------------------------------------------------------------
 
     def _wanted(self, tx: Tx, place: Place, vehicle: Registered) -> _Wanted:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CampaignId, EcuSerial, JobId, MultiTargetUpdateId, ThingName
 from overair.basics.work import Tx
@@ -186,8 +185,8 @@ class ImageTargets(Protocol):
 
 
 class Enrolment(Protocol):
-    """Who brought the vehicle in (``provisioning``)."""
+    """Who brought the vehicle in (``provisioning.service.ProvisioningService``)."""
 
-    def ecus_registered(self, tx: Tx, place: Place, thing: ThingName) -> None:
+    def completed(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
         """Its identity is complete: nobody is given the same id again (§3.2)."""
         ...

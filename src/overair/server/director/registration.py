@@ -80,7 +80,7 @@ class EcuRegistrations:
         is_new = device is None or device.primary is None
         if changed or is_new:
             self._write(tx, account, thing, device, EcuSerial(asked.primary), known, changed, now=now)
-        self._enrolment.ecus_registered(tx, place, thing)
+        self._enrolment.completed(tx, account, thing)
         return Registration(is_new=is_new)
 
     def approve_key(self, tx: Tx, account: AccountId, thing: ThingName, serial: EcuSerial) -> KeyChange:
