@@ -18,11 +18,13 @@ from overair.server.image_repository.model import TargetFormat, TargetPlan
 from overair.server.image_repository.publication import Publisher
 from overair.server.image_repository.pushing import Push, Pushes
 from overair.server.image_repository.service import ImageRepositoryService
+from overair.server.image_repository.status import RepositoryStatuses
 from overair.server.image_repository.store import SqlDocumentStore, SqlTargetStore
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
 from overair.server.keyring.wrapping import open_secret_box
 from overair.server.objects.model import ContentId
+from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import BOTH, RootsService
 from overair.server.roots.store import SqlRootStore
 from overair.server.storage.work import SqlWork
@@ -84,6 +86,8 @@ class ImageRoom:
     keyring: Keyring
     in_use: Use
     published: list[AccountId]
+    statuses: RepositoryStatuses
+    probes: RootProbes
 
     @classmethod
     def open(cls, work: SqlWork, clock: SettableClock, ids: IdSource, place: Place, folder: Path) -> ImageRoom:
@@ -98,7 +102,9 @@ class ImageRoom:
         )
         roots.kept_by(Repository.IMAGE, images)
         pushes = Pushes(roots=roots, images=images, publisher=publisher, targets=targets, clock=clock)
-        return cls(work, clock, place, roots, images, pushes, keyring, in_use, published)
+        probes = RootProbes(work=work, store=SqlRootStore(), clock=clock)
+        statuses = RepositoryStatuses(roots=roots, images=images, targets=targets, probes=probes)
+        return cls(work, clock, place, roots, images, pushes, keyring, in_use, published, statuses, probes)
 
     @property
     def account(self) -> AccountId:

@@ -38,6 +38,25 @@ def status(data: Data = DATA_DEFAULT, json: Json = False) -> None:
             "credentials_usable": told["provisioning"]["credentialsUsable"],
             "fleet_authorities": told["provisioning"]["fleetAuthorities"],
         },
+        "metadata_signing": {
+            "level": told["metadataSigning"]["level"],
+            "root_version": told["metadataSigning"]["rootVersion"],
+            "targets_version": told["metadataSigning"]["targetsVersion"],
+            "director_root_version": told["metadataSigning"]["directorRootVersion"],
+            "pending_images": told["metadataSigning"]["pendingImages"],
+            "devices_behind_root": told["metadataSigning"]["devicesBehindRoot"],
+            "expiries": [
+                {
+                    "repository": expiry["repository"],
+                    "role": expiry["role"],
+                    "version": expiry["version"],
+                    "expires": expiry["expires"],
+                    "online": expiry["online"],
+                    "alarm_days": expiry.get("alarmDays"),
+                }
+                for expiry in told["metadataSigning"]["expiries"]
+            ],
+        },
         "keys_at_rest": told["keysAtRest"],
         "failing_workers": list(told["failingWorkers"]),
         "warnings": list(told["warnings"]),
@@ -63,6 +82,7 @@ def _print(document: dict[str, Any]) -> None:
     console.print(f"  signing    {signing['level']}{': ' + profiles if profiles else ''}", soft_wrap=True)
     made_by = document["provisioning"]
     console.print(f"  joining    {_who_makes_devices(made_by)}", soft_wrap=True)
+    console.print(f"  metadata   {_who_signs_metadata(document['metadata_signing'])}", soft_wrap=True)
     at_rest = "wrapped by a passphrase" if document["keys_at_rest"] == "passphrase" else "wrapped by a key file beside them"
     console.print(f"  keys       {at_rest}")
     for warning in document["warnings"]:
@@ -74,3 +94,15 @@ def _who_makes_devices(provisioning: dict[str, Any]) -> str:
     if not provisioning["shared_provisioning"]:
         return f"production level: {own} alone"
     return f"default level: by this server, {provisioning['credentials_usable']} shared credentials usable; {own}"
+
+
+def _who_signs_metadata(signing: dict[str, Any]) -> str:
+    keys = {
+        "default": "default level: all keys on this server",
+        "production": "production level: root and targets are signed elsewhere",
+        "mixed": "mixed: of root and targets, one is signed elsewhere",
+    }[signing["level"]]
+    return (
+        f"{keys}; Image root {signing['root_version']}, targets {signing['targets_version']}, "
+        f"Director root {signing['director_root_version']}"
+    )

@@ -69,6 +69,15 @@ from overair.server.devices.thing_types import ThingTypesService
 from overair.server.devices.thing_types_operator_api import ThingTypesOperatorApi
 from overair.server.devices.trials import TrialsService
 from overair.server.devices.trials_operator_api import TrialsOperatorApi
+from overair.server.director.auto_updates import AutoUpdateWorker
+from overair.server.director.device_api import DirectorDeviceApi
+from overair.server.director.rest_api import DirectorRestApi
+from overair.server.director.rest_campaigns import CampaignsRestApi
+from overair.server.director.rest_devices import DeviceRecordsRestApi
+from overair.server.director.rest_groups import DeviceGroupsRestApi
+from overair.server.director.rest_support import Labels
+from overair.server.director.service import DirectorService
+from overair.server.director.store import SqlCampaignStore, SqlOddityStore, SqlRecordStore, SqlUpdateStore, SqlVehicleStore
 from overair.server.explain.operator_api import ExplainOperations
 from overair.server.explain.server_status import Running, ServerStatusOperations
 from overair.server.explain.service import ExplainService
@@ -85,8 +94,10 @@ from overair.server.image_repository.rest_images import ImagesRestApi
 from overair.server.image_repository.rest_uploads import UploadsRestApi
 from overair.server.image_repository.service import ImageRepositoryService
 from overair.server.image_repository.serving import Shelf
+from overair.server.image_repository.status import RepositoryStatuses
 from overair.server.image_repository.store import SqlDocumentStore, SqlImageUploadStore, SqlTargetStore
 from overair.server.image_repository.uploads import ImageUploads
+from overair.server.image_repository.worker import MetadataRenewal
 from overair.server.jobs.device_api import JobTopics
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.jobs_data_api import JobsDataOperations
@@ -305,6 +316,7 @@ def compose(
     roots.kept_by(Repository.IMAGE, images)
     shelf = Shelf(work=work, roots=roots, images=images)
     pushes = Pushes(roots=roots, images=images, publisher=publisher, targets=image_targets, clock=clock)
+    repository_statuses = RepositoryStatuses(roots=roots, images=images, targets=image_targets, probes=root_probes)
     image_uploads = ImageUploads(store=SqlImageUploadStore(), targets=image_targets, clock=clock, ids=ids)
 
     # Signing, streams, jobs; and updates, which join them.
@@ -333,6 +345,23 @@ def compose(
         tags=tags,
         clock=schedule_clock,
     )
+    # Which ECU gets which image now. It hears of a deleted thing before jobs do.
+    director = DirectorService(
+        vehicles=SqlVehicleStore(),
+        oddities=SqlOddityStore(),
+        updates=SqlUpdateStore(),
+        records=SqlRecordStore(),
+        campaigns=SqlCampaignStore(),
+        jobs=jobs,
+        roots=roots,
+        images=images,
+        groups=groups,
+        enrolment=provisioning,
+        clock=clock,
+        ids=ids,
+    )
+    images.used_by(director)
+    groups.watched_by(director)
     groups.watched_by(jobs.planner)
     updates_store = SqlUpdatesStore()
     updates = UpdatesService(
@@ -416,6 +445,7 @@ def compose(
             signing=signing,
             updates=updates,
             provisioning=provisioning,
+            repositories=repository_statuses,
             running=Running(
                 version=version("overair"),
                 started_at=clock.now(),
@@ -447,7 +477,9 @@ def compose(
     rest_door.add(
         ImageRootRestApi(work=audited, roots=roots),
         DirectorRootRestApi(work=audited, roots=roots),
-        ImageRepositoryRestApi(work=audited, roots=roots, images=images, pushes=pushes, probes=root_probes),
+        ImageRepositoryRestApi(
+            work=audited, roots=roots, images=images, pushes=pushes, probes=root_probes, statuses=repository_statuses
+        ),
         ImagesRestApi(work=audited, roots=roots, images=images, targets=image_targets, contents=contents),
         UploadsRestApi(
             work=audited,
@@ -459,6 +491,13 @@ def compose(
         ),
         DelegationsRestApi(work=audited, roots=roots, images=images, pushes=pushes, documents=image_documents),
     )
+    labels = Labels(things=devices, groups=groups, rights=access)
+    rest_door.add(
+        DirectorRestApi(work=audited, director=director, labels=labels),
+        DeviceRecordsRestApi(work=audited, director=director, things=devices, groups=groups, labels=labels, clock=clock),
+        DeviceGroupsRestApi(work=audited, things=devices, groups=groups, labels=labels),
+        CampaignsRestApi(work=audited, director=director, groups=groups, labels=labels),
+    )
     devices_proved = ProvisioningAuthenticator(
         work=work, authority=authority, credentials=shared_credentials, clock=clock, region=place.region
     )
@@ -466,6 +505,7 @@ def compose(
     device_door.add(
         ProvisioningDeviceApi(work=work, credentials=shared_credentials, minting=minting, clock=clock),
         ImageRepositoryDeviceApi(shelf=shelf, probes=root_probes, contents=contents),
+        DirectorDeviceApi(work=work, director=director, roots=roots, probes=root_probes),
     )
     offered = [(service.name, operation) for service in operator_door.services.values() for operation in service.bound]
     for service_name, operation in (*offered, *[(REST_SERVICE, route.operation) for route, _ in rest_door.bound]):
@@ -480,6 +520,10 @@ def compose(
         hosts=settings.host,
         clock=clock,
         show=show_identity,
+    )
+
+    metadata_renewal = MetadataRenewal(
+        work=work, roots=roots, images=images, uploads=image_uploads, region=place.region, clock=clock
     )
 
     def signing_went_on(step: str) -> None:
@@ -511,7 +555,9 @@ def compose(
             ),
             SessionExpiry(broker=broker, clock=clock),
             renewal,
+            metadata_renewal,
             JobTimers(work=work, executions=jobs.executions, clock=schedule_clock),
+            AutoUpdateWorker(work=work, auto_updates=director.auto_updates, region=place.region, clock=clock),
         ],
         random=Random(),
     )
@@ -533,6 +579,7 @@ def compose(
             messages_dropped=lambda: broker.dropped_count,
             stream_blocks=lambda: stream_topics.blocks_answered,
             workers_failing=lambda: len(workers.failing),
+            metadata_ends=lambda: metadata_renewal.ends,
         ),
         first=first_start.Rooms(
             identities=identities,

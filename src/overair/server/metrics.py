@@ -23,6 +23,8 @@ class Readings:
     messages_dropped: Callable[[], int]
     stream_blocks: Callable[[], int]
     workers_failing: Callable[[], int]
+    metadata_ends: Callable[[], Mapping[tuple[str, str], float]]
+    """Of Uptane's documents, by repository and role: seconds since the epoch."""
 
 
 class _Live(Collector):
@@ -38,6 +40,14 @@ class _Live(Collector):
         yield CounterMetricFamily(
             "overair_messages_dropped", "Messages that a full queue or a slow reader cost.", read.messages_dropped()
         )
+        ends = GaugeMetricFamily(
+            "overair_metadata_expiry_timestamp_seconds",
+            "When a signed document of a Uptane repository ends.",
+            labels=["repository", "role"],
+        )
+        for (repository, role), at_s in sorted(read.metadata_ends().items()):
+            ends.add_metric([repository, role], at_s)
+        yield ends
         ended = CounterMetricFamily("overair_device_connections_ended", "Connections that ended.", labels=["reason"])
         for reason, count in sorted(read.connections_ended().items()):
             ended.add_metric([reason], count)

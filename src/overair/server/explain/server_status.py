@@ -11,12 +11,14 @@ from overair.basics.clock import Clock, Instant, as_datetime
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.devices.service import DevicesService
+from overair.server.image_repository.status import RepositoryStatuses
 from overair.server.jobs.model import JobStatus
 from overair.server.jobs.service import JobsService
 from overair.server.provisioning.service import ProvisioningService
 from overair.server.signing.model import ProfileStatus
 from overair.server.signing.service import SigningService
 from overair.server.updates.service import UpdatesService
+from overair.wire.uptane.metadata import expires_text
 
 PROFILES_MAX: Final = 100
 UNSIGNED_NAMED_MAX: Final = 10
@@ -54,6 +56,7 @@ class ServerStatusOperations:
         signing: SigningService,
         updates: UpdatesService,
         provisioning: ProvisioningService,
+        repositories: RepositoryStatuses,
         running: Running,
         clock: Clock,
     ) -> None:
@@ -63,6 +66,7 @@ class ServerStatusOperations:
         self._signing = signing
         self._updates = updates
         self._provisioning = provisioning
+        self._repositories = repositories
         self._running = running
         self._clock = clock
 
@@ -74,6 +78,7 @@ class ServerStatusOperations:
             lambda tx: (self._recorded(tx, caller.place), self._unsigned(tx, caller.place))
         )
         provisioning = await self._work.read(lambda tx: self._provisioning.status(tx, caller.account))
+        repositories = await self._work.read(lambda tx: self._repositories.status(tx, caller.account))
         failing = sorted(running.failing_workers())
         profiles = recorded["imageSigning"]["profiles"]
         warnings = [SERVER_HELD_KEYS] if profiles else []
@@ -85,6 +90,7 @@ class ServerStatusOperations:
         if unsigned:
             warnings.append(f"Updates with files that nobody signed: {', '.join(unsigned)}.")
         warnings += provisioning.warnings
+        warnings += repositories.warnings
         if failing:
             warnings.append(f"Workers that don't get through: {', '.join(failing)}. The log has the reason.")
         return {
@@ -101,6 +107,25 @@ class ServerStatusOperations:
                 "sharedProvisioning": provisioning.shared.is_on,
                 "credentialsUsable": provisioning.credentials_usable,
                 "fleetAuthorities": provisioning.fleet_authorities,
+            },
+            "metadataSigning": {
+                "level": repositories.level.value,
+                "rootVersion": repositories.versions["root"],
+                "targetsVersion": repositories.versions["targets"],
+                "directorRootVersion": repositories.director_root,
+                "pendingImages": len(repositories.pending),
+                "devicesBehindRoot": repositories.devices_behind_root,
+                "expiries": [
+                    {
+                        "repository": expiry.repository.value,
+                        "role": expiry.role,
+                        "version": expiry.version,
+                        "expires": expires_text(expiry.expires),
+                        "online": expiry.is_online,
+                        **({} if expiry.alarm_days is None else {"alarmDays": expiry.alarm_days}),
+                    }
+                    for expiry in repositories.expiries
+                ],
             },
             **recorded,
         }

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from overair.basics.errors import InvalidRequest, NotFound
-from overair.basics.ids import AccountId
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller
 from overair.server.image_repository.model import TARGETS
@@ -27,8 +26,8 @@ from overair.server.image_repository.rest_answers import (
 )
 from overair.server.image_repository.service import ImageRepositoryService
 from overair.server.image_repository.standing import checksum_of
+from overair.server.image_repository.status import RepositoryStatuses
 from overair.server.rest.operations import RestAnswer, RestRequest, malformed_body, route
-from overair.server.roots.model import RoleExpiry
 from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
 from overair.wire.uptane.canonical import canonical
@@ -57,10 +56,12 @@ class ImageRepositoryRestApi(ImageRest):
         images: ImageRepositoryService,
         pushes: Pushes,
         probes: RootProbes,
+        statuses: RepositoryStatuses,
     ) -> None:
         super().__init__(work=work, roots=roots, images=images)
         self._pushes = pushes
         self._probes = probes
+        self._statuses = statuses
 
     @route("GET", PREFIX + "/{role}.json", operation="GetImageMetadata")
     async def get_role(self, caller: Caller, request: RestRequest) -> RestAnswer:
@@ -114,8 +115,8 @@ class ImageRepositoryRestApi(ImageRest):
     @route("GET", PREFIX + "/status", operation="GetImageMetadata")
     async def get_status(self, caller: Caller, request: RestRequest) -> RestAnswer:
         """Versions, who signs, until when, what waits, and how many devices haven't seen the newest root."""
-        told, headers = await self._read(caller, lambda tx: self._status(tx, caller.account))
-        return RestAnswer(json=told, headers=headers)
+        told, headers = await self._read(caller, lambda tx: self._statuses.status(tx, caller.account))
+        return RestAnswer(json={**told.to_json(), "warnings": told.warnings}, headers=headers)
 
     @route("GET", PREFIX + "/root/devices", operation="GetImageMetadata")
     async def get_root_devices(self, caller: Caller, request: RestRequest) -> RestAnswer:
@@ -145,33 +146,6 @@ class ImageRepositoryRestApi(ImageRest):
             dry_run=flag(request, "dryRun"),
             **documents,
         )
-
-    def _status(self, tx: Tx, account: AccountId) -> dict[str, Any]:
-        current = self._images.current(tx, account)
-        accepted = self._roots.accepted(tx, account, Repository.IMAGE)
-        behind = self._probes.behind(tx, account, Repository.IMAGE, current.versions[Role.ROOT.value])
-        return {
-            "level": self._roots.level(tx, account).value,
-            "versions": dict(current.versions),
-            "checksum": current.checksum,
-            "waitingRoot": None if accepted.is_published else accepted.version,
-            "pending": [target.name for target in self._images.catalogue.pending(tx, account)],
-            "tufStandsStillSince": self._images.tuf_stands_still_since(tx, account),
-            "expiries": [expiry_json(each) for each in self._images.expiries(tx, account)],
-            "devicesBehindRoot": len(behind),
-        }
-
-
-def expiry_json(expiry: RoleExpiry) -> dict[str, Any]:
-    """Until when one document counts."""
-    return {
-        "repository": expiry.repository.value,
-        "role": expiry.role,
-        "version": expiry.version,
-        "expires": expires_text(expiry.expires),
-        "online": expiry.is_online,
-        "alarmDays": expiry.alarm_days,
-    }
 
 
 def _publication(body: Mapping[str, object]) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""What goes on by itself: signing anew before anything ends, and telling in time of what only people can sign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock, Instant
+from overair.basics.ids import AccountId
+from overair.basics.work import Tx, Work
+from overair.server.image_repository.service import ImageRepositoryService
+from overair.server.image_repository.status import ready_to_sign
+from overair.server.image_repository.uploads import ImageUploads
+from overair.server.roots.lifetimes import LIFETIMES
+from overair.server.roots.model import RoleExpiry
+from overair.server.roots.service import RootsService
+from overair.wire.uptane.metadata import Repository, Role, expires_text
+
+INTERVAL_MS: Final = 60 * 1000
+"""How often it is looked whether anything is due."""
+
+logger = structlog.get_logger("overair.uptane")
+
+
+class MetadataRenewal:
+    """A ``workers.Worker``. What it has to do stands in the documents; it looks at them once a minute.
+
+    At its first look it signs anew everything that was signed before it began: a start may follow a restore from a backup, and
+    then devices have seen higher versions than these records know.
+    """
+
+    name = "metadata-renewal"
+
+    def __init__(
+        self,
+        *,
+        work: Work,
+        roots: RootsService,
+        images: ImageRepositoryService,
+        uploads: ImageUploads,
+        region: str,
+        clock: Clock,
+    ) -> None:
+        self._work = work
+        self._roots = roots
+        self._images = images
+        self._uploads = uploads
+        self._region = region
+        self._clock = clock
+        self._began = clock.now()
+        self._due = Instant(0)
+        self._is_first = True
+        self._alarmed: dict[tuple[AccountId, Repository, str], int] = {}
+        self._expiries: dict[AccountId, Sequence[RoleExpiry]] = {}
+
+    @property
+    def ends(self) -> Mapping[tuple[str, str], float]:
+        """When each document ends (repository, role), in seconds since the epoch; the earliest of all accounts. For metrics."""
+        found: dict[tuple[str, str], float] = {}
+        for expiries in self._expiries.values():
+            for expiry in expiries:
+                key = (expiry.repository.value, expiry.role)
+                found[key] = min(expiry.expires / 1000, found.get(key, float("inf")))
+        return found
+
+    async def run_once(self) -> bool:
+        """Sign what is due, tell of what nobody here can sign; False until the next look."""
+        now = self._clock.now()
+        if now < self._due and not self._is_first:
+            return False
+        for account, repository in await self._work.read(self._roots.repositories):
+            place = Place(self._region, account)
+            if await self._work.read(lambda tx: self._root_is_due(tx, account, repository)):  # noqa: B023
+                await self._work.run(lambda tx: self._roots.renew(tx, place, repository))  # noqa: B023
+                logger.info("root renewed", account=account, repository=repository.value)
+            if repository is Repository.IMAGE:
+                signed_before = self._began if self._is_first else None
+                renewed = await self._work.run(
+                    lambda tx: self._images.renew_due(tx, place, signed_before=signed_before)  # noqa: B023
+                )
+                if renewed:
+                    logger.info("metadata renewed", account=account)
+        await self._work.run(lambda tx: self._uploads.give_up_old(tx, now))
+        self._expiries = await self._work.read(self._all_expiries)
+        self._tell()
+        self._is_first = False
+        self._due = Instant(now + INTERVAL_MS)
+        return False
+
+    def _root_is_due(self, tx: Tx, account: AccountId, repository: Repository) -> bool:
+        accepted = self._roots.accepted(tx, account, repository)
+        left_ms = accepted.root.expires - self._clock.now()
+        is_due = left_ms < LIFETIMES[repository, Role.ROOT].renewed_before_ms
+        return is_due and accepted.is_published and self._roots.is_online(tx, account, repository, Role.ROOT)
+
+    def _all_expiries(self, tx: Tx) -> dict[AccountId, Sequence[RoleExpiry]]:
+        found: dict[AccountId, list[RoleExpiry]] = {}
+        for account, repository in self._roots.repositories(tx):
+            told = found.setdefault(account, [])
+            if repository is Repository.IMAGE:
+                told += self._images.expiries(tx, account)
+            else:
+                told.append(self._roots.expiry(tx, account, repository))
+        return dict(found)
+
+    def _tell(self) -> None:
+        """One log line for each step of a countdown."""
+        standing: dict[tuple[AccountId, Repository, str], int] = {}
+        for account, expiries in self._expiries.items():
+            for expiry in expiries:
+                if expiry.alarm_days is None:
+                    continue
+                key = (account, expiry.repository, expiry.role)
+                standing[key] = expiry.alarm_days
+                if self._alarmed.get(key) != expiry.alarm_days:
+                    tell = logger.error if expiry.alarm_days <= 1 else logger.warning
+                    tell(
+                        "metadata has ended" if expiry.alarm_days == 0 else "metadata ends soon",
+                        account=account,
+                        repository=expiry.repository.value,
+                        role=expiry.role,
+                        version=expiry.version,
+                        expires=expires_text(expiry.expires),
+                        days=expiry.alarm_days,
+                        ready_to_sign=ready_to_sign(expiry),
+                    )
+        self._alarmed = standing
