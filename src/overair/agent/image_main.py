@@ -1,4 +1,8 @@
-"""What an image's own ``__main__`` calls: the agent, put together for the posix platform."""
+"""What an image's own ``__main__`` calls: the agent, put together for the posix platform.
+
+One build of an image serves both families: a device whose ``device.json`` has a member ``uptane`` is run by the Uptane Primary,
+any other by the OTA agent. Either is loaded only where it runs.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from overair.agent.agent import Agent
-from overair.agent.device_directory import DeviceDirectory, read_settings
-from overair.agent.http_ranges import HttpRanges
-from overair.agent.mqtt_transport import MqttTransport
+from overair.agent.device_directory import DeviceDirectory, DeviceSettings, read_settings
+from overair.agent.platform import Platform
 from overair.agent.platforms.posix import PosixPlatform
 from overair.agent.progress import ProgressFile
-from overair.agent.settings import AgentSettings
-from overair.agent.states import Event
+from overair.agent.settings import Application
 from overair.agent.stop_signals import call_on_stop_signals
-from overair.wire.image import read_manifest
+from overair.wire.image import ImageManifest, read_manifest
 
 
 class _Image:
@@ -45,19 +46,67 @@ def main(self_test: Callable[[], bool], arguments: list[str] | None = None) -> i
     settings = read_settings(directory)
     with Path(sys.argv[0]).open("rb") as own_image:
         manifest = read_manifest(own_image)
+    platform = PosixPlatform(directory, settings, running_image=manifest)
+    progress = ProgressFile(directory.run / "progress.json")
+    application = _Image(self_test)
+    run, stop = (_ota_agent if settings.uptane is None else _uptane_primary)(
+        directory, settings, platform, application, progress, manifest
+    )
+    call_on_stop_signals(stop)
+    if options.supervised:
+        threading.Thread(target=_end_with_boot_loader, daemon=True).start()
+    return run()
+
+
+Running = tuple[Callable[[], int], Callable[[], None]]
+"""What runs until the process is to end, with its exit status; and what ends it, from any thread."""
+
+
+def _ota_agent(
+    directory: DeviceDirectory,
+    settings: DeviceSettings,
+    platform: Platform,
+    application: Application,
+    progress: ProgressFile,
+    manifest: ImageManifest,
+) -> Running:
+    from overair.agent.agent import Agent
+    from overair.agent.http_ranges import HttpRanges
+    from overair.agent.mqtt_transport import MqttTransport
+    from overair.agent.settings import AgentSettings
+    from overair.agent.states import Event
+
     agent = Agent(
-        platform=PosixPlatform(directory, settings, running_image=manifest),
+        platform=platform,
         transport=MqttTransport(directory, settings, version=str(manifest.version)),
-        application=_Image(self_test),
+        application=application,
         settings=AgentSettings(thing_name=settings.thing_name, block_size_bytes=settings.block_size_bytes),
         monotonic=time.monotonic,
         ranges=HttpRanges(directory.ca_file(settings)),
-        progress=ProgressFile(directory.run / "progress.json"),
+        progress=progress,
     )
-    call_on_stop_signals(lambda: agent.signal(Event.SHUTDOWN))
-    if options.supervised:
-        threading.Thread(target=_end_with_boot_loader, daemon=True).start()
-    return agent.run()
+    return agent.run, lambda: agent.signal(Event.SHUTDOWN)
+
+
+def _uptane_primary(
+    directory: DeviceDirectory,
+    settings: DeviceSettings,
+    platform: Platform,
+    application: Application,
+    progress: ProgressFile,
+    manifest: ImageManifest,
+) -> Running:
+    from overair.agent.uptane.device import UptaneDevice
+
+    device = UptaneDevice(
+        directory,
+        settings,
+        platform=platform,
+        application=application,
+        version=str(manifest.version),
+        progress=progress,
+    )
+    return device.run, device.stop
 
 
 def _end_with_boot_loader() -> None:

@@ -15,7 +15,7 @@ from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory
 from overair.agent.flash import FlashRefused, flash, read_status
 from overair.agent.slots import SlotSignature
 from overair.agent.stop_signals import call_on_stop_signals
-from overair.cli import device_tuf
+from overair.cli import device_tuf, device_uptane
 from overair.wire.image_signature import SIGNATURE_SIZE_BYTES_MAX, SignatureAlgorithm
 
 DONE, USAGE, REFUSED = 0, 1, 2
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (BadDeviceDirectory, NothingToBoot, FlashRefused) as error:
+    except (BadDeviceDirectory, NothingToBoot, FlashRefused, device_uptane.Refused) as error:
         print(f"overair-device: {error}", file=sys.stderr)
         return REFUSED
 
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("device", type=Path, metavar="DIR")
     status.add_argument("--json", action="store_true", help="{slot, version, sha256, state, boots, job}")
     status.set_defaults(command=_status)
+    device_uptane.add_to(commands)
     device_tuf.add_to(commands)
     return parser
 

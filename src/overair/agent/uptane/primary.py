@@ -11,7 +11,6 @@ Without the gateway an update that had come whole is installed all the same, if 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -94,30 +93,18 @@ class Primary:
             watch=self._show_download,
         )
         self._started_s = parts.monotonic()
-        self._stopped = threading.Event()
         self._settled = False
         self._last: Outcome | None = None
 
-    # --- the loop ---
+    # --- rounds ---
 
-    def stop(self) -> None:
-        """End ``run`` after what is being done; from any thread."""
-        self._stopped.set()
-
-    def run(self) -> None:
-        """Round after round until stopped. Raises ``ResetRequested`` where a new image must be started."""
-        failures = 0
-        while not self._stopped.is_set():
-            outcome = self.round()
-            failures = 0 if outcome.well else failures + 1
-            polling_s, chance = self._parts.polling_s, self._parts.chance
-            if failures:
-                delay = max(1.0, chance.uniform(0, min(BACK_OFF_S_MAX, polling_s * 2 ** min(failures, 12))))
-            else:
-                # Devices that were switched on together don't stay together.
-                delay = polling_s * chance.uniform(0.9, 1.1)
-            if self._parts.pause(delay):
-                return
+    def delay_s(self, failures: int) -> float:
+        """How long to wait for the next round, after so many that went wrong in a row."""
+        polling_s, chance = self._parts.polling_s, self._parts.chance
+        if failures:
+            return max(1.0, chance.uniform(0, min(BACK_OFF_S_MAX, polling_s * 2 ** min(failures, 12))))
+        # Devices that were switched on together don't stay together.
+        return polling_s * chance.uniform(0.9, 1.1)
 
     def round(self) -> Outcome:
         """One round, from the manifest to the report. Raises ``ResetRequested``."""

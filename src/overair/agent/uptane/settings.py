@@ -171,7 +171,7 @@ def parse_uptane(value: object) -> UptaneSettings:
     """
     members = _object(value, "uptane")
     known = {"server", "director", "repository", "credentials", "import", "roots", "renewal", "polling_s", "key_type"}
-    _refuse_unknown(members, known | {"ecu_serial", "install", "secondaries"}, "uptane")
+    refuse_unknown(members, known | {"ecu_serial", "install", "secondaries"}, "uptane")
     secondaries = _array(members.get("secondaries", []), "uptane.secondaries")
     if len(secondaries) > SECONDARIES_MAX:
         raise BadUptaneSettings(f"uptane.secondaries: at most {SECONDARIES_MAX}.")
@@ -186,13 +186,13 @@ def parse_uptane(value: object) -> UptaneSettings:
         server=_url(members, "server"),
         director=_url(members, "director"),
         repository=_url(members, "repository"),
-        credentials=_text(members, "credentials", _FILE),
+        credentials=text_at(members, "credentials", _FILE),
         imported=_imported(members.get("import")),
-        roots=_text(members, "roots", _FILE),
+        roots=text_at(members, "roots", _FILE),
         renewal=renewal,
         polling_s=_number(members, "polling_s", 1, POLLING_S_MAX, POLLING_S),
-        key_type=_choice(members.get("key_type", KeyKind.ED25519.value), KeyKind, "uptane.key_type"),
-        ecu_serial=_text(members, "ecu_serial", ECU_SERIAL),
+        key_type=choice_at(members.get("key_type", KeyKind.ED25519.value), KeyKind, "uptane.key_type"),
+        ecu_serial=text_at(members, "ecu_serial", ECU_SERIAL),
         install=parse_install(members.get("install", {"slot": True}), "uptane.install"),
         secondaries=parsed,
     )
@@ -209,17 +209,17 @@ def parse_install(value: object, path: str) -> Install:
     if len(kinds) != 1:
         raise BadUptaneSettings(f"{path} has exactly one of slot, file and command.")
     if "slot" in members:
-        _refuse_unknown(members, {"slot"}, path)
+        refuse_unknown(members, {"slot"}, path)
         if members["slot"] is not True:
             raise BadUptaneSettings(f"{path}.slot is true or left out.")
         return SlotInstall()
     if "file" in members:
-        _refuse_unknown(members, {"file"}, path)
+        refuse_unknown(members, {"file"}, path)
         place = members["file"]
         if not isinstance(place, str) or not _FILE.fullmatch(place) or place.startswith("/") or ".." in place.split("/"):
             raise BadUptaneSettings(f"{path}.file is a path below files/.")
         return FileInstall(path=place)
-    _refuse_unknown(members, {"command", "check", "timeout_s"}, path)
+    refuse_unknown(members, {"command", "check", "timeout_s"}, path)
     argv = _argv(members["command"], f"{path}.command")
     if not argv:
         raise BadUptaneSettings(f"{path}.command names a program and its arguments.")
@@ -244,9 +244,9 @@ def install_members(install: Install) -> dict[str, object]:
 def _secondary(value: object, path: str) -> SecondarySettings:
     members = _object(value, path)
     if "socket" in members:
-        _refuse_unknown(members, {"socket"}, path)
+        refuse_unknown(members, {"socket"}, path)
         return SocketSecondary(path=_required(members, "socket", _FILE, path))
-    _refuse_unknown(members, {"virtual", "hardware_id", "ecu_serial", "verification", "install"}, path)
+    refuse_unknown(members, {"virtual", "hardware_id", "ecu_serial", "verification", "install"}, path)
     name = _required(members, "virtual", _FOLDER, path)
     install = parse_install(members.get("install", {"file": f"{name}.bin"}), f"{path}.install")
     if isinstance(install, SlotInstall):
@@ -254,8 +254,8 @@ def _secondary(value: object, path: str) -> SecondarySettings:
     return VirtualSecondary(
         name=name,
         hardware_id=_required(members, "hardware_id", HARDWARE_ID, path),
-        ecu_serial=_text(members, "ecu_serial", ECU_SERIAL, path),
-        verification=_choice(members.get("verification", "full"), Verification, f"{path}.verification"),
+        ecu_serial=text_at(members, "ecu_serial", ECU_SERIAL, path),
+        verification=choice_at(members.get("verification", "full"), Verification, f"{path}.verification"),
         install=install,
     )
 
@@ -276,7 +276,7 @@ def _imported(value: object) -> ImportedFiles | None:
     if value is None:
         return None
     members = _object(value, "uptane.import")
-    _refuse_unknown(members, {"certificate", "private_key", "ca"}, "uptane.import")
+    refuse_unknown(members, {"certificate", "private_key", "ca"}, "uptane.import")
     return ImportedFiles(
         certificate=_required(members, "certificate", _FILE, "uptane.import"),
         private_key=_required(members, "private_key", _FILE, "uptane.import"),
@@ -303,13 +303,23 @@ def _argv(value: object, path: str) -> tuple[str, ...]:
     return tuple(cast("list[str]", items))
 
 
-def _refuse_unknown(members: Mapping[str, object], known: set[str], path: str) -> None:
+def refuse_unknown(members: Mapping[str, object], known: set[str], path: str) -> None:
+    """Nothing may be there that isn't known.
+
+    Raises:
+        BadUptaneSettings
+    """
     unknown = sorted(members.keys() - known)
     if unknown:
         raise BadUptaneSettings(f"{path} has the unknown member {unknown[0][:60]!r}.")
 
 
-def _text(members: Mapping[str, object], name: str, pattern: re.Pattern[str], path: str = "uptane") -> str | None:
+def text_at(members: Mapping[str, object], name: str, pattern: re.Pattern[str], path: str = "uptane") -> str | None:
+    """A text that may be left out.
+
+    Raises:
+        BadUptaneSettings
+    """
     return None if members.get(name) is None else _required(members, name, pattern, path)
 
 
@@ -340,7 +350,12 @@ def _number(members: Mapping[str, object], name: str, minimum: float, maximum: f
     return float(value)
 
 
-def _choice(value: object, kind: type[_E], path: str) -> _E:
+def choice_at(value: object, kind: type[_E], path: str) -> _E:
+    """One of the kind's words.
+
+    Raises:
+        BadUptaneSettings
+    """
     try:
         return kind(str(value))
     except ValueError:
