@@ -45,14 +45,15 @@ Handler = Callable[[Received], Answer]
 
 
 class ScriptedHttps:
-    """On 127.0.0.1, with a certificate for that address; a client certificate of the same authority is demanded."""
+    """On 127.0.0.1, with a certificate for that address; a client certificate of the same authority is demanded, unless none
+    is asked for."""
 
-    def __init__(self, authority: Authority, handler: Handler) -> None:
+    def __init__(self, authority: Authority, handler: Handler, *, asks_certificate: bool = True) -> None:
         self.received: list[Received] = []
         self._handler = handler
         certificate, key = authority.issue("127.0.0.1", host="127.0.0.1")
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context.verify_mode = ssl.CERT_REQUIRED if asks_certificate else ssl.CERT_NONE
         self._context.set_alpn_protocols(["http/1.1"])
         with tempfile.TemporaryDirectory() as folder:
             for name, data in (("server.pem", certificate), ("server.key", key), ("ca.pem", authority.pem)):
