@@ -23,8 +23,8 @@ from overair.server.rest.operations import RestAnswer, RestRequest, route
 READ: Final = "overair:DescribeCampaign"
 LAUNCH: Final = "overair:LaunchCampaign"
 ROWS_AT_ONCE: Final = 500
-_CAMPAIGNS: Final = "/api/v2/campaigns"
-_CAMPAIGN: Final = "/api/v2/campaigns/{campaign}"
+_CAMPAIGNS: Final = "/api/v1/campaigns"
+_CAMPAIGN: Final = "/api/v1/campaigns/{campaign}"
 _NO_CONTENT: Final = RestAnswer(status=204)
 
 
