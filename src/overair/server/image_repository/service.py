@@ -201,13 +201,13 @@ class ImageRepositoryService(Upkeep):
         """
         account, now = place.account, self._clock.now()
         target = self.catalogue.find(tx, account, name)
+        if target.status is TargetStatus.UPLOADED:
+            raise Conflict(f"Nobody has said yet what {name} is: list it first.", subject="target-pending")
         merged = _merged(target.custom, members)
         merged["updatedAt"] = moment_text(now)
         check_custom(merged, extra=members if own else ())
         uri = merged.get("uri")
         edited = replace(target, custom=merged, uri=uri if isinstance(uri, str) else None, updated_at=now)
-        if target.status is TargetStatus.UPLOADED:
-            raise Conflict(f"Nobody has said yet what {name} is: list it first.", subject="target-pending")
         if target.status is TargetStatus.PENDING:
             self.catalogue.put(tx, account, edited)
             return Changed(target=edited, unsigned=self.unsigned(tx, account))
