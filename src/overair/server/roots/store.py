@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, delete, func, insert, select, update
+from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from overair.basics.clock import Instant
@@ -13,7 +13,7 @@ from overair.basics.ids import AccountId, KeyId, ThingName
 from overair.basics.work import Tx
 from overair.server.roots.model import OnlineKey, RootProbe, StoredRoot, read_stored_root
 from overair.server.storage.schema import account_column, instant_column, metadata
-from overair.server.storage.work import sql
+from overair.server.storage.work import HotStatement, sql
 from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import Repository, Role
 
@@ -61,6 +61,18 @@ root_probes: Final = Table(
     Column("thing", String(128), primary_key=True),
     Column("version", Integer, nullable=False),
     instant_column("at"),
+)
+
+
+_of_flavour: Final = (
+    root_documents.c.account == bindparam("b_account"),
+    root_documents.c.repository == bindparam("b_repository"),
+    root_documents.c.flavour == bindparam("b_flavour"),
+)
+_newest: Final = HotStatement(select(func.max(root_documents.c.version)).where(*_of_flavour))
+"""Asked at every poll of every device."""
+_newest_published: Final = HotStatement(
+    select(func.max(root_documents.c.version)).where(*_of_flavour, root_documents.c.is_published.is_(True))
 )
 
 
@@ -124,14 +136,10 @@ class SqlRootStore:
     def newest_version(
         self, tx: Tx, account: AccountId, repository: Repository, flavour: Flavour, *, published_only: bool
     ) -> int:
-        query = select(func.max(root_documents.c.version)).where(
-            root_documents.c.account == account,
-            root_documents.c.repository == repository.value,
-            root_documents.c.flavour == flavour.value,
+        found = (_newest_published if published_only else _newest).first(
+            tx, b_account=account, b_repository=repository.value, b_flavour=flavour.value
         )
-        if published_only:
-            query = query.where(root_documents.c.is_published.is_(True))
-        return sql(tx).execute(query).scalar_one() or 0
+        return 0 if found is None or found[0] is None else int(found[0])
 
     def add(self, tx: Tx, account: AccountId, stored: StoredRoot) -> None:
         """All flavours of ``stored``; of a version that is there already, another one."""
