@@ -12,6 +12,7 @@ from typing import Any
 
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings, create_device_directory
 from overair.agent.durable import Disk
+from overair.agent.platform import Platform
 from overair.agent.uptane.assembly import Surroundings, assemble, provision
 from overair.agent.uptane.https import Patience
 from overair.agent.uptane.outcomes import Outcome
@@ -130,7 +131,11 @@ class Vehicle:
 
     def start(self) -> Primary:
         provision(self.directory, self.settings, self.around)
-        return assemble(self.directory, self.settings, self.around, platform=None, application=self, version="test")
+        return assemble(self.directory, self.settings, self.around, platform=self.platform(), application=self, version="test")
+
+    def platform(self) -> Platform | None:
+        """Where the Primary's own image goes into slots."""
+        return None
 
     def restart(self) -> Vehicle:
         """The process ends and another begins."""
@@ -139,6 +144,9 @@ class Vehicle:
 
     def round(self) -> Outcome:
         return self.primary.round()
+
+    def close(self) -> None:
+        self.server.close()
 
     @property
     def state(self) -> ClientState:
