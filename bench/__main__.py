@@ -12,6 +12,7 @@ from bench.gateway import measure_gateway
 from bench.operator_api import measure_operator_api
 from bench.profiles import FULL, SHORT, Profile
 from bench.report import HERE, write_report
+from bench.uptane import measure_uptane
 
 
 async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Path:
@@ -20,13 +21,14 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
         work = Path(folder)
         operator = await measure_operator_api(profile, work) if only in (None, "operator") else None
         gateway = await measure_gateway(profile, work) if only in (None, "gateway") else None
-    return write_report(profile, operator, gateway, out)
+        uptane = await measure_uptane(profile, work) if only in (None, "uptane") else None
+    return write_report(profile, operator, gateway, uptane, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
-    parser.add_argument("--only", choices=["operator", "gateway"])
+    parser.add_argument("--only", choices=["operator", "gateway", "uptane"])
     parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

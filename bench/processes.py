@@ -47,9 +47,12 @@ class Target:
     ca_file: str | None = None
     is_peer: bool = False
 
-    def client(self, service: str) -> Any:
-        """A boto3 client for it."""
-        return boto3.client(
+    def client(self, service: str, *, models: Path | None = None) -> Any:
+        """A boto3 client for it; ``models``: where services stand that boto3 doesn't bring."""
+        session = boto3.Session()
+        if models is not None:
+            session._loader.search_paths.append(str(models))
+        return session.client(
             service,
             endpoint_url=self.url,
             verify=self.ca_file,

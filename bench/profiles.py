@@ -24,6 +24,9 @@ class Profile:
     handshakes_count: int
     """In one round."""
     relay: bool
+    vehicles_count: int
+    """Of three ECUs each."""
+    push_targets_count: int
 
 
 FULL: Final = Profile(
@@ -39,6 +42,8 @@ FULL: Final = Profile(
     idle_certificates_count=5000,
     handshakes_count=1000,
     relay=True,
+    vehicles_count=1000,
+    push_targets_count=1000,
 )
 
 SHORT: Final = Profile(
@@ -54,4 +59,6 @@ SHORT: Final = Profile(
     idle_certificates_count=8,
     handshakes_count=20,
     relay=False,
+    vehicles_count=8,
+    push_targets_count=10,
 )

@@ -16,6 +16,9 @@ from bench.measure import Measured
 from bench.operator_api import OperatorResults
 from bench.profiles import Profile
 from bench.raw_client import IN_FLIGHT
+from bench.uptane import RANGE_SIZE_BYTES, UptaneResults
+from bench.vehicles import IN_FLIGHT as IN_FLIGHT_UPTANE
+from bench.vehicles import Session
 
 HERE = Path(__file__).parent
 TIMES_MOTO = 2.0
@@ -24,18 +27,28 @@ STATUSES_PER_S = 5_000
 HANDSHAKES_PER_S = 600
 IDLE_KIB_MAX = 48
 RESTART_S_MAX = 1.5
+NEW_SESSION_CYCLES_PER_S = 150
+KEPT_CYCLES_PER_S = 300
 _OURS, _OURS_PLAIN = "overair, TLS", "overair, plain HTTP"
 _MOTO, _MINISTACK = "moto, plain HTTP", "ministack, plain HTTP"
 
 
-def write_report(profile: Profile, operator: OperatorResults | None, gateway: GatewayResults | None, out: Path) -> Path:
+def write_report(
+    profile: Profile,
+    operator: OperatorResults | None,
+    gateway: GatewayResults | None,
+    uptane: UptaneResults | None,
+    out: Path,
+) -> Path:
     """Write both files into ``out``; the Markdown one's path."""
     lines = ["# Benchmarks", "", *_machine(profile), ""]
     if operator is not None:
         lines += _operator_lines(operator)
     if gateway is not None:
         lines += _gateway_lines(gateway)
-    lines += ["## What falls short", "", *_shortfalls(operator, gateway), ""]
+    if uptane is not None:
+        lines += _uptane_lines(uptane)
+    lines += ["## What falls short", "", *_shortfalls(operator, gateway, uptane), ""]
     findings = HERE / "findings.md"
     if findings.exists():
         lines += [findings.read_text().strip(), ""]
@@ -45,6 +58,7 @@ def write_report(profile: Profile, operator: OperatorResults | None, gateway: Ga
         "profile": profile.name,
         "operator": None if operator is None else asdict(operator),
         "gateway": None if gateway is None else asdict(gateway),
+        "uptane": None if uptane is None else asdict(uptane),
     }
     (out / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     return report
@@ -164,7 +178,30 @@ def _gateway_lines(results: GatewayResults) -> list[str]:
     return lines
 
 
-def _shortfalls(operator: OperatorResults | None, gateway: GatewayResults | None) -> list[str]:
+def _uptane_lines(results: UptaneResults) -> list[str]:
+    lines = [
+        "## Uptane",
+        "",
+        f"{results.vehicles_count:,} vehicles of {results.ecus_count} ECUs, certificates from their owner's authority, "
+        f"{IN_FLIGHT_UPTANE} at once, mutual TLS. A cycle is a manifest (four signatures verified, counter and reports kept "
+        "before the answer), the next root that isn't there, and the Director's targets. In an update each vehicle makes two: "
+        "one is given an assignment, signed for it at that moment, the other reports it installed, which ends its execution.",
+        "",
+        "| | per s | slowest to fastest | server CPU us |",
+        "|---|---|---|---|",
+    ]
+    for each in (*results.polls, *results.cycles, *results.pushes):
+        lines.append(f"| {each.subject} | {each.rate:,.0f} | {each.slowest:,.0f} – {each.fastest:,.0f} | {each.cpu_us:,.0f} |")
+    for each in results.ranges:
+        rates = (each.rate, each.slowest, each.fastest)
+        median, slowest, fastest = (rate * RANGE_SIZE_BYTES / 1e6 for rate in rates)
+        lines.append(
+            f"| {each.subject}, MB | {median:,.0f} | {slowest:,.0f} – {fastest:,.0f} | {each.cpu_us / 1.048576:,.0f} |"
+        )
+    return [*lines, "", "Of pushes, the rate and the CPU are those of one target.", ""]
+
+
+def _shortfalls(operator: OperatorResults | None, gateway: GatewayResults | None, uptane: UptaneResults | None) -> list[str]:
     """Each target that isn't met, in a sentence."""
     short: list[str] = []
     if operator is not None:
@@ -173,6 +210,11 @@ def _shortfalls(operator: OperatorResults | None, gateway: GatewayResults | None
                 short += _operation_shortfalls(f"{operation} ({client})", measured)
     if gateway is not None:
         short += _gateway_shortfalls(gateway)
+    if uptane is not None:
+        for each in (*uptane.polls, *uptane.cycles):
+            wanted = KEPT_CYCLES_PER_S if Session.KEPT.value in each.subject else NEW_SESSION_CYCLES_PER_S
+            if Session.CALL.value not in each.subject and each.rate < wanted:
+                short.append(f"{each.subject}: {each.rate:,.0f} a second; wanted {wanted:,}.")
     return [f"- {each}" for each in short] or ["Every target that was run is met."]
 
 

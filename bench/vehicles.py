@@ -26,7 +26,19 @@ RUN_TIMEOUT_S = 300
 HARDWARE_IDS = ("bench-gateway", "bench-cluster", "bench-brake")
 """Of the Primary and its two Secondaries."""
 _TIME_CONSTANT = "1970-01-01T00:00:00Z"
-_SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What an ECU says that it runs."""
+
+    name: str
+    length: int
+    sha256: str
+
+
+NOTHING = Image("unknown", 0, hashlib.sha256(b"").hexdigest())
+"""Before the first update."""
 
 
 class Session(StrEnum):
@@ -60,9 +72,9 @@ class Vehicle:
         self.serials = tuple(f"{name}-{number}" for number in range(len(HARDWARE_IDS)))
         self._keys = tuple(_EcuKey() for _ in self.serials)
         self._counter = 0
-        self._secondaries = {
-            serial: key.signed(self._report(serial)) for serial, key in zip(self.serials[1:], self._keys[1:], strict=True)
-        }
+        self._installed = NOTHING
+        self._secondaries: dict[str, dict[str, object]] = {}
+        self.install(NOTHING)
         self.connection: Connection | None = None
         """Kept between cycles, if sessions are."""
 
@@ -77,19 +89,40 @@ class Vehicle:
         ]
         return _canonical({"primary_ecu_serial": self.serials[0], "ecus": ecus})
 
-    def manifest(self) -> bytes:
-        """The next one: nothing installed yet on any ECU, the counter one higher."""
+    def install(self, image: Image) -> None:
+        """On all three ECUs; what later manifests say."""
+        self._installed = image
+        self._secondaries = {
+            serial: key.signed(self._report(serial)) for serial, key in zip(self.serials[1:], self._keys[1:], strict=True)
+        }
+
+    def manifest(self, *, report_on: str = "") -> bytes:
+        """The next one, the counter one higher; ``report_on``: with a report of success for this correlation id."""
         self._counter += 1
         own = {**self._report(self.serials[0]), "report_counter": str(self._counter)}
         reports = {self.serials[0]: self._keys[0].signed(own), **self._secondaries}
-        return _canonical(self._keys[0].signed({"primary_ecu_serial": self.serials[0], "ecu_version_manifests": reports}))
+        signed: dict[str, object] = {"primary_ecu_serial": self.serials[0], "ecu_version_manifests": reports}
+        if report_on:
+            good: dict[str, object] = {"success": True, "code": "OK", "description": "Installing package was successful"}
+            signed["installation_report"] = {
+                "content_type": "application/vnd.com.here.otac.installationReport.v1",
+                "report": {
+                    "correlation_id": report_on,
+                    "raw_report": "Installation succesful",
+                    "result": {**good, "description": "Device has been successfully installed"},
+                    "items": [{"ecu": serial, "result": good} for serial in self.serials],
+                },
+            }
+        return _canonical(self._keys[0].signed(signed))
 
-    @staticmethod
-    def _report(serial: str) -> dict[str, object]:
+    def _report(self, serial: str) -> dict[str, object]:
         return {
             "attacks_detected": "",
             "ecu_serial": serial,
-            "installed_image": {"filepath": "unknown", "fileinfo": {"length": 0, "hashes": {"sha256": _SHA256_OF_NOTHING}}},
+            "installed_image": {
+                "filepath": self._installed.name,
+                "fileinfo": {"length": self._installed.length, "hashes": {"sha256": self._installed.sha256}},
+            },
             "previous_timeserver_time": _TIME_CONSTANT,
             "timeserver_time": _TIME_CONSTANT,
         }
@@ -128,16 +161,19 @@ class DevicePort:
         context.load_cert_chain(certificate, key)
         return context
 
-    def cycle(self, vehicle: Vehicle) -> tuple[Request, ...]:
+    def cycle(self, vehicle: Vehicle, *, report_on: str = "") -> tuple[Request, ...]:
         """The manifest, the next root that isn't there, and the Director's targets."""
         return (
-            self.request("PUT", "/director/manifest", vehicle.manifest()),
+            self.request("PUT", "/director/manifest", vehicle.manifest(report_on=report_on)),
             self.request("GET", "/director/2.root.json", expect=(404,)),
             self.request("GET", "/director/targets.json"),
         )
 
-    def targets_alone(self) -> tuple[Request, ...]:
-        return (self.request("GET", "/director/2.root.json", expect=(404,)), self.request("GET", "/director/targets.json"))
+    def update(self, vehicle: Vehicle, image: Image, correlation_id: str) -> tuple[Request, ...]:
+        """Two cycles: the one that fetches an assignment, and the one that reports it installed."""
+        before = self.cycle(vehicle)
+        vehicle.install(image)
+        return (*before, *self.cycle(vehicle, report_on=correlation_id))
 
 
 class Connection(asyncio.Protocol):
@@ -220,11 +256,6 @@ class Crowd:
     _next: int = 0
     _ready: list[tuple[Vehicle, tuple[Request, ...]]] = field(default_factory=list)
 
-    @property
-    def _at_once(self) -> int:
-        # A vehicle's next turn comes when its last is over.
-        return max(1, min(IN_FLIGHT, len(self.vehicles) // 2))
-
     async def prepare(self, count: int) -> None:
         """Make the requests of the next ``count`` cycles, and the sessions that are kept."""
         self._ready = []
@@ -233,12 +264,17 @@ class Crowd:
             self._next += 1
             self._ready.append((vehicle, self.make(vehicle)))
         if self.session is Session.KEPT:
-            await each_of({vehicle.name: vehicle for vehicle, _ in self._ready}.values(), self._opened, at_once=self._at_once)
+            await each_of({vehicle.name: vehicle for vehicle, _ in self._ready}.values(), self._opened, at_once=IN_FLIGHT)
 
     async def run(self) -> int:
         """Send what is prepared; how many cycles that were."""
         async with asyncio.timeout(RUN_TIMEOUT_S):
-            await each_of(self._ready, self._one, at_once=self._at_once)
+            # Each of those who ask has vehicles of its own: a vehicle's next turn comes when its last is over.
+            turns: dict[str, int] = {}
+            shares: list[list[tuple[Vehicle, tuple[Request, ...]]]] = [[] for _ in range(IN_FLIGHT)]
+            for item in self._ready:
+                shares[turns.setdefault(item[0].name, len(turns)) % IN_FLIGHT].append(item)
+            await asyncio.gather(*(each_of(share, self._one, at_once=1) for share in shares))
         return len(self._ready)
 
     def close(self) -> None:

@@ -14,6 +14,8 @@ from bench.operator_api import OPERATIONS, measure_operator_api
 from bench.processes import NotRun, Peer
 from bench.profiles import SHORT
 from bench.report import write_report
+from bench.uptane import measure_uptane
+from bench.vehicles import Session
 
 
 def is_a_number(measured: Measured) -> bool:
@@ -34,7 +36,7 @@ def test_every_operator_call_is_measured_on_both_transports_and_the_report_holds
     for measured in (*results.raw.values(), *results.boto3.values()):
         assert len(measured) == 2
         assert all(is_a_number(each) for each in measured)
-    report = write_report(profile, results, None, tmp_path).read_text()
+    report = write_report(profile, results, None, None, tmp_path).read_text()
     assert all(f"| {name} | overair, TLS |" in report for name in names)
     assert "Not run: moto" in report
     assert (tmp_path / "results.json").exists()
@@ -50,6 +52,18 @@ def test_blocks_statuses_handshakes_idle_connections_and_restarts_are_measured(t
     assert results.idle_connections_count == SHORT.idle_connections_count
     assert len(results.restart_s) == SHORT.rounds
     assert min(results.restart_s) > 0
+
+
+def test_polls_updates_ranges_and_pushes_of_uptane_are_measured_and_told(tmp_path: Path) -> None:
+    results = uvloop.run(measure_uptane(SHORT, tmp_path))
+
+    assert len(results.polls) == len(Session)
+    assert len(results.cycles) == 2
+    measured = (*results.polls, *results.cycles, *results.ranges, *results.pushes)
+    assert len(measured) == len(Session) + 4
+    assert all(is_a_number(each) for each in measured)
+    report = write_report(SHORT, None, None, results, tmp_path).read_text()
+    assert all(each.subject in report for each in measured)
 
 
 def test_a_peer_that_is_not_installed_is_told_as_not_run(tmp_path: Path) -> None:
