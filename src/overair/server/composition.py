@@ -127,6 +127,7 @@ from overair.server.provisioning.authenticator import ProvisioningAuthenticator
 from overair.server.provisioning.device_api import ProvisioningDeviceApi
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
+from overair.server.provisioning.rest_api import DeviceCertificatesRestApi
 from overair.server.provisioning.service import (
     Credentials,
     Enrolment,
@@ -362,6 +363,7 @@ def compose(
     )
     images.used_by(director)
     groups.watched_by(director)
+    groups.watched_by(provisioning)
     groups.watched_by(jobs.planner)
     updates_store = SqlUpdatesStore()
     updates = UpdatesService(
@@ -494,7 +496,18 @@ def compose(
     labels = Labels(things=devices, groups=groups, rights=access)
     rest_door.add(
         DirectorRestApi(work=audited, director=director, labels=labels),
-        DeviceRecordsRestApi(work=audited, director=director, things=devices, groups=groups, labels=labels, clock=clock),
+        DeviceRecordsRestApi(
+            work=audited,
+            director=director,
+            things=devices,
+            departures=provisioning,
+            groups=groups,
+            labels=labels,
+            clock=clock,
+        ),
+        DeviceCertificatesRestApi(
+            work=audited, provisioning=provisioning, devices=devices, records=director.records, rights=access
+        ),
         DeviceGroupsRestApi(work=audited, things=devices, groups=groups, labels=labels),
         CampaignsRestApi(work=audited, director=director, groups=groups, labels=labels),
     )

@@ -46,6 +46,8 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         "ApproveDeviceCertificate",
         "DismissDeviceAnomaly",
     ),
+    ("overair", "RegisterUptaneDevice"): OPEN,  # whom the body names is asked for inside
+    **by_resource("overair", iot("thing/{device}"), "DescribeUptaneDeviceCertificate"),
     # Root chains and the Image repository.
     **by_resource(
         "overair",

@@ -40,6 +40,14 @@ class Things(Protocol):
     def delete(self, tx: Tx, account: AccountId, name: ThingName) -> None: ...
 
 
+class Departures(Protocol):
+    """Who takes the certificates of a device that goes (``provisioning.service.ProvisioningService``)."""
+
+    def retire(self, tx: Tx, place: Place, thing: ThingName, *, by: str) -> None:
+        """Take them away, and keep the name out until somebody unblocks it."""
+        ...
+
+
 class ThingGroups(Protocol):
     """Groups of the registry (``devices.service.ThingGroupsService``)."""
 
@@ -63,11 +71,20 @@ class DeviceRecordsRestApi:
     """Device records by UUID or name. ``work`` is the audited one."""
 
     def __init__(
-        self, *, work: Work, director: DirectorService, things: Things, groups: ThingGroups, labels: Labels, clock: Clock
+        self,
+        *,
+        work: Work,
+        director: DirectorService,
+        things: Things,
+        departures: Departures,
+        groups: ThingGroups,
+        labels: Labels,
+        clock: Clock,
     ) -> None:
         self._work = work
         self._director = director
         self._things = things
+        self._departures = departures
         self._groups = groups
         self._labels = labels
         self._clock = clock
@@ -147,10 +164,12 @@ class DeviceRecordsRestApi:
 
     @route("DELETE", _DEVICE, operation="DeleteUptaneDevice")
     async def delete(self, caller: Caller, request: RestRequest) -> RestAnswer:
-        """The thing with all that is known of it. Its certificates must be detached before, as AWS has it."""
+        """The thing with its certificates and all that is known of it; its name is kept out, lest it come back by itself."""
 
         def unit(tx: Tx) -> None:
-            self._things.delete(tx, caller.account, self._thing(tx, caller, request, "overair:DeleteUptaneDevice"))
+            thing = self._thing(tx, caller, request, "overair:DeleteUptaneDevice")
+            self._departures.retire(tx, caller.place, thing, by=caller.principal_arn)
+            self._things.delete(tx, caller.account, thing)
 
         await self._work.run(unit)
         return RestAnswer(status=202)

@@ -269,13 +269,7 @@ def read_authorities(text: bytes, *, count_max: int, now: Instant) -> list[x509.
     Raises:
         InvalidRequest: subjects ``private-key-sent``, ``certificate``, ``fleet-authority``.
     """
-    if _PRIVATE_KEY.search(text):
-        raise InvalidRequest(
-            "There is a PRIVATE KEY in this text. Nothing was stored, and a fleet authority's key never belongs here: it stays "
-            "in your own PKI. Treat this key as exposed from now on, and send the certificate alone.",
-            subject="private-key-sent",
-            details={"field": "certificatePem"},
-        )
+    refuse_private_keys(text, field="certificatePem")
     certificates = certificates_x509.certificates_from_pem(
         text, size_bytes_max=PEM_SIZE_BYTES_MAX, count_max=count_max, field="certificatePem"
     )
@@ -291,6 +285,17 @@ def read_authorities(text: bytes, *, count_max: int, now: Instant) -> list[x509.
             " ".join([*found, "Nothing was stored."]), subject="fleet-authority", details={"field": "certificatePem"}
         )
     return certificates
+
+
+def refuse_private_keys(text: bytes, *, field: str) -> None:
+    """Raises InvalidRequest, subject ``private-key-sent``, where a text that should hold certificates holds a private key."""
+    if _PRIVATE_KEY.search(text):
+        raise InvalidRequest(
+            "There is a PRIVATE KEY in this text. Nothing was stored, and such a key never belongs here: an authority's stays "
+            "in your own PKI, a device's on the device. Treat this key as exposed from now on, and send the certificate alone.",
+            subject="private-key-sent",
+            details={"field": field},
+        )
 
 
 # What certificates say ------------------------------------------------------------------------------------------------------

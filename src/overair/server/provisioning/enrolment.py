@@ -123,6 +123,19 @@ class Enrolment:
             self._certificates.set_status(tx, place, certificate, CertificateStatus.INACTIVE)
         self._certificates.delete(tx, place, certificate, force=True)
 
+    def release(self, tx: Tx, place: Place, thing: ThingName) -> None:
+        """Detach every certificate of a thing. One that belongs to no other thing is forgotten if it came in here, and set
+        INACTIVE if an operator registered it himself."""
+        for certificate in self.certificates_of(tx, place.account, thing):
+            arn = place.iot("cert", certificate.id)
+            self._devices.detach(tx, place, thing, arn)
+            if self._devices.things_of_principal(tx, place, arn, limit=1):
+                continue
+            if certificate.origin:
+                self.forget(tx, place, thing, certificate.id)
+            else:
+                self.deactivate(tx, place, certificate.id)
+
     def deactivate(self, tx: Tx, place: Place, certificate: CertificateId) -> None:
         """Set an ACTIVE certificate INACTIVE."""
         found = self._certificates.find(tx, place, certificate)

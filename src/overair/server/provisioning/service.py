@@ -6,7 +6,8 @@
   taken, for the shared credential that made it too. Again is fine, and so is a thing that came in another way.
 - ``origin_of(tx, account, thing)``: how a thing came in (``ProvisionedDevice``: credential or authority, when, from where).
 - ``register_device(tx, place, certificate, ...)``: a device by its public certificate (``PUT /api/v1/devices``).
-- ``retire(tx, place, thing, by=...)``: keep a device that was deleted from coming back; ``block``/``unblock``, ``is_blocked``.
+- ``retire(tx, place, thing, by=...)``: before a device is deleted, take its certificates away and keep its name out;
+  ``block``/``unblock``, ``is_blocked``.
 - ``status(tx, account)``: level, own fleet key, authorities, and which backups still hold a destroyed key.
 
 The device door's ``DeviceAuthenticator`` is ``authenticator.ProvisioningAuthenticator``; the same road serves MQTT, through
@@ -22,7 +23,7 @@ from cryptography import x509 as pyca
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.errors import Conflict, InvalidRequest
-from overair.basics.ids import AccountId, CertificateId, ThingName
+from overair.basics.ids import AccountId, CertificateId, GroupName, ThingName
 from overair.basics.work import Tx
 from overair.server.certificates import x509
 from overair.server.devices.blocks import REASON_LENGTH_MAX, Block, BlockKind, BlocksService
@@ -83,17 +84,9 @@ class ProvisioningService:
         Raises:
             InvalidRequest: the certificate names no device, or another. Subject ``device-id``.
             AlreadyExists: the certificate is registered. Subject ``certificate``.
-            Conflict: the certificate's end has passed. Subject ``certificate``.
+            Conflict: the certificate's end has passed, or the name is blocked. Subjects ``certificate``, ``device-blocked``.
         """
-        try:
-            named = device_name(certificate)
-        except PathRefused as refused:
-            raise InvalidRequest(
-                f"The certificate names no device: {refused.message}. Its one common name must be the device's id, 1 to 128 "
-                "characters out of a-z, A-Z, 0-9, colon, underscore and hyphen.",
-                subject="device-id",
-                details={"field": "credentials"},
-            ) from None
+        named = self.name_in(certificate)
         if device is not None and device != named:
             raise InvalidRequest(
                 f"The certificate's common name is {named}, not {device}. A device is known by the name in its certificate.",
@@ -103,6 +96,8 @@ class ProvisioningService:
         now = self._clock.now()
         if now > x509.not_after(certificate):
             raise Conflict("The certificate has expired: it could never connect.", subject="certificate")
+        if self.is_blocked(tx, place.account, named):
+            raise Conflict(f"{named} is blocked: unblock it first (UnblockDevice).", subject="device-blocked")
         identity = self._enrolment.enrol(tx, place, named, certificate, origin=OPERATOR_ORIGIN, belongings=Belongings())
         standing = self._store.find_device(tx, place.account, named)
         self._store.put_device(
@@ -118,6 +113,23 @@ class ProvisioningService:
             ),
         )
         return named
+
+    @staticmethod
+    def name_in(certificate: pyca.Certificate) -> ThingName:
+        """The device that a certificate names.
+
+        Raises:
+            InvalidRequest: none. Subject ``device-id``.
+        """
+        try:
+            return device_name(certificate)
+        except PathRefused as refused:
+            raise InvalidRequest(
+                f"The certificate names no device: {refused.message}. Its one common name must be the device's id, 1 to 128 "
+                "characters out of a-z, A-Z, 0-9, colon, underscore and hyphen.",
+                subject="device-id",
+                details={"field": "credentials"},
+            ) from None
 
     def public_certificate(self, tx: Tx, account: AccountId, thing: ThingName) -> str | None:
         """The PEM of the certificate that a device last came with; None where nobody knows one."""
@@ -154,8 +166,22 @@ class ProvisioningService:
         return self._blocks.page(tx, account, after=after, limit=limit)
 
     def retire(self, tx: Tx, place: Place, thing: ThingName, *, by: str) -> None:
-        """A device was deleted: it is kept out under its name until somebody unblocks it."""
+        """A device is about to be deleted: its certificates are taken from it, and its name is kept out until somebody unblocks
+        it, so that it doesn't come back by its authority's rule."""
         self.block(tx, place.account, thing, reason="the device was deleted", by=by)
+        self._enrolment.release(tx, place, thing)
+
+    # ``devices.ports.MembershipChanged``: what was known of a thing goes with it, lest another of its name inherit it --------
+
+    def joined(self, tx: Tx, account: AccountId, thing: ThingName, group: GroupName) -> None:
+        """Nothing hangs on groups."""
+
+    def left(self, tx: Tx, account: AccountId, thing: ThingName, group: GroupName) -> None:
+        """Nothing hangs on groups."""
+
+    def thing_deleted(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """How it came in is forgotten; a block of its name stays."""
+        self._store.delete_device(tx, account, thing)
 
 
 def _reason(reason: str) -> str:
