@@ -117,7 +117,7 @@ def test_a_report_that_wasnt_acknowledged_is_told_again(vehicle: Vehicle) -> Non
         handler.say(200 if len(heard) == 1 else 503, {})
 
     vehicle.server.instead["/director/manifest"] = deaf_after_the_first
-    assert vehicle.round().kind is Kind.REFUSED
+    assert vehicle.round().kind is Kind.UNREACHABLE
     vehicle.server.instead.clear()
     vehicle.restart().round()
     assert vehicle.installed() == b"a"
@@ -138,7 +138,7 @@ def test_a_target_that_runs_already_is_nothing_new(vehicle: Vehicle) -> None:
 def test_what_is_withdrawn_before_it_is_installed_is_forgotten(vehicle: Vehicle) -> None:
     vehicle.want("a.bin", b"a" * 100_000)
     vehicle.server.instead["/repo/targets/a.bin"] = refusing(503)
-    assert vehicle.round().kind is Kind.REFUSED
+    assert vehicle.round().kind is Kind.UNREACHABLE
     vehicle.assign()
     assert vehicle.round().kind is Kind.NOTHING_NEW
     assert vehicle.state.update is None
@@ -202,7 +202,7 @@ def test_an_image_that_never_comes_is_reported_in_the_end(vehicle: Vehicle) -> N
     vehicle.want("a.bin", b"a")
     vehicle.server.instead["/repo/targets/a.bin"] = refusing(503)
     kinds = [vehicle.round().kind for _ in range(10)]
-    assert kinds == [Kind.REFUSED] * 9 + [Kind.FAILED]
+    assert kinds == [Kind.UNREACHABLE] * 9 + [Kind.FAILED]
     assert vehicle.report is not None
     assert vehicle.report["result"]["code"] == "DOWNLOAD_FAILED"
 

@@ -123,7 +123,8 @@ class Primary:
             self._ledger.note_attack(f"{type(error).__name__}: {error}")
             return Outcome(kind=Kind.UNREACHABLE, message=str(error))
         except BadStatus as error:
-            return Outcome(kind=Kind.REFUSED, message=str(error))
+            kind = Kind.UNREACHABLE if error.status >= 500 or error.status == 429 else Kind.REFUSED
+            return Outcome(kind=kind, message=str(error))
         except (TransportFailed, NoIdentity) as error:
             return Outcome(kind=Kind.UNREACHABLE, message=str(error))
         except MetadataRefused as error:
