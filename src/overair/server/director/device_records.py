@@ -115,7 +115,7 @@ class DeviceRecords:
             settings = tomllib.loads(toml.decode())
         except (ValueError, RecursionError):
             raise _refused("The body is no TOML document.") from None
-        self._put(tx, account, thing, DataKind.CONFIG, _without_secrets(settings, depth=0))
+        self._put(tx, account, thing, DataKind.CONFIG, without_secrets(settings, depth=0))
 
     def take_events(self, tx: Tx, place: Place, thing: ThingName, batch: Sequence[Event]) -> int:
         """Keep each event once, and do what it asks for. How many were new."""
@@ -213,16 +213,17 @@ def _kept(event: Event, *, now: Instant) -> DeviceEvent:
     )
 
 
-def _without_secrets(value: object, *, depth: int, name: str = "") -> object:
+def without_secrets(value: object, *, depth: int, name: str = "") -> object:
+    """Settings with ``REDACTED`` in place of every value whose name tells of a secret. Raises InvalidRequest: too deep."""
     if _SECRET.search(name) and not isinstance(value, Mapping):
         return REDACTED
     if depth > CONFIG_DEPTH_MAX:
         raise _refused(f"The settings lie deeper than {CONFIG_DEPTH_MAX} levels.")
     match value:
         case Mapping():
-            return {str(key): _without_secrets(member, depth=depth + 1, name=str(key)) for key, member in value.items()}
+            return {str(key): without_secrets(member, depth=depth + 1, name=str(key)) for key, member in value.items()}
         case list():
-            return [_without_secrets(item, depth=depth + 1) for item in value]
+            return [without_secrets(item, depth=depth + 1) for item in value]
         case str() | int() | float() | bool():
             return value
         case _:
