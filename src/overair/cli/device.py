@@ -181,3 +181,32 @@ def enroll(
     console.print(f"{name} is enrolled; its key and certificate lie in {out}.", soft_wrap=True)
     console.print(f"  overair-device flash {out} IMAGE     # the factory's act: its first image", soft_wrap=True)
     console.print(f"  overair-device boot --device {out}", soft_wrap=True)
+
+
+@app.command()
+def block(
+    name: Annotated[str, typer.Argument(help="The thing's name.")],
+    reason: Annotated[str, typer.Option(help="Why, for people.")] = "",
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Keep a device out at once, whatever its certificates, until it is unblocked."""
+    with told_plainly():
+        operator_of(data).client("overair").block_device(thingName=name, reason=reason)
+    if json:
+        print_json({"thing": name, "blocked": True})
+        return
+    console.print(f"{name} is kept out.", soft_wrap=True)
+
+
+@app.command()
+def unblock(
+    name: Annotated[str, typer.Argument(help="The thing's name.")], data: Data = DATA_DEFAULT, json: Json = False
+) -> None:
+    """Let a blocked device in again."""
+    with told_plainly():
+        told = operator_of(data).client("overair").unblock_device(thingName=name)
+    if json:
+        print_json({"thing": name, "blocked": False, "was_blocked": told["wasBlocked"]})
+        return
+    console.print(f"{name} may come in{'' if told['wasBlocked'] else ': it was not blocked'}.", soft_wrap=True)

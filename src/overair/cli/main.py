@@ -7,7 +7,7 @@ import sys
 import typer
 
 from overair.basics.errors import OverairError
-from overair.cli import demo, device, environment, ship, sign, status, up, watch, why
+from overair.cli import credentials, demo, device, environment, fleet_ca, ship, sign, status, up, watch, why
 from overair.cli.ends import CommandEnded, ExitCode
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command()(watch.watch)
 app.command()(why.why)
 app.command()(demo.demo)
 app.add_typer(device.app, name="device")
+app.add_typer(credentials.app, name="credentials")
+app.add_typer(fleet_ca.app, name="fleet-ca")
 app.add_typer(sign.app, name="sign")
 
 
