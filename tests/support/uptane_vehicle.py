@@ -63,6 +63,7 @@ class Vehicle:
         provisioned: bool = True,
         thing_name: str = DEVICE,
         roots: bool = True,
+        server_in_settings: bool = True,
         **members: Any,
     ) -> None:
         self.clock = SettableClock(WallClock().now())
@@ -76,7 +77,7 @@ class Vehicle:
         self.monotonic: Callable[[], float] = time.monotonic
         self.updates = 0
         base: dict[str, Any] = {
-            "server": self.server.url,
+            **({"server": self.server.url} if server_in_settings else {}),
             "ecu_serial": PRIMARY,
             "polling_s": 10,
             "install": {"file": "primary.bin"},

@@ -21,7 +21,7 @@ from overair.basics.clock import Instant
 LOG = logging.getLogger("overair.uptane")
 
 AGAIN_AFTER_S: Final = 24 * 3600.0
-"""How long a refusal is left alone."""
+"""How long an answer is left alone, a refusal or a certificate: a server that issues old ones isn't asked in every round."""
 
 
 class Renewal:
@@ -55,6 +55,7 @@ class Renewal:
             LOG.warning("the certificate isn't renewed: %s", error)
             self._not_before_s = self._monotonic() + AGAIN_AFTER_S
             return False
+        self._not_before_s = self._monotonic() + AGAIN_AFTER_S
         LOG.info("a new certificate came; it is tried at the next call")
         return True
 
