@@ -13,6 +13,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -146,16 +147,19 @@ class Side:
         found = self.files[Flavour.UPTANE].get("targets.json")
         return None if found is None else hashlib.sha256(found).hexdigest()
 
-    def publish(self, body: dict[str, Any], *, checksum: str | None, dry_run: bool, force: bool) -> dict[str, Any]:
-        if self.kind is Repository.IMAGE and checksum is None:
+    def publish(
+        self, body: dict[str, Any], *, checksum: str | None, dry_run: bool, force: bool, cosign: bool
+    ) -> dict[str, Any]:
+        has_targets = any("targets" in part for part in body.values())
+        if has_targets and checksum is None:
             raise Refusal(428, "role_checksum_not_provided")
-        if self.kind is Repository.IMAGE and checksum != self.checksum:
+        if has_targets and checksum != self.checksum:
             raise Refusal(412, "role_checksum_mismatch")
         if set(body) != {flavour.value for flavour in Flavour}:
             raise Refusal(400, "flavours_differ", "One flavour is missing.")
         raw = {flavour: _canonical(body[flavour.value]) for flavour in Flavour}
         try:
-            root, roots = self._root(raw)
+            root, roots = self._root(raw, cosign)
             targets = self._targets(raw, root, force)
             delegated = self._delegations(raw, targets or self.targets)
         except MetadataRefused as error:
@@ -179,7 +183,7 @@ class Side:
                 self.sign_above()
         return {"versions": {}, "checksum": self.checksum, "warnings": []}
 
-    def _root(self, raw: dict[Flavour, Any]) -> tuple[Root, dict[Flavour, bytes]]:
+    def _root(self, raw: dict[Flavour, Any], cosign: bool) -> tuple[Root, dict[Flavour, bytes]]:
         roots: dict[Flavour, bytes] = {}
         found = self.root
         for flavour in Flavour:
@@ -192,7 +196,7 @@ class Side:
             added = [
                 signature_by(holder, bytes_to_sign(document.signed, flavour), flavour)
                 for key_id in new.role_keys(Role.ROOT).key_ids
-                if key_id in self.private and key_id not in {each.key_id for each in document.signatures}
+                if cosign and key_id in self.private and key_id not in {each.key_id for each in document.signatures}
                 for holder in [self.private[key_id][1]]
             ]
             data = assemble(document.signed, [*document.signatures, *added], flavour)
@@ -234,6 +238,17 @@ class Side:
                 found[name] = read_targets(document)
         return found
 
+    def rotated(self, roles: list[str]) -> dict[str, Any]:
+        """New keys of the server's own, and the root that would name them."""
+        made = {role: self.make_key(Role(role)) for role in roles}
+        named = {**self.root.roles, **{role: RoleKeys(key_ids=(key.id,), threshold=1) for role, key in made.items()}}
+        known = {**self.root.keys, **{key.id: key for key in made.values()}}
+        listed = {key_id for keys in named.values() for key_id in keys.key_ids}
+        keys = {key_id: key for key_id, key in known.items() if key_id in listed}
+        root = replace(self.root, version=self.root.version + 1, keys=keys, roles=named)
+        text = base64.b64encode(bytes_to_sign(payload(root))).decode()
+        return {"code": "role_keys_not_found", "unsigned_metadata_base64": text}
+
     def export(self, key_id: str) -> dict[str, Any]:
         if key_id not in self.private:
             raise Refusal(404, "role_key_not_found")
@@ -260,7 +275,7 @@ class SigningServer:
         self._http.daemon_threads = True
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
     @property
@@ -307,7 +322,7 @@ class SigningServer:
             return 200, {}, json.dumps({"access_token": TOKEN, "token_type": "bearer", "expires_in": 600}).encode()
         if headers.get("authorization") != f"Bearer {TOKEN}":
             return 401, {}, b'{"code":"invalid_token","description":"No such token."}'
-        self.requests.append(f"{method} {parts.path}")
+        self.requests.append(f"{method} {parts.path}" + (f"?{parts.query}" if parts.query else ""))
         for repository, base in (
             (Repository.IMAGE, "/api/v1/user_repo/"),
             (Repository.DIRECTOR, "/api/v1/director/admin/repo/"),
@@ -336,15 +351,14 @@ class SigningServer:
                 checksum=headers.get("x-ats-role-checksum"),
                 dry_run=query.get("dryRun") == "true",
                 force=query.get("force") == "true",
+                cosign=query.get("coSign") == "true",
             )
             return 200, {}, json.dumps(told).encode()
         if path == keys and method == "GET":
             rows = [{"keyid": key_id, "role": role.value} for key_id, (role, _) in side.private.items()]
             return 200, {}, json.dumps({"values": rows}).encode()
-        if path == keys and method == "POST":
-            made = {role: side.make_key(Role(role)) for role in json.loads(body)["roles"]}
-            rows = [{"role": role, "keyid": key.id, "key": key.to_json()} for role, key in made.items()]  # type: ignore[misc]
-            return 201, {}, json.dumps({"values": rows}).encode()
+        if path == "root/rotate" and method == "PUT":
+            return 412, {}, json.dumps(side.rotated(query["roles"].split(","))).encode()
         if path.startswith(f"{keys}/"):
             key_id = path.rpartition("/")[2]
             exported = side.export(key_id)
@@ -352,24 +366,24 @@ class SigningServer:
                 del side.private[key_id]
                 return 204, {}, b""
             return 200, {}, json.dumps(exported).encode()
+        if path.startswith("target_items/") and method == "GET":
+            found = side.uploads.get(path.removeprefix("target_items/"))
+            if found is None:
+                raise Refusal(404, "missing_entity")
+            return 200, {}, json.dumps({"hashes": {"sha256": hashlib.sha256(found).hexdigest()}, "status": "uploaded"}).encode()
         if path.startswith("uploads/"):
             return self._upload(side, method, path.removeprefix("uploads/"), body)
-        flavour = Flavour.TUF if path.startswith("tuf/") else Flavour.UPTANE
-        found = side.files[flavour].get(path.removeprefix("tuf/"))
-        if method != "GET" or found is None:
+        document = side.files[Flavour(query.get("flavour", Flavour.UPTANE))].get(path)
+        if method != "GET" or document is None:
             raise Refusal(404, "missing_entity")
-        extra = {"x-ats-role-checksum": hashlib.sha256(found).hexdigest()} if path == "targets.json" else {}
-        return 200, extra, found
+        extra = {"x-ats-role-checksum": hashlib.sha256(document).hexdigest()} if path == "targets.json" else {}
+        return 200, extra, document
 
     @staticmethod
     def _upload(side: Side, method: str, name: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        there = side.uploads.get(name)
-        if method == "HEAD" and there is not None:
-            told = {"content-length": str(len(there)), "x-overair-sha256": hashlib.sha256(there).hexdigest()}
-            return 200, told, b""
         if method != "PUT":
             raise Refusal(404, "missing_entity")
-        if there is not None:
+        if side.uploads.get(name, body) != body:
             raise Refusal(409, "conflicting_entity", f"{name} is there already.")
         side.uploads[name] = body
         return 204, {}, b""

@@ -110,10 +110,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
         run("keys", "new", "targets-1", "--role", "targets")
         run("take-offline", "--yes")
         keep("production")
+        sealed_box.SCRYPT_N = before  # type: ignore[misc]
+        yield found
     finally:
         sealed_box.SCRYPT_N = before  # type: ignore[misc]
-    yield found
-    server.close()
+        server.close()
 
 
 @pytest.fixture

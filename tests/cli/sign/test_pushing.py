@@ -222,3 +222,21 @@ def test_the_servers_own_roles_are_left_alone(offline: Signer) -> None:
 def test_an_unreadable_answer_is_no_success(offline: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SigningServer, "answer", lambda *arguments: (500, {}, b"<html>"))
     offline("pull", code=4)
+
+
+def test_a_publication_between_two_documents_of_a_pull_is_seen_through(
+    offline: Signer, server: SigningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, image = SigningServer.answer, server.image
+    waiting = ["snapshot.json"]
+
+    def published_meanwhile(self: SigningServer, method: str, target: str, headers: object, body: bytes):  # type: ignore[no-untyped-def]
+        if waiting and target.endswith(waiting[0]):
+            waiting.clear()
+            image.sign_above()
+        return answer(self, method, target, headers, body)
+
+    monkeypatch.setattr(SigningServer, "answer", published_meanwhile)
+    offline("pull")
+    assert waiting == []
+    offline("verify", "--as-client")

@@ -69,7 +69,7 @@ def test_the_old_keys_are_deleted_only_after_the_new_root_was_read_back(signer: 
     signer("take-offline", "--yes")
     moments = server.requests
     pushed = moments.index("PUT /api/v1/user_repo/publication")
-    read_back = moments.index("GET /api/v1/user_repo/tuf/targets.json", pushed)
+    read_back = moments.index("GET /api/v1/user_repo/targets.json?flavour=tuf", pushed)
     deleted = [number for number, request in enumerate(moments) if request.startswith("DELETE")]
     assert len(deleted) == 2
     assert pushed < read_back < min(deleted)

@@ -32,10 +32,22 @@ from overair.cli.sign.server import Server, Stale
 from overair.cli.sign.tree import RepositoryFolder, Tree
 from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, Targets, read_document, read_targets
+from overair.wire.uptane.refusals import MetadataRefused, Reason
 
 REBASES_MAX: Final = 5
 """How often a push starts anew because somebody was quicker, before it gives up."""
 ROOTS_MAX: Final = 1000
+FETCHES_MAX: Final = 3
+_MIXED: Final = frozenset(
+    {
+        Reason.HASH_MISMATCH,
+        Reason.VERSION_MISMATCH,
+        Reason.DELEGATION_HASH_MISMATCH,
+        Reason.UNMET_THRESHOLD,
+        Reason.BAD_KEY_ID,
+    }
+)
+"""What documents of two moments look like together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +120,23 @@ class Desk:
         if before is not None:
             check_pin(before.roots[0], self.tree.config.pins.get(repository.value, ""))
             chain = list(before.roots)
-        served = self.fetch(repository, chain)
-        known = verify(served, repository, now=self.clock.now())
+        served, known = self._whole(repository, chain)
         if before is not None:
             _check_no_step_back(verify(before, repository, now=self.clock.now()), known)
         self.folder(repository).save_served(served)
         return known
+
+    def _whole(self, repository: Repository, chain: Sequence[bytes]) -> tuple[Served, Known]:
+        """Documents of one moment. They come one by one, so a publication may fall in between: then they are fetched again."""
+        tries = FETCHES_MAX
+        while True:
+            tries -= 1
+            served = self.fetch(repository, chain)
+            try:
+                return served, verify(served, repository, now=self.clock.now())
+            except MetadataRefused as error:
+                if not tries or error.reason not in _MIXED:
+                    raise
 
     def fetch(self, repository: Repository, chain: Sequence[bytes]) -> Served:
         """The documents as they are now; nothing of them is believed yet. ``chain``: roots that are known already."""
@@ -397,7 +420,12 @@ class Desk:
         check_signed(sealed, known)
         self._upload_along(folder, sealed)
         told = self.server.publish(
-            repository, publication_of(sealed), checksum=sealed.checksum, dry_run=False, force=bool(sealed.forced)
+            repository,
+            publication_of(sealed),
+            checksum=sealed.checksum,
+            dry_run=False,
+            force=bool(sealed.forced),
+            cosign=bool(sealed.server_signs),
         )
         found = {
             document.name: changes(known.body(document.name), document.body, named=self.named) for document in sealed.documents
@@ -418,7 +446,12 @@ class Desk:
         if not unmet(sealed, known):
             check_signed(sealed, known)
             told = self.server.publish(
-                repository, publication_of(sealed), checksum=sealed.checksum, dry_run=True, force=bool(sealed.forced)
+                repository,
+                publication_of(sealed),
+                checksum=sealed.checksum,
+                dry_run=True,
+                force=bool(sealed.forced),
+                cosign=bool(sealed.server_signs),
             )
             warnings = told.warnings
         return Pushed(

@@ -70,7 +70,7 @@ def bring_online(
             _planned(level.plan_online(desk, known, None, days=days), json)
             return
         level.plan_online(desk, known, None, days=days)  # refuses what can't be before the server makes keys
-        made = desk.server.make_online_keys(repository, OFFLINE_ROLES[repository])
+        made = desk.server.make_online_keys(repository, OFFLINE_ROLES[repository], besides=known.root)
         keys = {role: NewKeys(keys=(key,)) for role, key in made.items()}
         level.begin(desk, level.plan_online(desk, known, keys, days=days))
         _done(level.go_on(desk, repository), json)

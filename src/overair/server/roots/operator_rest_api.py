@@ -101,6 +101,12 @@ class _RootRoutes:
             return RestAnswer(status=412, json=_offline(caller, rotated), headers=headers)
         return RestAnswer(json=pushed_json(RootPushed(stored=rotated)), headers=headers)
 
+    async def list_keys(self, caller: Caller, request: RestRequest) -> RestAnswer:
+        """Which role keys the server holds the private half of, so that a signing tool can say who signs. Ids alone."""
+        held, headers = await self._read(caller, lambda tx: self._roots.keys.all(tx, caller.account, self._repository))
+        values = [{"keyid": key.key_id, "role": key.role.value} for key in held]
+        return RestAnswer(json={"values": values}, headers=headers)
+
     async def export(self, caller: Caller, request: RestRequest) -> RestAnswer:
         """The one way in which a private key leaves. It is a change: the audit has it."""
         key_id = request.labels["keyId"]
@@ -159,6 +165,10 @@ class ImageRootRestApi(_RootRoutes):
     async def rotate_root(self, caller: Caller, request: RestRequest) -> RestAnswer:
         return await self.rotate(caller, request)
 
+    @route("GET", IMAGE + "/root/private_keys", operation="GetImageRoot")
+    async def held_keys(self, caller: Caller, request: RestRequest) -> RestAnswer:
+        return await self.list_keys(caller, request)
+
     @route("GET", IMAGE + "/root/private_keys/{keyId}", operation="ExportImageRoleKey")
     async def export_key(self, caller: Caller, request: RestRequest) -> RestAnswer:
         return await self.export(caller, request)
@@ -199,6 +209,10 @@ class DirectorRootRestApi(_RootRoutes):
     @route("PUT", DIRECTOR + "/root/rotate", operation="RotateDirectorRoot")
     async def rotate_root(self, caller: Caller, request: RestRequest) -> RestAnswer:
         return await self.rotate(caller, request)
+
+    @route("GET", DIRECTOR + "/private_keys", operation="GetDirectorRoot")
+    async def held_keys(self, caller: Caller, request: RestRequest) -> RestAnswer:
+        return await self.list_keys(caller, request)
 
     @route("GET", DIRECTOR + "/private_keys/{keyId}", operation="ExportDirectorRoleKey")
     @route("GET", DIRECTOR + "/root/private_keys/{keyId}", operation="ExportDirectorRoleKey")
