@@ -3,7 +3,8 @@
 Standard input takes one JSON command a line and answers each with one line:
 
 - ``{"advance_ms": N}`` moves the schedule clock (jobs, windows, presign expiry), which otherwise runs with the wall clock;
-- ``{"cut_after": STEP}`` makes the process end itself, as by a power cut, right after that named step has committed.
+- ``{"cut_after": STEP}`` makes the process end itself, as by a power cut, right after that named step has committed;
+- ``{"cut_after_signatures": N}`` does so in the middle of a unit of work: after N more signatures by keys of Uptane roles.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from overair.basics.clock import Clock, Instant, WallClock
 from overair.basics.ids import RandomIds
 from overair.cli import up
 from overair.server import app as composition
+from overair.server.roots.role_keys import KeyringSigner
 
 CUT_STATUS = 86
 """What the process ends with when it was told to cut itself."""
@@ -44,11 +46,19 @@ class Drive:
     def __init__(self) -> None:
         self.schedule_clock = ShiftedClock(WallClock())
         self.cut_after: str | None = None
+        self.signatures_left: int | None = None
         self.server: Any = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def after_step(self, step: str) -> None:
         if step == self.cut_after:
+            os._exit(CUT_STATUS)
+
+    def after_signature(self) -> None:
+        if self.signatures_left is None:
+            return
+        self.signatures_left -= 1
+        if self.signatures_left == 0:
             os._exit(CUT_STATUS)
 
     def obey(self) -> None:
@@ -60,6 +70,8 @@ class Drive:
                 self.loop.call_soon_threadsafe(self.server.wake_workers)
             if "cut_after" in command:
                 self.cut_after = command["cut_after"]
+            if "cut_after_signatures" in command:
+                self.signatures_left = command["cut_after_signatures"]
             print(json.dumps({"done": command}), flush=True)
 
 
@@ -74,6 +86,14 @@ def main() -> None:
         )
         return drive.server
 
+    sign = KeyringSigner.sign
+
+    def sign_and_count(signer: KeyringSigner, data: bytes) -> bytes:
+        signature = sign(signer, data)
+        drive.after_signature()
+        return signature
+
+    KeyringSigner.sign = sign_and_count  # type: ignore[method-assign]
     composition.build_server = build_driven  # `up` composes through this name; production has no such switch
     threading.Thread(target=drive.obey, daemon=True).start()
     import typer

@@ -6,6 +6,7 @@ import hashlib
 import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -182,6 +183,10 @@ class UptaneRoad:
             ),
             secondaries,
         )
+
+    def moved(self, device: Aktualizr) -> Aktualizr:
+        """The device's next process, told where the server listens now."""
+        return device.restart(configuration=replace(device.configuration, server_url=self.device_url))
 
     def import_files(self, device_id: str, issued: Any) -> OwnPki:
         """``import.base_path`` of one device, written over."""
