@@ -29,7 +29,8 @@ from overair.cli.device import HARDWARE_ID_DEFAULT, enroll_device
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import Operator, operator_of, told_plainly
 from overair.cli.output import Json, print_json
-from overair.cli.ship import read_parcel, send, wait_until_created
+from overair.cli.parcel import read_parcel
+from overair.cli.ship import send, wait_until_created
 from overair.cli.watch import TERMINAL, Follow, executions
 
 DEVICES = ("kitchen", "attic", "garage")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
@@ -147,7 +147,7 @@ class RestClient:
         tries = tries or (TRIES if method in {"GET", "HEAD"} else 1)
         base = url
         if query:
-            url += "?" + urlencode(query)
+            url += "?" + urlencode(query, quote_via=quote, safe="")
         while True:
             tries -= 1
             try:

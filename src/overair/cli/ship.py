@@ -1,26 +1,28 @@
-"""``overair ship``: upload, sign, create, follow."""
+"""``overair ship``: upload, sign, create, follow; one job, whatever kinds of device it is for."""
 
 from __future__ import annotations
 
-import hashlib
-import io
+import json as json_text
+import re
 import secrets
 import time
-import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from overair.cli.audience import Audience, targets_of
+from overair.cli.ecu_bundle import Part, parts_of, read_bundle
 from overair.cli.ends import CommandEnded, ExitCode
+from overair.cli.image_side import NeedsSignature, bring_in
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
+from overair.cli.pace import Pace, read_pace
+from overair.cli.parcel import Parcel, read_parcel
+from overair.cli.uptane_rest import LeftOut, UptaneRest
 from overair.cli.watch import Timeout, follow, report
-from overair.wire.image import ImageManifest, InvalidImage, read_manifest
-
-EVERY_THING_GROUP = "overair-all"
-"""The static group that ``--to all`` fills and targets: AWS's target list has no word for "every thing"."""
 
 FIRMWARE_FILE_TYPE = 0
 PLAIN_FILE_TYPE = 1
@@ -29,96 +31,28 @@ PLAIN_FILE_TYPE = 1
 CREATION_TIMEOUT_S = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
-    """What is to be shipped."""
-
-    path: Path
-    size_bytes: int
-    sha256: str
-    image: ImageManifest | None
-    """What image.json says, or None for a file that isn't an image of ours (any C firmware)."""
-    stored_as: str | None
-
-    @property
-    def version(self) -> str:
-        return str(self.image.version) if self.image else ""
-
-
-def read_parcel(path: Path, *, version: str | None, stored_as: str | None) -> Parcel:
-    """Look at the file before anything leaves this machine.
-
-    Raises:
-        CommandEnded: USAGE when the file can't be read, is empty, or says another version than ``--version``.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CommandEnded(ExitCode.USAGE, f"{path} can't be read: {error.strerror}.") from error
-    if not content:
-        raise CommandEnded(ExitCode.USAGE, f"{path} is empty; a device drops an update of size 0 without a word.")
-    image = None
-    if stored_as is None and zipfile.is_zipfile(io.BytesIO(content)):
-        try:
-            image = read_manifest(io.BytesIO(content))
-        except InvalidImage as error:
-            raise CommandEnded(ExitCode.USAGE, f"{path} is a zip but no image: {error}") from error
-    if image is not None and version is not None and str(image.version) != version:
-        raise CommandEnded(
-            ExitCode.USAGE,
-            f"--version {version} doesn't fit {path}: its image.json says {image.version}. "
-            "The running version is told by the image, so build it again or drop --version.",
-        )
-    return Parcel(
-        path=path,
-        size_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        image=image,
-        stored_as=stored_as,
-    )
-
-
-def targets_of(operator: Operator, to: str, *, dry_run: bool) -> tuple[list[str], list[str]]:
-    """(target ARNs, names of the things they mean now).
-
-    Raises:
-        CommandEnded: REFUSED when the thing or group isn't there or is empty.
-    """
-    iot = operator.client("iot")
-    if to == "all":
-        things = [thing["thingName"] for page in iot.get_paginator("list_things").paginate() for thing in page["things"]]
-        group = f"arn:aws:iot:{operator.endpoints.region}:{operator.endpoints.account}:thinggroup/{EVERY_THING_GROUP}"
-        if not dry_run:
-            group = _fill_group_of_all(iot, things)
-        return [group], things
-    if to.startswith("group:"):
-        name = to.removeprefix("group:")
-        arn = iot.describe_thing_group(thingGroupName=name)["thingGroupArn"]
-        pages = iot.get_paginator("list_things_in_thing_group").paginate(thingGroupName=name, recursive=True)
-        return [arn], [thing for page in pages for thing in page["things"]]
-    return [iot.describe_thing(thingName=to)["thingArn"]], [to]
-
-
-def _fill_group_of_all(iot: Any, things: list[str]) -> str:
-    try:
-        arn = str(iot.describe_thing_group(thingGroupName=EVERY_THING_GROUP)["thingGroupArn"])
-    except iot.exceptions.ResourceNotFoundException:
-        arn = str(iot.create_thing_group(thingGroupName=EVERY_THING_GROUP)["thingGroupArn"])
-    pages = iot.get_paginator("list_things_in_thing_group").paginate(thingGroupName=EVERY_THING_GROUP)
-    present = {thing for page in pages for thing in page["things"]}
-    for thing in things:
-        if thing not in present:
-            iot.add_thing_to_thing_group(thingGroupName=EVERY_THING_GROUP, thingName=thing)
-    return arn
-
-
-def send(operator: Operator, parcel: Parcel, *, targets: list[str], profile: str) -> str:
-    """Upload the file, have it signed, create the update; the update's id."""
+def send(
+    operator: Operator,
+    parcel: Parcel,
+    *,
+    targets: list[str],
+    profile: str,
+    multi_target_update: str | None = None,
+    pace: Pace | None = None,
+) -> str:
+    """Upload the file, have it signed, create the update; the update's id. Things with ECUs get the multi-target update."""
     name = parcel.image.name if parcel.image else parcel.path.name
     key = f"images/{name}/{parcel.version or parcel.sha256[:12]}/{parcel.path.name}"
     with parcel.path.open("rb") as file:
         uploaded = operator.client("s3").put_object(Bucket=operator.endpoints.bucket, Key=key, Body=file)
-    update = f"ship-{parcel.version.replace('.', '_') or parcel.sha256[:8]}-{secrets.token_hex(4)}"
+    update = _new_id(parcel.version or parcel.sha256[:8])
+    settings: dict[str, Any] = {}
+    if multi_target_update is not None:
+        settings["additionalParameters"] = {"uptaneMultiTargetUpdate": multi_target_update}
+    if pace is not None and pace.rollout is not None:
+        settings["awsJobExecutionsRolloutConfig"] = pace.rollout
+    if pace is not None and pace.abort is not None:
+        settings["awsJobAbortConfig"] = {"abortCriteriaList": pace.abort}
     operator.client("iot").create_ota_update(
         otaUpdateId=update,
         description=f"{parcel.path.name} {parcel.version}".strip(),
@@ -140,8 +74,31 @@ def send(operator: Operator, parcel: Parcel, *, targets: list[str], profile: str
             }
         ],
         roleArn=operator.endpoints.ota_role_arn,
+        **settings,
     )
     return update
+
+
+def create_director_job(operator: Operator, update: str, parts: Sequence[Part], *, targets: list[str], pace: Pace) -> str:
+    """A job for things with ECUs alone: no file for anybody else stands in its document."""
+    job = _new_id(next((part.version for part in parts if part.version), update[:8]))
+    settings: dict[str, Any] = {}
+    if pace.rollout is not None:
+        settings["jobExecutionsRolloutConfig"] = pace.rollout
+    if pace.abort is not None:
+        settings["abortConfig"] = {"criteriaList": pace.abort}
+    operator.client("iot").create_job(
+        jobId=job,
+        description=", ".join(dict.fromkeys(part.target for part in parts))[:2028],
+        targets=targets,
+        document=json_text.dumps({"uptane": {"multiTargetUpdate": update}}),
+        **settings,
+    )
+    return job
+
+
+def _new_id(of: str) -> str:
+    return f"ship-{re.sub('[^A-Za-z0-9_-]', '_', of)[:32]}-{secrets.token_hex(4)}"
 
 
 def wait_until_created(operator: Operator, update: str) -> str:
@@ -164,12 +121,29 @@ def wait_until_created(operator: Operator, update: str) -> str:
 
 
 def ship(
-    image: Annotated[Path, typer.Argument(help="The image, or any file with --as.")],
     to: Annotated[str, typer.Option(help="THING, group:NAME or all.")],
-    version: Annotated[str | None, typer.Option(help="Refuse unless the image says this version.")] = None,
+    image: Annotated[
+        Path | None, typer.Argument(help="The image, or any file with --as. With --bundle: what things without ECUs get.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Refuse unless the image says this version; the version of a file that says none.")
+    ] = None,
     profile: Annotated[str | None, typer.Option(help="Signing profile. [default: the server's own]")] = None,
     stored_as: Annotated[
         str | None, typer.Option("--as", help="Path on the device: verified and stored there, no restart.")
+    ] = None,
+    hardware_ids: Annotated[
+        list[str] | None,
+        typer.Option("--hardware-id", help="Uptane devices get it too, on ECUs of this kind; may be repeated."),
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="TOML or JSON: for each hardware id its image.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What the software is called. [default: what the image says]")
+    ] = None,
+    rate: Annotated[str | None, typer.Option("--rate", help="N/min: how many devices get it per minute.")] = None,
+    abort_on_failures: Annotated[
+        str | None,
+        typer.Option("--abort-on-failures", help="P%: cancel once that share has failed; P%/N: not before N have ended."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the devices until each is done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
@@ -177,46 +151,170 @@ def ship(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Upload, sign and send an image to devices."""
-    parcel = read_parcel(image, version=version, stored_as=stored_as)
+    """Upload, sign and send an image to devices of both kinds, as one job."""
+    shipment = _shipment(image, bundle, hardware_ids or [], version=version, stored_as=stored_as, name=name)
+    pace = read_pace(rate, abort_on_failures)
     with told_plainly():
         operator = operator_of(data)
-        targets, things = targets_of(operator, to, dry_run=dry_run)
-        if not things:
-            raise CommandEnded(ExitCode.REFUSED, f"{to} names no thing yet: there is nobody to ship to.")
+        rest = UptaneRest(operator)
+        audience = _audience(operator, rest, to, shipment, dry_run=dry_run)
         profile_name = profile or operator.endpoints.signing_profile
-        testing_only = signer_is_for_testing_only(operator, profile_name)
-        facts = {
-            "image": str(image),
-            "version": parcel.version or None,
-            "size_bytes": parcel.size_bytes,
-            "sha256": parcel.sha256,
-            "targets": targets,
-            "things": things,
-            "signing_profile": profile_name,
-            "signer_testing_only": testing_only,
-        }
+        facts = _facts(operator, shipment, audience, profile_name)
         if dry_run:
-            if json:
-                print_json({**facts, "dry_run": True})
-            else:
-                console.print(f"Would ship {image} ({parcel.size_bytes:,} bytes, sha256 {parcel.sha256[:16]}…)")
-                console.print(f"  version  {parcel.version or 'not told by the file'}")
-                console.print(f"  signed   by profile {profile_name}{' (testing only: self-signed)' if testing_only else ''}")
-                console.print(f"  to       {len(things)} thing(s): {', '.join(things[:10])}{' …' if len(things) > 10 else ''}")
+            _tell_dry_run(facts, shipment, audience, as_json=json)
             return
-        update = send(operator, parcel, targets=targets, profile=profile_name)
-        job = wait_until_created(operator, update)
-        if not watch:
+        try:
+            update, left_out = _prepare(rest, shipment, audience)
+        except NeedsSignature as waits:
             if json:
-                print_json({**facts, "update": update, "job": job})
-            else:
-                console.print(f"{update} is on its way to {len(things)} thing(s); follow it with: overair watch {update}")
-                if testing_only:
-                    console.print(f"The signer of {profile_name} is self-signed: good for testing only.")
+                print_json({**facts, "needs_signature": waits.to_json()})
+            raise CommandEnded(ExitCode.REFUSED, waits.in_words()) from None
+        if shipment.parcel is not None and (audience.others or update is None):
+            shipped = send(
+                operator,
+                shipment.parcel,
+                targets=audience.targets,
+                profile=profile_name,
+                multi_target_update=update,
+                pace=pace,
+            )
+            job = wait_until_created(operator, shipped)
+        else:
+            assert update is not None
+            shipped = job = create_director_job(operator, update, shipment.parts, targets=audience.targets, pace=pace)
+        if not watch:
+            _tell_shipped(facts, shipped, job, update, left_out, as_json=json)
             return
         followed = follow(operator, job, timeout_s=timeout, quiet=json)
-    report(job, followed, as_json=json)
+        skipped = rest.left_out(job) if update is not None else ()
+    report(job, followed, as_json=json, left_out=skipped)
+
+
+# What is shipped, and to whom -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    """What things without ECUs get, and what ECUs get."""
+
+    parcel: Parcel | None
+    parts: tuple[Part, ...]
+
+
+def _shipment(
+    image: Path | None,
+    bundle: Path | None,
+    hardware_ids: Sequence[str],
+    *,
+    version: str | None,
+    stored_as: str | None,
+    name: str | None,
+) -> Shipment:
+    if bundle is not None and (hardware_ids or name is not None):
+        raise CommandEnded(ExitCode.USAGE, "A bundle says by itself which hardware gets what, and what it is called.")
+    if image is None and bundle is None:
+        raise CommandEnded(ExitCode.USAGE, "Name an image, or a --bundle.")
+    parcel = None if image is None else read_parcel(image, version=version, stored_as=stored_as)
+    if bundle is not None:
+        return Shipment(parcel=parcel, parts=read_bundle(bundle))
+    assert parcel is not None
+    if not hardware_ids:
+        return Shipment(parcel=parcel, parts=())
+    return Shipment(parcel=parcel, parts=parts_of(parcel, hardware_ids, name=name, version=version))
+
+
+def _audience(operator: Operator, rest: UptaneRest, to: str, shipment: Shipment, *, dry_run: bool) -> Audience:
+    targets, things = targets_of(operator, to, dry_run=dry_run)
+    if not things:
+        raise CommandEnded(ExitCode.REFUSED, f"{to} names no thing yet: there is nobody to ship to.")
+    registered = rest.registered() if shipment.parts else frozenset()
+    audience = Audience(targets=targets, things=things, uptane=[thing for thing in things if thing in registered])
+    if shipment.parcel is None and not audience.uptane:
+        raise CommandEnded(
+            ExitCode.REFUSED,
+            f"None of the {len(things)} thing(s) of {to} has registered ECUs, and without an IMAGE there is nothing for them.",
+        )
+    return audience
+
+
+def _prepare(rest: UptaneRest, shipment: Shipment, audience: Audience) -> tuple[str | None, tuple[LeftOut, ...]]:
+    """The multi-target update, where somebody has ECUs, and whom it doesn't reach. Nothing is on its way yet.
+
+    Raises:
+        NeedsSignature: the Image repository's targets keys are offline.
+        CommandEnded: REFUSED where nobody would get anything.
+    """
+    if not audience.uptane:
+        return None, ()
+    update = rest.create_update(bring_in(rest, shipment.parts))
+    preview = rest.preview(update, audience.uptane)
+    if not preview.affected and (shipment.parcel is None or not audience.others):
+        reasons = "".join(f"\n  {each.thing}: {each.reason}" for each in preview.left_out)
+        raise CommandEnded(ExitCode.REFUSED, f"Nobody would get it; nothing was shipped.{reasons}")
+    return update, preview.left_out
+
+
+# What is told ---------------------------------------------------------------------------------------------------------
+
+
+def _facts(operator: Operator, shipment: Shipment, audience: Audience, profile: str) -> dict[str, Any]:
+    parcel = shipment.parcel
+    facts: dict[str, Any] = {
+        "image": None if parcel is None else str(parcel.path),
+        "version": None if parcel is None else parcel.version or None,
+        "size_bytes": None if parcel is None else parcel.size_bytes,
+        "sha256": None if parcel is None else parcel.sha256,
+        "targets": audience.targets,
+        "things": audience.things,
+        "signing_profile": profile,
+        "signer_testing_only": signer_is_for_testing_only(operator, profile),
+    }
+    if shipment.parts:
+        facts["uptane_things"] = audience.uptane
+        facts["uptane_targets"] = {part.hardware_id: part.target for part in shipment.parts}
+    return facts
+
+
+def _tell_dry_run(facts: Mapping[str, Any], shipment: Shipment, audience: Audience, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**facts, "dry_run": True})
+        return
+    testing_only = " (testing only: self-signed)" if facts["signer_testing_only"] else ""
+    if shipment.parcel is not None:
+        parcel = shipment.parcel
+        console.print(f"Would ship {parcel.path} ({parcel.size_bytes:,} bytes, sha256 {parcel.sha256[:16]}…)")
+        console.print(f"  version  {parcel.version or 'not told by the file'}")
+        console.print(f"  signed   by profile {facts['signing_profile']}{testing_only}")
+    else:
+        console.print("Would ship a bundle to Uptane devices alone:")
+    for part in shipment.parts:
+        source = "is in the Image repository" if part.parcel is None else f"{part.parcel.size_bytes:,} bytes"
+        console.print(f"  ECUs of {part.hardware_id} get {part.target} ({source})", soft_wrap=True)
+    things = audience.things
+    console.print(f"  to       {len(things)} thing(s): {', '.join(things[:10])}{' …' if len(things) > 10 else ''}")
+    if shipment.parts:
+        console.print(f"           {len(audience.uptane)} of them by the Director, {len(audience.others)} by a signed document")
+
+
+def _tell_shipped(
+    facts: Mapping[str, Any], shipped: str, job: str, update: str | None, left_out: Sequence[LeftOut], *, as_json: bool
+) -> None:
+    if as_json:
+        more: dict[str, Any] = {}
+        if "uptane_things" in facts:
+            more = {"multi_target_update": update, "left_out": [each.to_json() for each in left_out]}
+        print_json({**facts, "update": shipped, "job": job, **more})
+        return
+    reached = len(facts["things"]) - len(left_out)
+    console.print(f"{shipped} is on its way to {reached} thing(s); follow it with: overair watch {shipped}")
+    if facts.get("uptane_things"):
+        console.print(f"{len(facts['uptane_things']) - len(left_out)} of them get it from the Uptane Director.")
+    elif "uptane_things" in facts:
+        console.print("None of them has registered ECUs: nothing was put into the Image repository.")
+    for each in left_out:
+        console.print(f"left out: {each.thing}: {each.reason}", soft_wrap=True, markup=False)
+    if facts["signer_testing_only"] and facts["image"] is not None:
+        console.print(f"The signer of {facts['signing_profile']} is self-signed: good for testing only.")
 
 
 def signer_is_for_testing_only(operator: Operator, profile: str) -> bool:

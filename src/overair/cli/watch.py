@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
+from overair.cli.uptane_rest import LeftOut, UptaneRest
 from overair.wire.agent_reasons import reason_in_words
 from overair.wire.job_document import MalformedDocument, parse
 
@@ -45,7 +47,18 @@ class Follow:
         """The device's last step, its codes told in words."""
         if "self_test" in self.details:
             return f"self-test {self.details['self_test']}"
+        if "reason" not in self.details and "correlationId" in self.details:
+            return self._uptane
         return reason_in_words(self.details.get("reason", ""))
+
+    @property
+    def _uptane(self) -> str:
+        """What the Director knows of a vehicle that has said nothing in words."""
+        ecus = [pair.partition("=")[0] for pair in self.details.get("ecus", "").split(",") if pair]
+        if self.status == "SUCCEEDED":
+            named = ", ".join(f"{serial[:12]}…" if len(serial) > 16 else serial for serial in ecus)
+            return f"installed on {named}" if named else "every ECU shows its target"
+        return "it has fetched its targets" if self.status == "IN_PROGRESS" else ""
 
 
 def executions(operator: Operator, job: str) -> list[Follow]:
@@ -100,9 +113,11 @@ def follow(operator: Operator, job: str, *, timeout_s: float, quiet: bool) -> li
                     status=each.status,
                     what=each.what,
                 )
-            if now and all(each.status in TERMINAL for each in now):
-                return now
-            if iot.describe_job(jobId=job)["job"]["status"] in {"COMPLETED", "CANCELED"}:
+            described = iot.describe_job(jobId=job)["job"]
+            if described["status"] in {"COMPLETED", "CANCELED"}:
+                return executions(operator, job)
+            # A job that goes on for whoever joins its group never completes; one at a rate has more to come.
+            if described["targetSelection"] == "CONTINUOUS" and now and all(each.status in TERMINAL for each in now):
                 return now
             if time.monotonic() > deadline:
                 still = ", ".join(f"{each.thing} ({each.status})" for each in now if each.status not in TERMINAL) or "no device"
@@ -119,8 +134,10 @@ def is_unsigned(operator: Operator, job: str) -> bool:
         return False
 
 
-def report(job: str, followed: list[Follow], *, as_json: bool, unsigned: bool = False) -> None:
-    """Print where each device ended, and end with DEVICES_FAILED if one didn't succeed."""
+def report(
+    job: str, followed: list[Follow], *, as_json: bool, unsigned: bool = False, left_out: Sequence[LeftOut] = ()
+) -> None:
+    """Print where each device ended, and end with DEVICES_FAILED if one didn't succeed, or if nobody got it at all."""
     counts = Counter(each.status for each in followed)
     if as_json:
         print_json(
@@ -129,6 +146,7 @@ def report(job: str, followed: list[Follow], *, as_json: bool, unsigned: bool = 
                 "unsigned": unsigned,
                 "counts": dict(counts),
                 "devices": [{"thing": each.thing, "status": each.status, "details": dict(each.details)} for each in followed],
+                "left_out": [each.to_json() for each in left_out],
             }
         )
     else:
@@ -137,13 +155,17 @@ def report(job: str, followed: list[Follow], *, as_json: bool, unsigned: bool = 
         table = Table("device", "status", "in its own words")
         for each in followed:
             colour = "green" if each.status == "SUCCEEDED" else "red"
-            table.add_row(each.thing, f"[{colour}]{each.status}[/{colour}]", each.what)
+            table.add_row(each.thing, f"[{colour}]{each.status}[/{colour}]", escape(each.what))
+        for each_left in left_out:
+            table.add_row(each_left.thing, "[yellow]LEFT OUT[/yellow]", escape(each_left.reason))
         console.print(table)
     failed = [each.thing for each in followed if each.status != "SUCCEEDED"]
     if failed:
         raise CommandEnded(
             ExitCode.DEVICES_FAILED, f"{len(failed)} of {len(followed)} devices didn't take it: {', '.join(failed[:10])}"
         )
+    if left_out and not followed:
+        raise CommandEnded(ExitCode.DEVICES_FAILED, f"Nobody got it: all {len(left_out)} were left out.")
 
 
 def watch(
@@ -158,7 +180,8 @@ def watch(
         job = job_of(operator, update)
         unsigned = is_unsigned(operator, job)
         followed = follow(operator, job, timeout_s=timeout, quiet=json)
-    report(job, followed, as_json=json, unsigned=unsigned)
+        left_out = UptaneRest(operator).left_out(job)
+    report(job, followed, as_json=json, unsigned=unsigned, left_out=left_out)
 
 
 def job_of(operator: Operator, name: str) -> str:

@@ -101,6 +101,8 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         "DeleteAutoUpdate",
     ),
     **by_resource("overair", anything, "ListUptaneDevices", "CountInstalledImages", "DescribeInstallationStats"),
+    # Whom a job left out is told to whoever may look at the job.
+    ("overair", "ListThingsLeftOut"): (need("iot:DescribeJob", on=iot("job/{job}")),),
     # Device groups are thing groups, and so are their permissions.
     ("overair", "CreateDeviceGroup"): OPEN,
     ("overair", "ListDeviceGroups"): (need("iot:ListThingGroups"),),
