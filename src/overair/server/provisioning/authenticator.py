@@ -9,11 +9,11 @@ import structlog
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.ids import ThingName
-from overair.basics.work import Work
+from overair.basics.work import Tx, Work
 from overair.server.certificates import x509
 from overair.server.devices.authority import RegistryAuthority
 from overair.server.gateway.authority import Refusal, RefusalCode
-from overair.server.provisioning.model import CredentialState
+from overair.server.provisioning.model import CredentialState, SharedCredential
 from overair.server.provisioning.service import Credentials
 from overair.server.rest.operations import DeviceCaller, DeviceRefusal
 
@@ -107,9 +107,21 @@ class ProvisioningAuthenticator:
 
     async def _shared_credential(self, leaf_der: bytes, source_ip: str, request_id: str) -> DeviceCaller | DeviceRefusal:
         identity = x509.fingerprint_of_der(leaf_der)
-        credential = await self._work.read(lambda tx: self._credentials.recognise(tx, identity))
-        if credential is None:
+
+        def recognise(tx: Tx) -> tuple[SharedCredential, bool] | None:
+            found = self._credentials.recognise(tx, identity)
+            return None if found is None else (found, self._credentials.may_be_used(tx, found.account))
+
+        recognised = await self._work.read(recognise)
+        if recognised is None:
             return _refusal(RefusalCode.CERTIFICATE_UNKNOWN)
+        credential, is_on = recognised
+        if not is_on:
+            return DeviceRefusal(
+                code="shared_provisioning_off",
+                message="Shared provisioning is off here: this server makes no devices.",
+                hint="Give the device a certificate of the fleet's own authority.",
+            )
         now = self._clock.now()
         state = credential.state(now)
         # One that has made its last device may still be asked by a device that lost the answer.

@@ -134,6 +134,10 @@ class Credentials:
         """The credential that a peer's certificate is, whatever the account; None for every other certificate."""
         return self._store.find_credential_by_certificate(tx, certificate)
 
+    def may_be_used(self, tx: Tx, account: AccountId) -> bool:
+        """Whether shared provisioning is on in the account."""
+        return self._levels.is_on(tx, account)
+
     def page(self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int) -> Sequence[SharedCredential]:
         """Newest first."""
         return self._store.page_credentials(tx, account, after=after, limit=limit)
