@@ -75,6 +75,7 @@ from overair.server.director.rest_api import DirectorRestApi
 from overair.server.director.rest_campaigns import CampaignsRestApi
 from overair.server.director.rest_devices import DeviceRecordsRestApi
 from overair.server.director.rest_groups import DeviceGroupsRestApi
+from overair.server.director.rest_jobs import DirectorJobsRestApi
 from overair.server.director.rest_support import Labels
 from overair.server.director.service import DirectorService
 from overair.server.director.store import SqlCampaignStore, SqlOddityStore, SqlRecordStore, SqlUpdateStore, SqlVehicleStore
@@ -496,6 +497,7 @@ def compose(
     labels = Labels(things=devices, groups=groups, rights=access)
     rest_door.add(
         DirectorRestApi(work=audited, director=director, labels=labels),
+        DirectorJobsRestApi(work=audited, director=director),
         DeviceRecordsRestApi(
             work=audited,
             director=director,
