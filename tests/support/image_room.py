@@ -88,14 +88,15 @@ class ImageRoom:
     published: list[AccountId]
     statuses: RepositoryStatuses
     probes: RootProbes
+    when_published: Callable[[AccountId], None] = lambda _account: None
 
     @classmethod
     def open(cls, work: SqlWork, clock: SettableClock, ids: IdSource, place: Place, folder: Path) -> ImageRoom:
         box = open_secret_box(folder / "wrapping.key", passphrase=None, ids=RandomIds())
         keyring = Keyring(SqlKeyStore(), box, clock=clock, ids=RandomIds())
         roots = RootsService(store=SqlRootStore(), keys=keyring, clock=clock, ids=ids)
-        documents, targets, published = SqlDocumentStore(), SqlTargetStore(), []
-        publisher = Publisher(roots=roots, documents=documents, published=published.append)
+        documents, targets = SqlDocumentStore(), SqlTargetStore()
+        publisher = Publisher(roots=roots, documents=documents, published=lambda account: room.told(account))
         in_use = Use()
         images = ImageRepositoryService(
             roots=roots, documents=documents, targets=targets, publisher=publisher, in_use=in_use, clock=clock
@@ -104,7 +105,13 @@ class ImageRoom:
         pushes = Pushes(roots=roots, images=images, publisher=publisher, targets=targets, clock=clock)
         probes = RootProbes(work=work, store=SqlRootStore(), clock=clock)
         statuses = RepositoryStatuses(roots=roots, images=images, targets=targets, probes=probes)
-        return cls(work, clock, place, roots, images, pushes, keyring, in_use, published, statuses, probes)
+        room = cls(work, clock, place, roots, images, pushes, keyring, in_use, [], statuses, probes)
+        return room
+
+    def told(self, account: AccountId) -> None:
+        """What the publisher says after each commit."""
+        self.published.append(account)
+        self.when_published(account)
 
     @property
     def account(self) -> AccountId:

@@ -171,7 +171,10 @@ class WholeServer:
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
-            return pending.pop(0) if pending else {"type": "http.disconnect"}
+            if pending:
+                return pending.pop(0)
+            await asyncio.Event().wait()  # the client stays until it is answered
+            raise AssertionError("nobody sets it")
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)

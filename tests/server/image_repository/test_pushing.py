@@ -324,6 +324,14 @@ def test_faults_of_root_and_targets_are_told_together(room: ImageRoom) -> None:
     assert {item["field"] for item in errors} >= {"root.signed.version", "root.signatures", "targets.signed.version"}
 
 
+def test_while_a_root_waits_the_next_one_is_offered_with_its_keys_and_not_with_those_that_it_took_away(room: ImageRoom) -> None:
+    root = room.next_root(root=([ROOT_KEY], 1), targets=([TARGETS_KEY], 1))
+    room.push(Push(root=signed(root, [ROOT_KEY, *room.server_signers(Role.ROOT)])))
+    unsigned = room.read(lambda tx: room.roots.unsigned(tx, room.account, Repository.IMAGE))
+    room.push(Push(root=sign_described(unsigned.signed, [ROOT_KEY])))
+    assert room.root().roles == root.roles
+
+
 # One flavour --------------------------------------------------------------------------------------------------------------
 
 

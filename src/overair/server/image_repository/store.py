@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from overair.basics.clock import Instant
@@ -34,6 +35,10 @@ NAMES_IN_QUERY_MAX: Final = 500
 
 _encoder: Final = msgspec.json.Encoder()
 _insert_target: Final = HotStatement(insert(targets))
+_find_target: Final = HotStatement(
+    select(*targets.c).where(targets.c.account == bindparam("b_account"), targets.c.name == bindparam("b_name"))
+)
+_TARGET_COLUMNS: Final = tuple(column.name for column in targets.columns)
 _insert_hardware: Final = HotStatement(insert(hardware))
 
 
@@ -133,8 +138,8 @@ class SqlTargetStore:
     """``ports.TargetStore`` over SQL."""
 
     def find(self, tx: Tx, account: AccountId, name: str) -> StoredTarget | None:
-        row = sql(tx).execute(select(targets).where(targets.c.account == account, targets.c.name == name)).first()
-        return None if row is None else _target(row)
+        row = _find_target.first(tx, b_account=account, b_name=name)
+        return None if row is None else _target(SimpleNamespace(**dict(zip(_TARGET_COLUMNS, row, strict=True))))
 
     def find_all(self, tx: Tx, account: AccountId, names: Collection[str]) -> Mapping[str, StoredTarget]:
         found: dict[str, StoredTarget] = {}
@@ -291,7 +296,7 @@ def _target_values(target: StoredTarget) -> dict[str, Any]:
     }
 
 
-def _target(row: Row[Any]) -> StoredTarget:
+def _target(row: Any) -> StoredTarget:
     return StoredTarget(
         name=row.name,
         status=TargetStatus(row.status),

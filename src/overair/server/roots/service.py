@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
 
 import structlog
 
@@ -16,30 +15,27 @@ from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
 from overair.server.keyring.model import PreparedKey
 from overair.server.keyring.service import Keyring
-from overair.server.roots.chains import RootChains
 from overair.server.roots.lifetimes import LIFETIMES, PUSHED_EXPIRY_MAX_MS
 from overair.server.roots.model import ALWAYS_ONLINE, RootPushed, StoredRoot, Unsigned, read_stored_root
+from overair.server.roots.next_roots import BOTH, NextRoots, whole_second, with_keys
 from overair.server.roots.ports import RepositoryKeeper, RootStore
 from overair.server.roots.role_keys import kind_of
 from overair.server.roots.validation import Examined, examine_late_flavour, examine_root, refused_root
-from overair.wire.uptane.keys import Flavour, PublicKey
+from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import (
-    MetadataSigner,
     Repository,
     Role,
     RoleKeys,
     Root,
     assemble,
     bytes_to_sign,
-    payload,
     read_document,
     read_root,
-    sign_payload,
     signature_by,
 )
 from overair.wire.uptane.refusals import MetadataRefused
 
-BOTH: Final = (Flavour.UPTANE, Flavour.TUF)
+__all__ = ["BOTH", "Rehearsed", "RootsService"]
 
 logger = structlog.get_logger("overair.roots")
 
@@ -52,7 +48,7 @@ class Rehearsed(Exception):
         self.outcome = outcome
 
 
-class RootsService(RootChains):
+class RootsService(NextRoots):
     """Root chains of both repositories of every account, and the private keys that the server holds for their roles."""
 
     def __init__(self, *, store: RootStore, keys: Keyring, clock: Clock, ids: IdSource) -> None:
@@ -99,12 +95,12 @@ class RootsService(RootChains):
         made = self.keys.make(tx, place.account, repository, Role, key_type=key_type.upper(), prepared=prepared)
         root = Root(
             version=1,
-            expires=_whole_second(now + LIFETIMES[repository, Role.ROOT].lasts_ms),
+            expires=whole_second(now + LIFETIMES[repository, Role.ROOT].lasts_ms),
             keys={key.id: key for key in made.values()},
             roles={role.value: RoleKeys(key_ids=(key.id,), threshold=1) for role, key in made.items()},
         )
         signers = self.keys.signers_among(tx, place.account, repository, root.role_keys(Role.ROOT), root.keys)
-        self._accept(tx, place, self._signed(repository, root, signers, now, BOTH))
+        self._accept(tx, place, self.signed(repository, root, signers, now, BOTH))
 
     def adopt_chain(self, tx: Tx, place: Place, repository: Repository, chain: Sequence[Mapping[Flavour, bytes]]) -> None:
         """Take over the root chain of another server, so that its devices follow. It takes the place of the chain that the
@@ -260,30 +256,10 @@ class RootsService(RootChains):
         standing = self.accepted(tx, account, repository).root
         rotated = [role for role in roles if also_offline or self.is_online(tx, account, repository, role)]
         made = self.keys.make(tx, account, repository, rotated, key_type=key_type.upper(), prepared=prepared)
-        root = _with_keys(standing, {role: [key] for role, key in made.items()})
+        root = with_keys(standing, {role: [key] for role, key in made.items()})
         if not self.is_online(tx, account, repository, Role.ROOT):
             return self.unsigned(tx, account, repository)
         return self._next(tx, place, repository, root)
-
-    def unsigned(self, tx: Tx, account: AccountId, repository: Repository) -> Unsigned:
-        """The root that would follow: the next version, a fresh end, and those of the server's own keys that wait to be named
-        (after ``rotate`` or ``adopt_chain``) in place of the older ones."""
-        accepted = self.accepted(tx, account, repository)
-        standing = accepted.root
-        waiting: dict[Role, list[PublicKey]] = {}
-        for key in self.keys.all(tx, account, repository):
-            if key.key_id not in standing.keys:
-                waiting.setdefault(key.role, []).append(self.keys.public(tx, account, key))
-        # Of several that were made for one role only the last is meant.
-        root = self._following(_with_keys(standing, {role: keys[-1:] for role, keys in waiting.items()}), repository)
-        keys = standing.role_keys(Role.ROOT)
-        return Unsigned(
-            role=Role.ROOT,
-            version=root.version,
-            signed={flavour: payload(root, flavour) for flavour in BOTH},
-            required_key_ids=keys.key_ids,
-            threshold=keys.threshold,
-        )
 
     def export_private_key(self, tx: Tx, place: Place, repository: Repository, key_id: str) -> Redacted[Mapping[str, object]]:
         """See ``role_keys.HeldKeys.export``."""
@@ -303,37 +279,15 @@ class RootsService(RootChains):
         account = place.account
         standing = self.accepted(tx, account, repository)
         now = self.signing_instant(tx, account, repository)
-        root = self._following(replace(root, version=standing.version), repository)
-        root = replace(root, expires=max(root.expires, _whole_second(not_before or 0)))
+        root = self.following(replace(root, version=standing.version), repository)
+        root = replace(root, expires=max(root.expires, whole_second(not_before or 0)))
         signers = list(self.signers(tx, account, repository, Role.ROOT))
         known = {signer.public_key for signer in signers}
         for signer in self.keys.signers_among(tx, account, repository, root.role_keys(Role.ROOT), root.keys):
             if signer.public_key not in known:
                 signers.append(signer)
         # A TUF chain that has stopped stays so until what it lacks is pushed.
-        return self._accept(tx, place, self._signed(repository, root, signers, now, standing.documents))
-
-    def _following(self, root: Root, repository: Repository) -> Root:
-        expires = _whole_second(self._clock.now() + LIFETIMES[repository, Role.ROOT].lasts_ms)
-        return replace(root, version=root.version + 1, expires=expires)
-
-    @staticmethod
-    def _signed(
-        repository: Repository,
-        root: Root,
-        signers: Sequence[MetadataSigner],
-        now: Instant,
-        flavours: Iterable[Flavour],
-    ) -> StoredRoot:
-        documents = {flavour: sign_payload(payload(root, flavour), signers, flavour) for flavour in flavours}
-        return StoredRoot(
-            repository=repository,
-            version=root.version,
-            root=root,
-            documents=documents,
-            is_published=False,
-            stored_at=now,
-        )
+        return self._accept(tx, place, self.signed(repository, root, signers, now, standing.documents))
 
     def _accept(self, tx: Tx, place: Place, stored: StoredRoot) -> StoredRoot:
         self._store.add(tx, place.account, stored)
@@ -397,23 +351,3 @@ class RootsService(RootChains):
         found = self.find(tx, account, repository, stored.version)
         assert found is not None
         return RootPushed(stored=found, warnings=tuple(examined.findings.warnings))
-
-
-def _with_keys(root: Root, replaced: Mapping[Role, Sequence[PublicKey]]) -> Root:
-    """The same root with other keys for some roles, at a threshold that they can meet; keys that nobody needs any more go."""
-    roles = dict(root.roles)
-    keys = dict(root.keys)
-    for role, new in replaced.items():
-        if not new:
-            continue
-        roles[role.value] = RoleKeys(
-            key_ids=tuple(key.id for key in new), threshold=min(root.role_keys(role).threshold, len(new))
-        )
-        keys |= {key.id: key for key in new}
-    named = {key_id for role_keys in roles.values() for key_id in role_keys.key_ids}
-    return replace(root, keys={key_id: key for key_id, key in keys.items() if key_id in named}, roles=roles)
-
-
-def _whole_second(moment: int) -> Instant:
-    """Documents say whole seconds."""
-    return Instant(moment // 1000 * 1000)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, bindparam, delete, func, insert, select, update
-from sqlalchemy.engine import Row
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId, ThingName
@@ -76,6 +76,22 @@ _newest_published: Final = HotStatement(
 )
 
 
+_of_repository: Final = tuple(
+    (table.c.account == bindparam("b_account"), table.c.repository == bindparam("b_repository"))
+    for table in (repositories, root_documents, online_keys)
+)
+# What each signature for a single device asks.
+_signed_at: Final = HotStatement(select(repositories.c.signed_at).where(*_of_repository[0]))
+_find: Final = HotStatement(
+    select(*root_documents.c).where(*_of_repository[1], root_documents.c.version == bindparam("b_version"))
+)
+_keys: Final = HotStatement(
+    select(*online_keys.c).where(*_of_repository[2]).order_by(online_keys.c.created_at, online_keys.c.key_id)
+)
+_DOCUMENT_COLUMNS: Final = tuple(column.name for column in root_documents.columns)
+_KEY_COLUMNS: Final = tuple(column.name for column in online_keys.columns)
+
+
 class SqlRootStore:
     """``RootStore`` over SQL."""
 
@@ -99,10 +115,9 @@ class SqlRootStore:
         return [(AccountId(row.account), Repository(row.repository)) for row in sql(tx).execute(query)]
 
     def last_signed_at(self, tx: Tx, account: AccountId, repository: Repository) -> Instant:
-        query = select(repositories.c.signed_at).where(
-            repositories.c.account == account, repositories.c.repository == repository.value
-        )
-        return Instant(sql(tx).execute(query).scalar_one())
+        found = _signed_at.first(tx, b_account=account, b_repository=repository.value)
+        assert found is not None, "a repository begins with a signature"
+        return Instant(found[0])
 
     def signed_now(self, tx: Tx, account: AccountId, repository: Repository, *, now: Instant) -> None:
         sql(tx).execute(
@@ -112,12 +127,8 @@ class SqlRootStore:
         )
 
     def find(self, tx: Tx, account: AccountId, repository: Repository, version: int) -> StoredRoot | None:
-        query = select(root_documents).where(
-            root_documents.c.account == account,
-            root_documents.c.repository == repository.value,
-            root_documents.c.version == version,
-        )
-        return _stored(sql(tx).execute(query).all())
+        rows = _find.all(tx, b_account=account, b_repository=repository.value, b_version=version)
+        return _stored([SimpleNamespace(**dict(zip(_DOCUMENT_COLUMNS, row, strict=True))) for row in rows])
 
     def document(
         self, tx: Tx, account: AccountId, repository: Repository, version: int, flavour: Flavour, *, published_only: bool
@@ -202,12 +213,8 @@ class SqlRootStore:
             sql(tx).execute(update(root_probes).where(*of_thing).values(version=version, at=now))
 
     def keys(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[OnlineKey]:
-        query = (
-            select(online_keys)
-            .where(online_keys.c.account == account, online_keys.c.repository == repository.value)
-            .order_by(online_keys.c.created_at, online_keys.c.key_id)
-        )
-        return [_key(row) for row in sql(tx).execute(query)]
+        rows = _keys.all(tx, b_account=account, b_repository=repository.value)
+        return [_key(SimpleNamespace(**dict(zip(_KEY_COLUMNS, row, strict=True)))) for row in rows]
 
     def add_key(self, tx: Tx, account: AccountId, key: OnlineKey) -> None:
         sql(tx).execute(
@@ -246,7 +253,7 @@ class SqlRootStore:
         return KeyId(keyring_key)
 
 
-def _stored(rows: Sequence[Row[Any]]) -> StoredRoot | None:
+def _stored(rows: Sequence[Any]) -> StoredRoot | None:
     uptane = next((row for row in rows if row.flavour == Flavour.UPTANE.value), None)
     if uptane is None:
         return None
@@ -261,7 +268,7 @@ def _stored(rows: Sequence[Row[Any]]) -> StoredRoot | None:
     )
 
 
-def _key(row: Row[Any]) -> OnlineKey:
+def _key(row: Any) -> OnlineKey:
     return OnlineKey(
         repository=Repository(row.repository),
         role=Role(row.role),
