@@ -389,7 +389,16 @@ def compose(
         jobs=jobs,
     )
 
-    explain = ExplainService(devices=devices, groups=groups, certificates=certificates, jobs=jobs, updates=updates, clock=clock)
+    explain = ExplainService(
+        devices=devices,
+        groups=groups,
+        certificates=certificates,
+        jobs=jobs,
+        updates=updates,
+        vehicles=director.views,
+        blocks=provisioning,
+        clock=clock,
+    )
 
     # The devices' doors.
     limits = PROFILES[settings.limits]

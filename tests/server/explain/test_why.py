@@ -40,6 +40,16 @@ class Presences:
         return self.now
 
 
+class NoVehicles:
+    """No thing here has ECUs, and nobody is blocked."""
+
+    def facts(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        return None
+
+    def is_blocked(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
+        return False
+
+
 class Room:
     """The updates' road with the question on top."""
 
@@ -52,6 +62,8 @@ class Room:
             certificates=road.registry.certificates,
             jobs=road.jobs,
             updates=road.updates,
+            vehicles=NoVehicles(),
+            blocks=NoVehicles(),
             clock=road.clock,
         )
         self.door = ExplainOperations(

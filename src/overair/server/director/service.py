@@ -27,7 +27,7 @@ from overair.server.director.ports import (
     VehicleStore,
 )
 from overair.server.director.registration import EcuRegistrations
-from overair.server.director.views import VehicleViews
+from overair.server.director.views import VehicleFacts, VehicleViews
 from overair.server.jobs.model import JobStatus
 from overair.server.jobs.service import JobsService
 from overair.server.roots.service import RootsService
@@ -41,6 +41,7 @@ __all__ = [
     "DirectorService",
     "Enrolment",
     "QueuedAssignment",
+    "VehicleFacts",
 ]
 
 JOBS_PER_PAGE: Final = 200

@@ -10,6 +10,8 @@ from overair.basics.clock import Instant, as_datetime
 from overair.basics.ids import CertificateId, JobId, OtaUpdateId, StreamId, ThingName
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
+from overair.server.director.service import VehicleFacts
+from overair.server.explain import vehicle as vehicles
 from overair.server.jobs.model import Execution
 from overair.server.updates.model import Update, UpdateStatus
 from overair.wire.agent_reasons import blocks_received, reason_in_words
@@ -53,6 +55,10 @@ class Facts:
     """When it last reported on a job; None: never, as far as its executions tell."""
     stream: StreamId | None = None
     """Of the first pending job, where it names one."""
+    vehicle: VehicleFacts | None = None
+    """None: it is no Uptane device."""
+    blocked: bool = False
+    """By an operator's word, at the device port."""
 
 
 Obstacles = Mapping[CertificateId, Sequence[str]]
@@ -61,6 +67,8 @@ Obstacles = Mapping[CertificateId, Sequence[str]]
 
 def explain(facts: Facts, presence: ClientPresence, obstacles: Obstacles, *, now: Instant) -> tuple[str, ...]:
     """The chain, each link the reason for the one before it. Never empty."""
+    if facts.vehicle is not None:
+        return tuple(_of_vehicle(facts, facts.vehicle))
     if facts.pending:
         chain = _pending(facts, presence, now=now)
     elif facts.last is not None:
@@ -80,6 +88,32 @@ def explain(facts: Facts, presence: ClientPresence, obstacles: Obstacles, *, now
     return tuple(chain)
 
 
+def _of_vehicle(facts: Facts, vehicle: VehicleFacts) -> list[str]:
+    since = None
+    if facts.pending:
+        chain = vehicles.under_way(vehicle, facts.pending[0])
+        if len(facts.pending) > 1:
+            chain.insert(1, _queued_behind(facts.pending))
+    elif facts.last is not None:
+        since = facts.last.queued_at
+        chain = [*_ended(facts.thing, facts.last, unsigned=False), *_not_yet(facts)]
+    else:
+        chain = [f"{facts.thing} has nothing to do: no job was ever given to it.", *_not_yet(facts)]
+    chain += vehicles.standing(vehicle, since=since, blocked=facts.blocked)
+    if not facts.certificates:
+        chain.append("No certificate is attached to it, so that no device can come as it. Provision it anew.")
+    elif not any(certificate.may_connect for certificate in facts.certificates):
+        chain += [_why_not(certificate) for certificate in facts.certificates]
+    return chain
+
+
+def _queued_behind(pending: Sequence[Execution]) -> str:
+    first, others = pending[0], pending[1:]
+    named = ", ".join(execution.job for execution in others[:OTHERS_NAMED_MAX])
+    more = f" and {len(others) - OTHERS_NAMED_MAX} more" if len(others) > OTHERS_NAMED_MAX else ""
+    return f"Queued behind {first.job}, one at a time: {named}{more}."
+
+
 def _pending(facts: Facts, presence: ClientPresence, *, now: Instant) -> list[str]:
     first, others = facts.pending[0], facts.pending[1:]
     if first.status is ExecutionStatus.IN_PROGRESS:
@@ -97,9 +131,7 @@ def _pending(facts: Facts, presence: ClientPresence, *, now: Instant) -> list[st
         elif presence.connected:
             chain.append("It is connected and was told a moment ago.")
     if others:
-        named = ", ".join(execution.job for execution in others[:OTHERS_NAMED_MAX])
-        more = f" and {len(others) - OTHERS_NAMED_MAX} more" if len(others) > OTHERS_NAMED_MAX else ""
-        chain.insert(1, f"Queued behind {first.job}, one at a time: {named}{more}.")
+        chain.insert(1, _queued_behind(facts.pending))
     if first.job in facts.unsigned_jobs:
         chain.append(f"{first.job} is UNSIGNED: a device that checks signatures will refuse it.")
     return chain
@@ -133,7 +165,7 @@ def _ended(thing: ThingName, execution: Execution, *, unsigned: bool) -> list[st
     chain = [f"{thing} {what} at {_moment(execution.last_updated_at)}, and has nothing else to do."]
     reason = execution.status_details.get("reason")
     if reason:
-        chain.append(f"Its own words: {reason_in_words(reason)}.")
+        chain.append(f"Its own words: {reason_in_words(reason).rstrip('.')}.")
     elif execution.status is ExecutionStatus.TIMED_OUT:
         chain.append(f"The last that it said: {_doing(execution)}.")
     if unsigned:

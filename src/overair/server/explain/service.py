@@ -12,6 +12,7 @@ from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.service import CertificatesService
 from overair.server.devices.service import DevicesService, ThingGroupsService
+from overair.server.director.service import VehicleFacts
 from overair.server.explain.model import Facts, HeldCertificate
 from overair.server.jobs.model import Execution, JobStatus
 from overair.server.jobs.service import JobsService
@@ -39,6 +40,18 @@ class Presences(Protocol):
         ...
 
 
+class Vehicles(Protocol):
+    """Whoever knows Uptane devices (``director.views.VehicleViews``)."""
+
+    def facts(self, tx: Tx, account: AccountId, thing: ThingName) -> VehicleFacts | None: ...
+
+
+class Blocks(Protocol):
+    """Whoever keeps devices out (``provisioning.service.ProvisioningService``)."""
+
+    def is_blocked(self, tx: Tx, account: AccountId, thing: ThingName) -> bool: ...
+
+
 class ExplainService:
     """Reads, and changes nothing."""
 
@@ -50,6 +63,8 @@ class ExplainService:
         certificates: CertificatesService,
         jobs: JobsService,
         updates: UpdatesService,
+        vehicles: Vehicles,
+        blocks: Blocks,
         clock: Clock,
     ) -> None:
         self._devices = devices
@@ -57,6 +72,8 @@ class ExplainService:
         self._certificates = certificates
         self._jobs = jobs
         self._updates = updates
+        self._vehicles = vehicles
+        self._blocks = blocks
         self._clock = clock
 
     def facts(self, tx: Tx, place: Place, thing: ThingName) -> Facts:
@@ -82,6 +99,8 @@ class ExplainService:
             unsigned_jobs=_unsigned(meant),
             heard_at=max((execution.last_updated_at for execution in executions if _was_heard(execution)), default=None),
             stream=self._stream(tx, place, pending[0].job) if pending else None,
+            vehicle=self._vehicles.facts(tx, place.account, thing),
+            blocked=self._blocks.is_blocked(tx, place.account, thing),
         )
 
     def _stream(self, tx: Tx, place: Place, job: JobId) -> StreamId | None:
