@@ -45,21 +45,30 @@ Handler = Callable[[Received], Answer]
 
 
 class ScriptedHttps:
-    """On 127.0.0.1, with a certificate for that address; a client certificate of the same authority is demanded, unless none
-    is asked for."""
+    """On 127.0.0.1, with the authority's certificate for that address, or with an ``identity`` (certificate and key); a client
+    certificate of the same authority is demanded, unless none is asked for."""
 
-    def __init__(self, authority: Authority, handler: Handler, *, asks_certificate: bool = True) -> None:
+    def __init__(
+        self,
+        authority: Authority | None,
+        handler: Handler,
+        *,
+        identity: tuple[bytes, bytes] | None = None,
+        asks_certificate: bool = True,
+    ) -> None:
         self.received: list[Received] = []
         self._handler = handler
-        certificate, key = authority.issue("127.0.0.1", host="127.0.0.1")
+        assert authority is not None or identity is not None
+        certificate, key = identity or authority.issue("127.0.0.1", host="127.0.0.1")  # type: ignore[union-attr]
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.verify_mode = ssl.CERT_REQUIRED if asks_certificate else ssl.CERT_NONE
         self._context.set_alpn_protocols(["http/1.1"])
         with tempfile.TemporaryDirectory() as folder:
-            for name, data in (("server.pem", certificate), ("server.key", key), ("ca.pem", authority.pem)):
+            for name, data in (("server.pem", certificate), ("server.key", key)):
                 (Path(folder) / name).write_bytes(data)
             self._context.load_cert_chain(Path(folder) / "server.pem", Path(folder) / "server.key")
-            self._context.load_verify_locations(Path(folder) / "ca.pem")
+        if authority is not None:
+            self._context.load_verify_locations(cadata=authority.pem.decode())
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
