@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from overair.basics.clock import WallClock
+from overair.basics.redacted import Redacted
 from overair.cli.ends import CommandEnded
+from overair.cli.rest import RestClient, SigV4Proof
 from overair.cli.sign import app, sealed_box
 from tests.support.server_process import ServerProcess
 
@@ -68,6 +71,18 @@ def _bundle(server: ServerProcess, path: Path) -> Path:
     return path
 
 
+def _upload(server: ServerProcess, name: str, content: bytes) -> int:
+    """As OTA Connect's operators do: bytes and description in one request."""
+    key = json.loads((server.data / "root-key.json").read_bytes())
+    proof = SigV4Proof(
+        key_id=key["access_key_id"], secret=Redacted(key["secret_access_key"]), region=server.endpoints["region"]
+    )
+    client = RestClient(proof, ca=Path(server.endpoints["ca_file"]), clock=WallClock())
+    url = f"{server.endpoints['operator_url']}/api/v1/user_repo/targets/{name}"
+    described = {"name": name, "version": "9", "hardwareIds": "cluster", "targetFormat": "BINARY"}
+    return client.ask("PUT", url, query=described, body=content).status
+
+
 def _take_offline(sign: Sign, tree: Path, server: ServerProcess) -> None:
     sign("init", "--data", server.data, tree)
     sign("keys", "new", "root-1", "root-2", "--role", "root")
@@ -86,6 +101,14 @@ def test_keys_go_away_sign_there_and_come_back(server: ServerProcess, sign: Sign
     sign("push")
     assert sign("push")["pushed"] == {}
     sign("verify", "--as-client")
+
+    # What somebody uploads through the server waits for us, and is signed for.
+    assert _upload(server, "fascia-9", b"a fascia") == 412
+    (row,) = sign("pending")["pending"]
+    assert (row["target"], row["hardware_ids"]) == ("fascia-9", ["cluster"])
+    sign("pending", "--take")
+    sign("push")
+    assert sign("pending")["pending"] == []
 
     # Rotations, thresholds, life times, a vendor of its own: each one push in both flavours.
     sign("keys", "new", "targets-2", "--role", "targets", "--type", "rsa-3072")
@@ -114,7 +137,7 @@ def test_keys_go_away_sign_there_and_come_back(server: ServerProcess, sign: Sign
     sign("verify", "--as-client")
 
     sign("keys", "new", "director-root", "--role", "root")
-    sign("take-offline", "--repository", "director", "--root", "director-root", "--yes")
+    sign("take-offline", "--repository", "director", "--yes")
     sign("renew", "--days", "300", "--repository", "director")
     sign("push", "--repository", "director")
     assert sign("status")["repositories"]["director"]["level"] == "offline (production level)"

@@ -34,6 +34,7 @@ from overair.wire.uptane.metadata import (
     RoleKeys,
     Root,
     Snapshot,
+    TargetFile,
     Targets,
     Timestamp,
     assemble,
@@ -70,6 +71,8 @@ class Side:
         self.delegated: dict[str, Targets] = {}
         self.uploads: dict[str, bytes] = {}
         self.in_use: set[str] = set()
+        self.pending: dict[str, TargetFile] = {}
+        """Described to the server, and to be signed by people."""
         keys = {role: self.make_key(role) for role in Role}
         self.root = Root(
             version=1,
@@ -92,6 +95,7 @@ class Side:
             "delegated": dict(self.delegated),
             "uploads": dict(self.uploads),
             "in_use": set(self.in_use),
+            "pending": dict(self.pending),
             "root": self.root,
             "targets": self.targets,
             "snapshot_version": self.snapshot_version,
@@ -366,6 +370,11 @@ class SigningServer:
                 del side.private[key_id]
                 return 204, {}, b""
             return 200, {}, json.dumps(exported).encode()
+        if path == "unsigned/targets.json" and method == "GET":
+            following = replace(
+                side.targets, version=side.targets.version + 1, targets={**side.targets.targets, **side.pending}
+            )
+            return 200, {}, assemble(payload(following), [])
         if path.startswith("target_items/") and method == "GET":
             found = side.uploads.get(path.removeprefix("target_items/"))
             if found is None:

@@ -274,3 +274,33 @@ def test_python_tufs_client_follows_what_was_pushed(offline: Signer, server: Sig
     assert info is not None
     assert Path(updater.download_target(info)).read_bytes() == b"an image"
     assert json.loads(files["root.json"])["signed"]["version"] == 2
+
+
+def test_what_others_gave_to_the_server_is_looked_at_and_signed_for(offline: Signer, server: SigningServer) -> None:
+    from tests.support.uptane_repository import target_file
+
+    assert "Nothing waits" in offline("pending", json=False).out
+    waiting = target_file("dash-3", b"a dash", hardware_ids=["cluster"], version="3")
+    server.image.pending = {"dash-3": waiting}
+    (row,) = offline("pending").json["pending"]
+    assert (row["target"], row["sha256"], row["hardware_ids"]) == ("dash-3", waiting.sha256, ["cluster"])
+    assert offline("diff").json["changes"] == {}
+    assert "Look at each" in offline("pending", json=False).out
+    offline("pending", "--take")
+    offline("push")
+    assert set(server.image.targets.targets) == {"dash-3"}
+    assert offline("pending").json["pending"] == []
+
+
+def test_one_removal_by_force_takes_no_other_along(offline: Signer, server: SigningServer) -> None:
+    for name in ("one", "two"):
+        offline("add", _image(offline, name), "--name", name, *ADD[2:])
+    offline("push")
+    offline("remove", "one-2.1", "--force")
+    offline("remove", "two-2.1")
+    assert "forced as a whole" in offline("push", code=4).err
+    assert len(server.image.targets.targets) == 2
+    offline("discard")
+    offline("remove", "one-2.1", "--force")
+    offline("push")
+    assert set(server.image.targets.targets) == {"two-2.1"}

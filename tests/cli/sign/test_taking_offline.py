@@ -140,6 +140,13 @@ def test_the_directors_root_goes_alone(signer: Signer, server: SigningServer) ->
     )
 
 
+def test_each_repository_gets_keys_of_its_own(offline: Signer, server: SigningServer) -> None:
+    assert "No key here is for root" in offline("take-offline", "--repository", "director", "--yes", code=1).err
+    offline("keys", "new", "director-root", "--role", "root")
+    offline("take-offline", "--repository", "director", "--yes")
+    assert not set(server.director.root.keys) & set(server.image.root.keys)
+
+
 def test_what_somebody_else_publishes_in_between_is_kept(signer: Signer, server: SigningServer) -> None:
     from tests.support.uptane_repository import target_file
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from overair.cli.output import Json, print_json
-from overair.cli.sign import edits
+from overair.cli.sign import edits, items, pushing
 from overair.cli.sign.desk import Desk, measure
 from overair.cli.sign.ends import usage
-from overair.cli.sign.items import ROOT, TARGETS
+from overair.cli.sign.items import ROOT, TARGETS, unsigned_body
 from overair.cli.sign.key_commands import reference
 from overair.cli.sign.options import TREE_DEFAULT, Dir, Which, desk_at, show
 from overair.cli.sign.sealing import DAYS_MAX
@@ -60,7 +60,7 @@ def add(
                 if not wanted.is_empty:
                     folder.save_draft(replace(wanted, uploads={**wanted.uploads, new.name: str(file.resolve())}))
             else:
-                uploaded = desk.upload(new.name, file, length=length, sha256=sha256)
+                uploaded = pushing.upload(desk, new.name, file, length=length, sha256=sha256)
         document = {
             "target": new.name,
             "length": length,
@@ -142,6 +142,46 @@ def delegate(
             )
 
 
+def pending(
+    take: Annotated[bool, typer.Option("--take", help="Name them in the draft of the targets.")] = False,
+    directory: Dir = TREE_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Images that were uploaded and described to the server, and wait for a signature of people."""
+    with desk_at(directory, json) as desk:
+        document = desk.server.document(Repository.IMAGE, "unsigned/targets.json")
+        found = {} if document is None else items.as_targets(unsigned_body(document[0], TARGETS)).targets
+        targets = desk.folder(Repository.IMAGE).draft().targets(desk.known(Repository.IMAGE))
+        waiting = {name: target for name, target in found.items() if name not in targets.targets}
+        for name in waiting:
+            edits.check_target_name(name)
+        changes = []
+        if take and waiting:
+            everything = dict(sorted({**targets.targets, **waiting}.items()))
+            changes = desk.edit(Repository.IMAGE, TARGETS, lambda before: replace(before, targets=everything))
+        rows: list[dict[str, Any]] = [
+            {
+                "target": name,
+                "length": target.length,
+                "sha256": target.sha256,
+                "hardware_ids": list(target.hardware_ids),
+                "name": str(target.custom.get("name", "")),
+                "version": str(target.custom.get("version", "")),
+            }
+            for name, target in waiting.items()
+        ]
+        if json:
+            print_json({"pending": rows, "changes": [change.to_json() for change in changes]})
+            return
+        for row in rows:
+            hardware = ", ".join(row["hardware_ids"])
+            show([f"{row['target']}: {row['name']} {row['version']} for {hardware}, sha256 {row['sha256']}"])
+        if not rows:
+            show(["Nothing waits."])
+        elif not take:
+            show(["Look at each before you sign for it. Then: overair sign pending --take, and overair sign push."])
+
+
 def renew(
     days: Annotated[int, typer.Option("--days", help="How long it shall count from now on.")],
     roles: Annotated[
@@ -180,7 +220,7 @@ def diff(
         known = desk.pull(repository) if fresh else desk.known(repository)
         wanted = desk.folder(repository).draft()
         if fresh:
-            desk.rebase(repository, known)
+            pushing.rebase_draft(desk, repository, known)
             wanted = desk.folder(repository).draft()
         found = wanted.changes(known, named=desk.named)
         document: dict[str, Any] = {

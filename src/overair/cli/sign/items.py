@@ -66,8 +66,17 @@ def body_of(signed: Mapping[str, Any], name: str) -> Body:
     Raises:
         MetadataRefused: it can't be read.
     """
+    return unsigned_body(assemble(signed, []), name)
+
+
+def unsigned_body(data: bytes, name: str) -> Body:
+    """The typed body of a document that nobody has signed yet, as a server offers it.
+
+    Raises:
+        MetadataRefused: it can't be read.
+    """
     role = Role.ROOT if name == ROOT else Role.TARGETS
-    document = read_document(assemble(signed, []), role)
+    document = read_document(data, role)
     return read_root(document) if role is Role.ROOT else read_targets(document)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from overair.cli.sign import sheet
-from overair.cli.sign.desk import Desk, is_served
+from overair.cli.sign import pushing, sheet
+from overair.cli.sign.desk import Desk
 from overair.cli.sign.draft import Draft
 from overair.cli.sign.edits import OFFLINE_ROLES, with_role
 from overair.cli.sign.ends import SignEnded, SignExit, refused, usage
@@ -213,7 +213,7 @@ def _publish(desk: Desk, repository: Repository, state: Mapping[str, Any]) -> di
     for _ in range(TRIES_MAX):
         known = desk.pull(repository)
         sealed = folder.sealed()
-        if (sealed is not None and is_served(sealed, known)) or _is_ours(known, state):
+        if (sealed is not None and pushing.is_served(sealed, known)) or _is_ours(known, state):
             folder.save_draft(Draft())
             folder.save_sealed(None)
             return _save(desk, repository, {**state, "step": "pushed"})
@@ -225,15 +225,15 @@ def _publish(desk: Desk, repository: Repository, state: Mapping[str, Any]) -> di
                 "somebody else "
                 "has changed the root. Nothing was done; plan anew.",
             )
-        desk.rebase(repository, known)
-        sealed = desk.seal(repository, known)
+        pushing.rebase_draft(desk, repository, known)
+        sealed = pushing.sealed_now(desk, repository, known)
         assert sealed is not None, "a change of level changes the root"
         old = _exported(desk, sealed, known) if state["action"] == TAKE_OFFLINE else []
-        sealed = desk.sign_here(repository, sealed, known, also=old)
-        desk.request_missing(repository, sealed, known)
+        sealed = pushing.sign_here(desk, repository, sealed, known, also=old)
+        pushing.request_missing(desk, repository, sealed, known)
         state = _save(desk, repository, {**state, "step": "signed", "root": _root_id(sealed)})
         try:
-            desk.publish(repository, sealed, known)
+            pushing.publish(desk, repository, sealed, known)
         except Stale:
             desk.tell("Somebody else has published in between; signing again over what is there now.")
             continue

@@ -18,9 +18,11 @@ from overair.wire.uptane.metadata import Repository, Role
 
 
 def take_offline(
-    root: Annotated[list[str] | None, typer.Option("--root", help="New root key. [default: every key made for root]")] = None,
+    root: Annotated[
+        list[str] | None, typer.Option("--root", help="New root key. [default: every free key made for root]")
+    ] = None,
     targets: Annotated[
-        list[str] | None, typer.Option("--targets", help="New targets key. [default: every key made for targets]")
+        list[str] | None, typer.Option("--targets", help="New targets key. [default: every free key made for targets]")
     ] = None,
     root_threshold: Annotated[int, typer.Option("--root-threshold", help="How many root keys must sign.")] = 1,
     targets_threshold: Annotated[int, typer.Option("--targets-threshold", help="How many targets keys must sign.")] = 1,
@@ -40,8 +42,8 @@ def take_offline(
             return
         known = desk.pull(repository)
         wanted = {
-            Role.ROOT: _keys(desk, root, Role.ROOT, root_threshold),
-            Role.TARGETS: _keys(desk, targets, Role.TARGETS, targets_threshold),
+            Role.ROOT: _keys(desk, repository, root, Role.ROOT, root_threshold),
+            Role.TARGETS: _keys(desk, repository, targets, Role.TARGETS, targets_threshold),
         }
         plan = level.plan_offline(desk, known, {role: wanted[role] for role in OFFLINE_ROLES[repository]}, days=days)
         if not yes:
@@ -85,10 +87,13 @@ def _on_its_way(desk: Desk, repository: Repository, action: str) -> bool:
     return True
 
 
-def _keys(desk: Desk, named: list[str] | None, role: Role, threshold: int) -> NewKeys:
+def _keys(desk: Desk, repository: Repository, named: list[str] | None, role: Role, threshold: int) -> NewKeys:
+    """Those that were named; else every key made for this role that doesn't sign for the other repository."""
     if named:
         return NewKeys(keys=tuple(reference(desk, each) for each in named), threshold=threshold)
-    records = [record for record in desk.tree.records().values() if record.role == role.value]
+    others = [Repository(name) for name in desk.tree.config.pins if name != repository.value]
+    taken = {key_id for other in others for key_id in desk.known(other).root.keys}
+    records = [record for record in desk.tree.records().values() if record.role == role.value and record.id not in taken]
     return NewKeys(keys=tuple(record.key for record in records), threshold=threshold)
 
 

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from overair.cli.output import Json, print_json
-from overair.cli.sign import ceremony
-from overair.cli.sign.desk import Desk, Pushed
+from overair.cli.sign import ceremony, pushing
+from overair.cli.sign.acceptance import check_content
+from overair.cli.sign.desk import Desk
 from overair.cli.sign.ends import SignEnded, SignExit, refused, usage
 from overair.cli.sign.known import Known, Served, check_pin, verify
 from overair.cli.sign.options import (
@@ -26,7 +27,8 @@ from overair.cli.sign.options import (
     desk_at,
     show,
 )
-from overair.cli.sign.sealing import check_content, unmet, wanted_keys
+from overair.cli.sign.pushing import Pushed
+from overair.cli.sign.sealing import unmet, wanted_keys
 from overair.cli.sign.tree import read_file
 from overair.wire.uptane.metadata import Repository
 
@@ -51,7 +53,7 @@ def push(
             raise usage(f"`sign {state['action']}` is on its way: run that again.")
         if days is not None:
             desk.want(repository, replace(folder.draft(), days=days))
-        pushed = desk.push(repository, names=keys or (), take=take, dry_run=dry_run)
+        pushed = pushing.push(desk, repository, names=keys or (), take=take, dry_run=dry_run)
         _told(pushed, repository, json)
 
 
@@ -100,7 +102,7 @@ def approve(
         repository = asked.sealed.repository
         known = _replaced(desk, repository, asked.served)
         check_content(asked.sealed, known, now=desk.clock.now())
-        summary = desk.summary(asked.sealed, known)
+        summary = pushing.summary(desk, asked.sealed, known)
         approved = desk.folder(repository).approved()
         again = [
             f"This tree has signed another {each.name} version {each.body.version} before. Two of one version must never "
@@ -187,7 +189,7 @@ def collect(
                 raise refused(f"{file}: nothing waits for signatures here. Push first; that writes a request.")
             sealed = ceremony.collect(sealed, known, detached, path=str(file))
             desk.folder(repository).save_sealed(sealed)
-            left = [desk.missing_text(each, sealed, known) for each in unmet(sealed, known)]
+            left = [pushing.missing_text(desk, each, sealed, known) for each in unmet(sealed, known)]
         if json:
             print_json({"collected": [str(file) for file in files], "missing": left})
             return

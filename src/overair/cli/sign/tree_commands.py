@@ -12,6 +12,7 @@ from overair.basics.ids import RandomIds
 from overair.cli.output import Json, print_json
 from overair.cli.sign import backup as backups
 from overair.cli.sign import level as levels
+from overair.cli.sign import pushing
 from overair.cli.sign.bundle import read_bundle
 from overair.cli.sign.desk import Desk
 from overair.cli.sign.edits import OFFLINE_ROLES
@@ -196,7 +197,9 @@ def _status_of(desk: Desk, repository: Repository) -> dict[str, Any]:
         "documents": documents,
         "draft": [change.text for changes in draft.changes(known, named=desk.named).values() for change in changes]
         + [f"{name} is signed anew" for name in sorted(draft.renew)],
-        "missing": [desk.missing_text(each, sealed, known) for each in unmet(sealed, known)] if sealed is not None else [],
+        "missing": [pushing.missing_text(desk, each, sealed, known) for each in unmet(sealed, known)]
+        if sealed is not None
+        else [],
         "warnings": warnings,
     }
 
