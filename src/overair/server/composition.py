@@ -86,12 +86,14 @@ from overair.server.gateway.limits import PROFILES
 from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.server.gateway.service import Gateway
 from overair.server.image_repository.device_api import ImageRepositoryDeviceApi
+from overair.server.image_repository.importing import RepositoryImports
 from overair.server.image_repository.ports import NothingInUse
 from overair.server.image_repository.publication import Publisher
 from overair.server.image_repository.pushing import Pushes
 from overair.server.image_repository.rest_api import ImageRepositoryRestApi
 from overair.server.image_repository.rest_delegations import DelegationsRestApi
 from overair.server.image_repository.rest_images import ImagesRestApi
+from overair.server.image_repository.rest_import import RepositoryImportRestApi
 from overair.server.image_repository.rest_uploads import UploadsRestApi
 from overair.server.image_repository.service import ImageRepositoryService
 from overair.server.image_repository.serving import Shelf
@@ -143,6 +145,7 @@ from overair.server.provisioning.store import SqlProvisioningStore
 from overair.server.rest.device_door import DeviceDoor
 from overair.server.rest.door import SERVICE as REST_SERVICE
 from overair.server.rest.door import RestDoor
+from overair.server.roots.importing import ChainImports
 from overair.server.roots.operator_rest_api import DirectorRootRestApi, ImageRootRestApi
 from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
@@ -319,6 +322,15 @@ def compose(
     shelf = Shelf(work=work, roots=roots, images=images)
     pushes = Pushes(roots=roots, images=images, publisher=publisher, targets=image_targets, clock=clock)
     repository_statuses = RepositoryStatuses(roots=roots, images=images, targets=image_targets, probes=root_probes)
+    repository_imports = RepositoryImports(
+        roots=roots,
+        chains=ChainImports(roots=roots, probes=root_probes),
+        images=images,
+        pushes=pushes,
+        documents=image_documents,
+        targets=image_targets,
+        clock=clock,
+    )
     image_uploads = ImageUploads(store=SqlImageUploadStore(), targets=image_targets, clock=clock, ids=ids)
 
     # Signing, streams, jobs; and updates, which join them.
@@ -502,6 +514,7 @@ def compose(
             tickets=tickets,
         ),
         DelegationsRestApi(work=audited, roots=roots, images=images, pushes=pushes, documents=image_documents),
+        RepositoryImportRestApi(work=audited, roots=roots, images=images, imports=repository_imports),
     )
     labels = Labels(things=devices, groups=groups, rights=access)
     rest_door.add(

@@ -79,6 +79,8 @@ REST: Final[Rows] = {
     (InvalidRequest, "root-role"): "invalid_root",
     (InvalidRequest, "publication"): "invalid_publication",
     (InvalidRequest, "client-refuses"): "refused_by_clients",
+    (InvalidRequest, "import"): "invalid_import",
+    (Conflict, "import"): "account_in_use",
     (InvalidRequest, "delegations"): "invalid_delegations",
     (InvalidRequest, "targets-too-large"): "targets_too_large",
     (Unavailable, "clock"): "clock_went_back",
@@ -141,6 +143,7 @@ INTERNAL: Final = "internal_server_error"
 
 STATUSES: Final[Mapping[str, int]] = {
     "access_denied": 403,
+    "account_in_use": 409,
     "assignment_in_flight": 409,
     "certificate_authority_expired": 403,
     "certificate_authority_withdrawn": 403,

@@ -76,6 +76,9 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         "DeleteDirectorRoleKey",
     ),
     **by_resource(
+        "overair", both(iot("uptanerepository/image"), iot("uptanerepository/director")), "ImportRepositories"
+    ),
+    **by_resource(
         "overair", iot("uptanetarget/{name}"), "PutTarget", "GetTarget", "EditTarget", "DeleteTarget", "UploadTarget"
     ),
     # The Director: vehicles are things; what a body names is asked for inside.

@@ -16,7 +16,7 @@ from overair.basics.work import Tx
 from overair.server.keyring.model import PreparedKey
 from overair.server.keyring.service import Keyring
 from overair.server.roots.lifetimes import LIFETIMES, PUSHED_EXPIRY_MAX_MS
-from overair.server.roots.model import ALWAYS_ONLINE, RootPushed, StoredRoot, Unsigned, read_stored_root
+from overair.server.roots.model import RootPushed, StoredRoot, Unsigned, read_stored_root
 from overair.server.roots.next_roots import BOTH, NextRoots, whole_second, with_keys
 from overair.server.roots.ports import RepositoryKeeper, RootStore
 from overair.server.roots.role_keys import kind_of
@@ -104,11 +104,11 @@ class RootsService(NextRoots):
 
     def adopt_chain(self, tx: Tx, place: Place, repository: Repository, chain: Sequence[Mapping[Flavour, bytes]]) -> None:
         """Take over the root chain of another server, so that its devices follow. It takes the place of the chain that the
-        account began with. The server makes keys of its own for the roles that it signs; the next root, signed by the old root
-        keys, names them (``unsigned``).
+        account began with; the private keys of that one stay here, for the next root to name (``unsigned``), which the old root
+        keys must sign. To be called in the unit of work that pushes it: nothing signed by the server fits the chain before.
 
         Args:
-            chain: Every version from 1 on, verified by the caller.
+            chain: Every version from 1 on, verified by the caller (``importing.examine_chain``).
 
         Raises:
             Conflict: with subject ``root-role``: the account's own chain has gone on, or devices follow it.
@@ -122,11 +122,11 @@ class RootsService(NextRoots):
                     "Take the other server's chain over in a new account.",
                     subject="root-role",
                 )
-            self.keys.forget(tx, account, repository, [key.key_id for key in self.keys.all(tx, account, repository)])
             self._store.clear(tx, account, repository)
+        else:
+            self.keys.make(tx, account, repository, Role, key_type="ED25519", prepared=None)
         now = self._clock.now()
         self._store.begin(tx, account, repository, self._ids.uuid(), now=now)
-        self.keys.make(tx, account, repository, ALWAYS_ONLINE[repository], key_type="ED25519", prepared=None)
         for number, documents in enumerate(chain, start=1):
             root = read_stored_root(documents[Flavour.UPTANE], Flavour.UPTANE)
             assert root.version == number, "the caller has verified the chain"
