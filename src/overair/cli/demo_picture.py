@@ -21,7 +21,8 @@ class Outcome:
     device: str
     from_version: str
     to_version: str
-    blocks: int
+    blocks: int | None
+    """None: it doesn't come in blocks."""
     seconds: float
     status: str
     reason: str
@@ -63,6 +64,19 @@ def bars(
             f"{ended.get(device, elapsed):4.1f} s",
             what,
         )
+    for follow in followed:
+        if follow.thing in progress:
+            continue
+        colour = {"SUCCEEDED": "green", "FAILED": "red", "REJECTED": "red"}.get(follow.status, "cyan")
+        done = BAR_WIDTH if follow.thing in ended else 0
+        table.add_row(
+            follow.thing,
+            f"[{colour}]{'━' * done}[/{colour}][dim]{'━' * (BAR_WIDTH - done)}[/dim]",
+            "",
+            f"[{colour}]{follow.status:<11}[/{colour}]",
+            f"{ended.get(follow.thing, elapsed):4.1f} s",
+            follow.what or "waits for its next round",
+        )
     return table
 
 
@@ -74,7 +88,7 @@ def print_table(console: Console, shown: Round) -> None:
             each.device,
             each.from_version,
             each.to_version,
-            str(each.blocks),
+            "-" if each.blocks is None else str(each.blocks),
             f"{each.seconds:.1f}",
             f"[{colour}]{each.status}[/{colour}]",
             each.reason,

@@ -152,42 +152,29 @@ def ship(
     json: Json = False,
 ) -> None:
     """Upload, sign and send an image to devices of both kinds, as one job."""
-    shipment = _shipment(image, bundle, hardware_ids or [], version=version, stored_as=stored_as, name=name)
+    shipment = shipment_of(image, bundle, hardware_ids or [], version=version, stored_as=stored_as, name=name)
     pace = read_pace(rate, abort_on_failures)
     with told_plainly():
         operator = operator_of(data)
         rest = UptaneRest(operator)
-        audience = _audience(operator, rest, to, shipment, dry_run=dry_run)
+        audience = audience_of(operator, rest, to, shipment, dry_run=dry_run)
         profile_name = profile or operator.endpoints.signing_profile
         facts = _facts(operator, shipment, audience, profile_name)
         if dry_run:
             _tell_dry_run(facts, shipment, audience, as_json=json)
             return
         try:
-            update, left_out = _prepare(rest, shipment, audience)
+            sent = dispatch(operator, rest, shipment, audience, profile=profile_name, pace=pace)
         except NeedsSignature as waits:
             if json:
                 print_json({**facts, "needs_signature": waits.to_json()})
             raise CommandEnded(ExitCode.REFUSED, waits.in_words()) from None
-        if shipment.parcel is not None and (audience.others or update is None):
-            shipped = send(
-                operator,
-                shipment.parcel,
-                targets=audience.targets,
-                profile=profile_name,
-                multi_target_update=update,
-                pace=pace,
-            )
-            job = wait_until_created(operator, shipped)
-        else:
-            assert update is not None
-            shipped = job = create_director_job(operator, update, shipment.parts, targets=audience.targets, pace=pace)
         if not watch:
-            _tell_shipped(facts, shipped, job, update, left_out, as_json=json)
+            _tell_shipped(facts, sent, as_json=json)
             return
-        followed = follow(operator, job, timeout_s=timeout, quiet=json)
-        skipped = rest.left_out(job) if update is not None else ()
-    report(job, followed, as_json=json, left_out=skipped)
+        followed = follow(operator, sent.job, timeout_s=timeout, quiet=json)
+        left_out = rest.left_out(sent.job) if sent.multi_target_update is not None else ()
+    report(sent.job, followed, as_json=json, left_out=left_out)
 
 
 # What is shipped, and to whom -----------------------------------------------------------------------------------------
@@ -201,14 +188,14 @@ class Shipment:
     parts: tuple[Part, ...]
 
 
-def _shipment(
+def shipment_of(
     image: Path | None,
     bundle: Path | None,
     hardware_ids: Sequence[str],
     *,
-    version: str | None,
-    stored_as: str | None,
-    name: str | None,
+    version: str | None = None,
+    stored_as: str | None = None,
+    name: str | None = None,
 ) -> Shipment:
     if bundle is not None and (hardware_ids or name is not None):
         raise CommandEnded(ExitCode.USAGE, "A bundle says by itself which hardware gets what, and what it is called.")
@@ -223,7 +210,7 @@ def _shipment(
     return Shipment(parcel=parcel, parts=parts_of(parcel, hardware_ids, name=name, version=version))
 
 
-def _audience(operator: Operator, rest: UptaneRest, to: str, shipment: Shipment, *, dry_run: bool) -> Audience:
+def audience_of(operator: Operator, rest: UptaneRest, to: str, shipment: Shipment, *, dry_run: bool = False) -> Audience:
     targets, things = targets_of(operator, to, dry_run=dry_run)
     if not things:
         raise CommandEnded(ExitCode.REFUSED, f"{to} names no thing yet: there is nobody to ship to.")
@@ -235,6 +222,37 @@ def _audience(operator: Operator, rest: UptaneRest, to: str, shipment: Shipment,
             f"None of the {len(things)} thing(s) of {to} has registered ECUs, and without an IMAGE there is nothing for them.",
         )
     return audience
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatched:
+    """What is on its way."""
+
+    name: str
+    """Of the OTA update, or of the job where there is none."""
+    job: str
+    multi_target_update: str | None
+    left_out: tuple[LeftOut, ...]
+    """Whom the update wouldn't reach, asked before it went."""
+
+
+def dispatch(
+    operator: Operator, rest: UptaneRest, shipment: Shipment, audience: Audience, *, profile: str, pace: Pace
+) -> Dispatched:
+    """One job for everybody, each on its own road.
+
+    Raises:
+        NeedsSignature: the Image repository's targets keys are offline; nothing is on its way.
+        CommandEnded: REFUSED, and nothing is on its way.
+    """
+    update, left_out = _prepare(rest, shipment, audience)
+    if shipment.parcel is not None and (audience.others or update is None):
+        name = send(operator, shipment.parcel, targets=audience.targets, profile=profile, multi_target_update=update, pace=pace)
+        job = wait_until_created(operator, name)
+    else:
+        assert update is not None
+        name = job = create_director_job(operator, update, shipment.parts, targets=audience.targets, pace=pace)
+    return Dispatched(name=name, job=job, multi_target_update=update, left_out=left_out)
 
 
 def _prepare(rest: UptaneRest, shipment: Shipment, audience: Audience) -> tuple[str | None, tuple[LeftOut, ...]]:
@@ -296,22 +314,21 @@ def _tell_dry_run(facts: Mapping[str, Any], shipment: Shipment, audience: Audien
         console.print(f"           {len(audience.uptane)} of them by the Director, {len(audience.others)} by a signed document")
 
 
-def _tell_shipped(
-    facts: Mapping[str, Any], shipped: str, job: str, update: str | None, left_out: Sequence[LeftOut], *, as_json: bool
-) -> None:
+def _tell_shipped(facts: Mapping[str, Any], sent: Dispatched, *, as_json: bool) -> None:
     if as_json:
         more: dict[str, Any] = {}
         if "uptane_things" in facts:
-            more = {"multi_target_update": update, "left_out": [each.to_json() for each in left_out]}
-        print_json({**facts, "update": shipped, "job": job, **more})
+            left_out = [each.to_json() for each in sent.left_out]
+            more = {"multi_target_update": sent.multi_target_update, "left_out": left_out}
+        print_json({**facts, "update": sent.name, "job": sent.job, **more})
         return
-    reached = len(facts["things"]) - len(left_out)
-    console.print(f"{shipped} is on its way to {reached} thing(s); follow it with: overair watch {shipped}")
+    reached = len(facts["things"]) - len(sent.left_out)
+    console.print(f"{sent.name} is on its way to {reached} thing(s); follow it with: overair watch {sent.name}")
     if facts.get("uptane_things"):
-        console.print(f"{len(facts['uptane_things']) - len(left_out)} of them get it from the Uptane Director.")
+        console.print(f"{len(facts['uptane_things']) - len(sent.left_out)} of them get it from the Uptane Director.")
     elif "uptane_things" in facts:
         console.print("None of them has registered ECUs: nothing was put into the Image repository.")
-    for each in left_out:
+    for each in sent.left_out:
         console.print(f"left out: {each.thing}: {each.reason}", soft_wrap=True, markup=False)
     if facts["signer_testing_only"] and facts["image"] is not None:
         console.print(f"The signer of {facts['signing_profile']} is self-signed: good for testing only.")

@@ -85,6 +85,12 @@ class UptaneRest:
             if not rows or offset >= page.get("total", 0):
                 return frozenset(found)
 
+    def ecus(self, thing: str) -> dict[str, str]:
+        """ECU serial → name of the image that its last manifest shows; empty where none is known."""
+        path = f"{DIRECTOR}/admin/devices/{quote(thing, safe='')}"
+        rows = self._ask("GET", path, f"{thing} can't be looked at").value() or []
+        return {str(row["id"]): str((row.get("image") or {}).get("filepath", "")) for row in rows}
+
     def find(self, target: str) -> Listed | None:
         """An image by its name, signed or waiting."""
         answer = self._send("GET", f"{USER_REPO}/target_items/{_path(target)}")
