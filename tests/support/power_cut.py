@@ -28,6 +28,11 @@ class FailingDisk(Disk):
         self._writes: list[tuple[int, Callable[[], None]]] = []
         self._names: list[tuple[Path, Callable[[], None]]] = []
 
+    @property
+    def dead(self) -> bool:
+        """The power has failed: nothing works any more."""
+        return self.steps >= self._cut_at
+
     def write_at(self, descriptor: int, data: bytes, offset_bytes: int) -> None:
         self._step()
         inode = os.fstat(descriptor).st_ino
@@ -83,6 +88,8 @@ class FailingDisk(Disk):
         super().remove(path)
 
     def _step(self) -> None:
+        if self.dead:
+            raise PowerCut  # whatever still runs on the way out
         self.steps += 1
         if self.steps == self._cut_at:
             for _, undo in reversed(self._writes):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from overair.agent.uptane.https import Answer, BadStatus, HttpClient, Unreachable
 from overair.basics.clock import Clock, WallClock, as_datetime
 from overair.wire.uptane.metadata import Repository
 from tests.support.uptane_repository import UptaneRepository
@@ -283,3 +285,49 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         return
+
+
+class DirectClient(HttpClient):
+    """Asks a server without a network, for tests that make thousands of calls: ``partial(DirectClient, server)`` in place of
+    ``HttpClient``. The device's certificate is taken as shown."""
+
+    def __init__(self, server: UptaneServer, **_: Any) -> None:
+        self._server = server
+
+    def close(self) -> None:
+        return
+
+    def request(self, method: str, url: str, *, body: bytes | None = None, **_: Any) -> Answer:
+        said = self._asked(method, url, body or b"", {})
+        return Answer(status=said.status, body=said.body, headers={"date": said.date})
+
+    def download(self, url: str, *, first_byte: int, size_bytes: int, take: Callable[[int, bytes], None]) -> None:
+        said = self._asked("GET", url, b"", {"range": f"bytes={first_byte}-"} if first_byte else {})
+        if said.status not in (200, 206):
+            raise BadStatus(said.status, f"{url} answers with status {said.status}.")
+        for start in range(0, len(said.body), 16_384):
+            take((first_byte if said.status == 206 else 0) + start, said.body[start : start + 16_384])
+
+    def _asked(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> _Said:
+        call = Call(method=method, path=url.removeprefix(self._server.url), peer="device", headers=headers, body=body)
+        self._server.calls.append(call)
+        said = _Said(self._server)
+        self._server.answer(said, call)  # type: ignore[arg-type]
+        return said
+
+
+class _Said:
+    """Stands in for a ``Handler`` and remembers."""
+
+    send_document = Handler.send_document
+    say = Handler.say
+
+    def __init__(self, server: UptaneServer) -> None:
+        self.date = formatdate(server.clock.now() / 1000, usegmt=True)
+        self.status, self.body = 0, b""
+
+    def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.status, self.body = status, body
+
+    def hang_up(self) -> None:
+        raise Unreachable("the line is cut")

@@ -14,7 +14,7 @@ from overair.agent.device_directory import DeviceDirectory, DeviceSettings, crea
 from overair.agent.durable import Disk
 from overair.agent.platform import Platform
 from overair.agent.uptane.assembly import Surroundings, assemble, provision
-from overair.agent.uptane.https import Patience
+from overair.agent.uptane.https import HttpClient, Patience
 from overair.agent.uptane.outcomes import Outcome
 from overair.agent.uptane.primary import Primary
 from overair.agent.uptane.settings import UptaneSettings, parse_uptane
@@ -64,6 +64,7 @@ class Vehicle:
         thing_name: str = DEVICE,
         roots: bool = True,
         server_in_settings: bool = True,
+        hardware_id: str = PRIMARY_HARDWARE,
         **members: Any,
     ) -> None:
         self.clock = SettableClock(WallClock().now())
@@ -75,6 +76,7 @@ class Vehicle:
         self.machine_run = "run-1"
         self.patience = Patience(answer_timeout_s=5, window_s=5)
         self.monotonic: Callable[[], float] = time.monotonic
+        self.http: Callable[..., HttpClient] = HttpClient
         self.updates = 0
         base: dict[str, Any] = {
             **({"server": self.server.url} if server_in_settings else {}),
@@ -83,7 +85,8 @@ class Vehicle:
             "install": {"file": "primary.bin"},
         }
         uptane = parse_uptane(base | members)
-        self.settings = DeviceSettings(thing_name=thing_name, hardware_id=PRIMARY_HARDWARE, uptane=uptane)
+        self.hardware_id = hardware_id
+        self.settings = DeviceSettings(thing_name=thing_name, hardware_id=hardware_id, uptane=uptane)
         certificate, key = device_pair() if provisioned else (None, None)
         self.directory: DeviceDirectory = create_device_directory(
             self.root,
@@ -122,6 +125,7 @@ class Vehicle:
             chance=self.chance,
             patience=self.patience,
             machine_run=lambda: self.machine_run,
+            http=self.http,
         )
 
     @property
@@ -159,11 +163,9 @@ class Vehicle:
 
     # --- what is wanted of it ---
 
-    def offer(
-        self, name: str, content: bytes, *, hardware_ids: tuple[str, ...] = (PRIMARY_HARDWARE,), **custom: Any
-    ) -> TargetFile:
+    def offer(self, name: str, content: bytes, *, hardware_ids: tuple[str, ...] | None = None, **custom: Any) -> TargetFile:
         """An image in the Image repository."""
-        target = target_file(name, content, hardware_ids=hardware_ids, **custom)
+        target = target_file(name, content, hardware_ids=hardware_ids or (self.hardware_id,), **custom)
         self.server.images[name] = content
         return self.server.image.add_target(target)
 
@@ -173,7 +175,7 @@ class Vehicle:
 
     def want(self, name: str, content: bytes, ecus: Mapping[str, str] | None = None, **custom: Any) -> TargetFile:
         """An image that both repositories agree on, for the Primary unless told otherwise."""
-        chosen = dict(ecus or {PRIMARY: PRIMARY_HARDWARE})
+        chosen = dict(ecus or {PRIMARY: self.hardware_id})
         target = self.offer(name, content, hardware_ids=tuple(sorted(set(chosen.values()))), **custom)
         self.updates += 1
         self.assign(assigned(target, chosen), correlation_id=f"urn:here-ota:mtu:{self.updates}")

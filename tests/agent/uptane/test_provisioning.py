@@ -25,7 +25,9 @@ from overair.agent.uptane.identity import BadIdentity, IdentityStore
 from overair.agent.uptane.outcomes import Kind
 from overair.agent.uptane.provisioning import ProvisioningFailed, read_credential
 from overair.basics.clock import WallClock, as_datetime
+from overair.wire.uptane.metadata import Repository
 from tests.support.power_cut import FailingDisk, PowerCut
+from tests.support.uptane_repository import UptaneRepository
 from tests.support.uptane_server import Call, Handler, Issuer, UptaneServer, key_pem
 from tests.support.uptane_vehicle import DEVICE, Vehicle, issuer
 
@@ -87,12 +89,26 @@ def test_the_gateways_address_comes_from_the_credential(tmp_path: Path) -> None:
 def test_roots_that_come_with_the_credential_are_the_first_that_are_trusted(
     fresh: Vehicle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    roots = {"director/root.json": fresh.server.director.files["1.root.json"], "repo/root.json": Issuer().pem}
-    archive(fresh.root / "credentials.zip", fresh.server, **roots)
+    honest = {"director": fresh.server.director.files["1.root.json"], "image": fresh.server.image.files["1.root.json"]}
+    archive(
+        fresh.root / "credentials.zip",
+        fresh.server,
+        **{"director_root.json": honest["director"], "root.json": honest["image"]},
+    )
     fresh.want("a.bin", b"a")
-    outcome = fresh.round()
-    assert outcome.kind is Kind.FAILED, "the Image repository's root in the archive is none"
+    assert fresh.round().kind is Kind.INSTALLED
     assert "NO ROOT" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["director", "repo"])
+def test_a_gateway_with_other_roots_than_the_credential_brought_is_not_believed(fresh: Vehicle, kind: str) -> None:
+    other = UptaneRepository(Repository.DIRECTOR if kind == "director" else Repository.IMAGE)
+    roots = {"director": fresh.server.director.files["1.root.json"], "repo": fresh.server.image.files["1.root.json"]}
+    roots[kind] = other.files["1.root.json"]
+    archive(fresh.root / "credentials.zip", fresh.server, **{f"{name}/root.json": data for name, data in roots.items()})
+    fresh.want("a.bin", b"a")
+    assert fresh.round().kind is (Kind.REFUSED if kind == "director" else Kind.FAILED)
+    assert fresh.installed() is None
 
 
 def test_an_id_that_is_taken_is_changed_for_another_one_at_random(fresh: Vehicle) -> None:

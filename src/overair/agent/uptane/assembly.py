@@ -58,6 +58,7 @@ class Surroundings:
     chance: Random = field(default_factory=Random)
     patience: Patience = field(default_factory=Patience)
     machine_run: Callable[[], str] = run_of_this_machine
+    http: Callable[..., HttpClient] = HttpClient
 
 
 def prepare(directory: DeviceDirectory) -> None:
@@ -246,7 +247,7 @@ def _secondaries(directory: DeviceDirectory, uptane: UptaneSettings, around: Sur
 
 def _client_maker(around: Surroundings) -> Callable[[str, ssl.SSLContext, ssl.SSLContext], HttpClient]:
     def make(server: str, context: ssl.SSLContext, foreign: ssl.SSLContext) -> HttpClient:
-        return HttpClient(
+        return around.http(
             gateway=server,
             context=context,
             foreign_context=foreign,
@@ -281,10 +282,9 @@ def _shared_provisioning(
 
 def _keep_roots(directory: DeviceDirectory, disk: Disk, credential_file: Path) -> None:
     """Roots that came with the credential are the first that are trusted."""
-    for kind, name in ((Repository.DIRECTOR, "director"), (Repository.IMAGE, "image")):
-        root = read_credential(credential_file).roots.get(name)
+    for kind, root in read_credential(credential_file).roots.items():
         path = directory.uptane / ROOTS_FOLDER / ROOT_PATHS[kind]
-        if root is not None and not path.exists():
+        if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             disk.write_whole(path, root, mode=0o644)
 

@@ -14,7 +14,7 @@ import ssl
 import string
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,16 +28,21 @@ from overair.agent.uptane.settings import ImportedFiles
 from overair.basics.ids import IdSource
 from overair.basics.redacted import Redacted
 from overair.wire import strict_json
+from overair.wire.uptane.metadata import Repository
 
 LOG = logging.getLogger("overair.uptane")
 
 ARCHIVE_SIZE_BYTES_MAX: Final = 4 * 1024 * 1024
 ENTRY_SIZE_BYTES_MAX: Final = 256 * 1024
 CREDENTIAL_ENTRY: Final = "autoprov_credentials.p12"
-STRIPPED_ENTRIES: Final = frozenset({CREDENTIAL_ENTRY, "treehub.json"})
+STRIPPED_ENTRIES: Final = frozenset({CREDENTIAL_ENTRY, "treehub.json", "client_auth.p12", "targets.sec"})
+"""The credential, and what a combined archive has for operators and signers."""
 LIFE_DAYS: Final = "36000"
 """What is asked for, as a text, as aktualizr does; the server caps it."""
-ROOT_ENTRIES: Final = {"director": "director/root.json", "image": "repo/root.json"}
+ROOT_ENTRIES: Final = {
+    Repository.DIRECTOR: ("director/root.json", "director_root.json"),
+    Repository.IMAGE: ("repo/root.json", "root.json"),
+}
 ID_TAKEN: Final = "device_already_registered"
 _ID_ALPHABET: Final = string.ascii_lowercase + string.digits
 
@@ -58,8 +63,8 @@ class SharedCredential:
     pair_pem: Redacted[bytes] | None
     """Key and certificate chain; None once they were used."""
     ca_pem: bytes
-    roots: dict[str, bytes] = field(default_factory=dict)
-    """First trusted roots, ``director`` and ``image``, where the archive has them."""
+    roots: Mapping[Repository, bytes] = field(default_factory=dict)
+    """First trusted roots, where the archive has them."""
 
 
 def read_credential(path: Path) -> SharedCredential:
@@ -83,7 +88,7 @@ def read_credential(path: Path) -> SharedCredential:
         gateway=None if url is None else url.decode("utf-8", "replace").strip().rstrip("/"),
         pair_pem=None if pair is None else Redacted(pair),
         ca_pem=entries.get("server_ca.pem") or authorities,
-        roots={name: entries[entry] for name, entry in ROOT_ENTRIES.items() if entry in entries},
+        roots={kind: entries[name] for kind, names in ROOT_ENTRIES.items() for name in reversed(names) if name in entries},
     )
 
 

@@ -159,7 +159,10 @@ class Secondary:
             return target.length
         self._images.keep_only([target.target])
         with self._images.part(target.target).opened() as part:
-            return part.length
+            offset = part.length
+        if offset == target.length:  # the power failed just before it got its name; or it is empty
+            self._images.finish(target.target)
+        return offset
 
     def write_image(self, offset: int, data: bytes) -> None:
         target = self._wanted
