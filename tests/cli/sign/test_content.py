@@ -292,6 +292,15 @@ def test_what_others_gave_to_the_server_is_looked_at_and_signed_for(offline: Sig
     assert offline("pending").json["pending"] == []
 
 
+def test_what_a_server_says_steers_no_terminal(offline: Signer, server: SigningServer) -> None:
+    from tests.support.uptane_repository import target_file
+
+    server.image.pending = {"dash-3": target_file("dash-3", b"a dash", hardware_ids=["\x1b[2Jcluster"], version="3")}
+    assert "\x1b" not in offline("pending", json=False).out
+    offline("pending", "--take")
+    assert "isn't printable ASCII" in offline("push", code=4).err
+
+
 def test_one_removal_by_force_takes_no_other_along(offline: Signer, server: SigningServer) -> None:
     for name in ("one", "two"):
         offline("add", _image(offline, name), "--name", name, *ADD[2:])

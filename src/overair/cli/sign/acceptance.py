@@ -3,7 +3,6 @@ run on a publication that doesn't exist yet. Pure, but for the stand-in key of a
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -41,6 +40,7 @@ from overair.wire.uptane.metadata import (
     read_document,
     sign_payload,
 )
+from overair.wire.uptane.patterns import delegates
 from overair.wire.uptane.refusals import MetadataRefused
 from overair.wire.uptane.trust import Refused, TrustedSet
 
@@ -213,18 +213,12 @@ def _targets_problems(name: str, targets: Targets, sealed: Sealed, known: Known)
 
 
 def _outside(name: str, targets: Targets, parents: Iterable[Targets | None]) -> list[str]:
-    patterns = [
-        pattern
-        for parent in parents
-        if parent is not None
-        for each in parent.delegations
-        if each.name == name
-        for pattern in each.paths
-    ]
+    made = [each for parent in parents if parent is not None for each in parent.delegations if each.name == name]
+    patterns = ", ".join(pattern for each in made for pattern in each.paths)
     return [
-        f"{name}: {target} lies outside of what is delegated ({', '.join(patterns)})"
+        f"{name}: {target} lies outside of what is delegated ({patterns})"
         for target in targets.targets
-        if not any(fnmatch.fnmatchcase(target, pattern) for pattern in patterns)
+        if not any(delegates(each, target, Flavour.UPTANE) for each in made)
     ]
 
 

@@ -42,7 +42,12 @@ def connect(tree: Tree) -> Server:
 
 def tell_error(line: str) -> None:
     """What people should see though it isn't the answer: on standard error, so that ``--json`` stays one document."""
-    print(line, file=sys.stderr)
+    print(plain(line), file=sys.stderr)
+
+
+def plain(line: str) -> str:
+    """Without characters that would steer a terminal: names come from documents and servers."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 @contextmanager
@@ -79,4 +84,4 @@ def confirmed(question: str, *, yes: bool) -> bool:
 
 def show(lines: list[str], *, indent: str = "") -> None:
     for line in lines:
-        console.print(f"{indent}{line}", soft_wrap=True, markup=False)
+        console.print(f"{indent}{plain(line)}", soft_wrap=True, markup=False)
