@@ -71,10 +71,12 @@ from overair.server.devices.trials import TrialsService
 from overair.server.devices.trials_operator_api import TrialsOperatorApi
 from overair.server.director.auto_updates import AutoUpdateWorker
 from overair.server.director.device_api import DirectorDeviceApi
+from overair.server.director.importing import VehicleImports
 from overair.server.director.rest_api import DirectorRestApi
 from overair.server.director.rest_campaigns import CampaignsRestApi
 from overair.server.director.rest_devices import DeviceRecordsRestApi
 from overair.server.director.rest_groups import DeviceGroupsRestApi
+from overair.server.director.rest_import import VehicleImportRestApi
 from overair.server.director.rest_jobs import DirectorJobsRestApi
 from overair.server.director.rest_support import Labels
 from overair.server.director.service import DirectorService
@@ -129,8 +131,10 @@ from overair.server.objects.uploads import UploadsService
 from overair.server.provisioning.authenticator import ProvisioningAuthenticator
 from overair.server.provisioning.device_api import ProvisioningDeviceApi
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
+from overair.server.provisioning.importing import CertificateImports
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
 from overair.server.provisioning.rest_api import DeviceCertificatesRestApi
+from overair.server.provisioning.rest_fleet import FleetAuthoritiesRestApi
 from overair.server.provisioning.service import (
     Credentials,
     Enrolment,
@@ -374,6 +378,20 @@ def compose(
         clock=clock,
         ids=ids,
     )
+    vehicle_imports = VehicleImports(
+        vehicles=SqlVehicleStore(),
+        updates=SqlUpdateStore(),
+        certificates=CertificateImports(
+            store=provisioning_store,
+            enrolment=enrolment,
+            certificates=certificates,
+            provisioning=provisioning,
+            clock=clock,
+        ),
+        enrolment=provisioning,
+        things=devices,
+        clock=clock,
+    )
     images.used_by(director)
     groups.watched_by(director)
     groups.watched_by(provisioning)
@@ -532,6 +550,8 @@ def compose(
         DeviceCertificatesRestApi(
             work=audited, provisioning=provisioning, devices=devices, records=director.records, rights=access
         ),
+        FleetAuthoritiesRestApi(work=audited, fleet=fleet),
+        VehicleImportRestApi(work=audited, imports=vehicle_imports),
         DeviceGroupsRestApi(work=audited, things=devices, groups=groups, labels=labels),
         CampaignsRestApi(work=audited, director=director, groups=groups, labels=labels),
     )

@@ -75,9 +75,7 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         "ExportDirectorRoleKey",
         "DeleteDirectorRoleKey",
     ),
-    **by_resource(
-        "overair", both(iot("uptanerepository/image"), iot("uptanerepository/director")), "ImportRepositories"
-    ),
+    **by_resource("overair", both(iot("uptanerepository/image"), iot("uptanerepository/director")), "ImportRepositories"),
     **by_resource(
         "overair", iot("uptanetarget/{name}"), "PutTarget", "GetTarget", "EditTarget", "DeleteTarget", "UploadTarget"
     ),
@@ -88,6 +86,7 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
     ("overair", "ListAssignments"): OPEN,
     ("overair", "CancelAssignments"): OPEN,
     ("overair", "CreateUptaneDevice"): OPEN,
+    **by_resource("overair", iot("thing/*"), "ImportUptaneDevices"),
     **by_resource(
         "overair",
         iot("thing/{device}"),
