@@ -11,6 +11,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,6 +89,16 @@ class Peer:
         return MqttOverTls(endpoints["mqtt_host"], endpoints["mqtt_port"], self.context, client_id)
 
 
+@cache
+def _client(service: str, _url: str, make: Callable[[str], Any]) -> Any:
+    return make(service)
+
+
+def operator(server: ServerProcess, service: str = "overair") -> Any:
+    """A boto3 client, made once for each life of a server: reading the models is what takes long."""
+    return _client(service, server.endpoints["operator_url"], server.client)
+
+
 def accepted(connection: MqttOverTls) -> bool:
     return isinstance(connection.connack, Connack) and connection.connack.return_code == 0
 
@@ -100,7 +111,7 @@ def cut_within_s(connection: MqttOverTls) -> float:
 
 
 def credential(server: ServerProcess, folder: Path, **options: Any) -> tuple[Any, Peer]:
-    made = server.client("overair").create_provisioning_credential(**options)
+    made = operator(server).create_provisioning_credential(**options)
     return made, Peer.of_pkcs12(server, folder, made["pkcs12"])
 
 
@@ -129,7 +140,7 @@ def mqtt_policy(server: ServerProcess) -> str:
         ],
     }
     name = f"mqtt-{uuid.uuid4().hex[:8]}"
-    server.client("iot").create_policy(policyName=name, policyDocument=json.dumps(document))
+    operator(server, "iot").create_policy(policyName=name, policyDocument=json.dumps(document))
     return name
 
 
@@ -145,7 +156,7 @@ def test_a_device_five_deep_below_a_root_comes_in_at_its_first_contact_and_one_s
     server: ServerProcess, tmp_path: Path, depth: int
 ) -> None:
     root, lowest = pki.deep(depth)
-    server.client("overair").register_fleet_certificate_authority(certificatePem=root.pem)
+    operator(server).register_fleet_certificate_authority(certificatePem=root.pem)
     device = Peer(server, tmp_path, pki.device(lowest, own("vin")))
     if depth > 5:
         assert device.refusal() == (403, "certificate_chain_too_deep")
@@ -155,14 +166,12 @@ def test_a_device_five_deep_below_a_root_comes_in_at_its_first_contact_and_one_s
 
 def test_mqtt_and_https_let_the_same_device_in_by_the_same_rule(server: ServerProcess, tmp_path: Path) -> None:
     root, lowest = pki.deep(3)
-    server.client("overair").register_fleet_certificate_authority(
-        certificatePem=root.pem, rule={"policyName": mqtt_policy(server)}
-    )
+    operator(server).register_fleet_certificate_authority(certificatePem=root.pem, rule={"policyName": mqtt_policy(server)})
     name = own("vin")
     device = Peer(server, tmp_path, pki.device(lowest, name))
     connection = device.mqtt(name)
     assert accepted(connection)
-    assert server.client("iot").describe_thing(thingName=name)["thingName"] == name
+    assert operator(server, "iot").describe_thing(thingName=name)["thingName"] == name
     assert not accepted(device.mqtt("somebody-else"))
     assert device.is_in()
     foreign = Peer(server, tmp_path, pki.device(pki.authority("Nobody's"), own("vin")))
@@ -172,7 +181,7 @@ def test_mqtt_and_https_let_the_same_device_in_by_the_same_rule(server: ServerPr
 
 def test_several_common_names_and_none_are_refused_by_name_over_tls(server: ServerProcess, tmp_path: Path) -> None:
     root = pki.authority()
-    server.client("overair").register_fleet_certificate_authority(certificatePem=root.pem)
+    operator(server).register_fleet_certificate_authority(certificatePem=root.pem)
     for subject, code in (
         (pki.names(organisation="Acme"), "certificate_without_common_name"),
         (pki.names("vin-a", "vin-b"), "certificate_with_several_common_names"),
@@ -184,7 +193,7 @@ def test_several_common_names_and_none_are_refused_by_name_over_tls(server: Serv
 
 
 def test_a_root_that_comes_with_its_key_is_refused_and_not_stored(server: ServerProcess) -> None:
-    overair, root = server.client("overair"), pki.authority(own("Root"))
+    overair, root = operator(server), pki.authority(own("Root"))
     with pytest.raises(overair.exceptions.InvalidRequestException) as caught:
         overair.register_fleet_certificate_authority(certificatePem=root.pem + root.key_pem)
     assert "PRIVATE KEY" in caught.value.response["Error"]["Message"]
@@ -199,7 +208,7 @@ def test_a_block_cuts_live_connections_and_refuses_requests_at_once_and_outlives
     new_server: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     server = new_server().start()
-    overair, root = server.client("overair"), pki.authority()
+    overair, root = operator(server), pki.authority()
     overair.register_fleet_certificate_authority(certificatePem=root.pem, rule={"policyName": mqtt_policy(server)})
     device, other = (Peer(server, tmp_path, pki.device(root, name)) for name in ("vin-1", "vin-2"))
     live, spared = device.mqtt("vin-1"), other.mqtt("vin-2")
@@ -216,24 +225,24 @@ def test_a_block_cuts_live_connections_and_refuses_requests_at_once_and_outlives
     server.start()
     assert device.refusal() == (403, "device_blocked")
     assert other.is_in()
-    (block,) = server.client("overair").list_blocks()["blocks"]
+    (block,) = operator(server).list_blocks()["blocks"]
     assert (block["kind"], block["name"], block["reason"]) == ("thing", "vin-1", "stolen")
 
-    server.client("overair").unblock_device(thingName="vin-1")
+    operator(server).unblock_device(thingName="vin-1")
     again = device.mqtt("vin-1")
     assert accepted(again)
-    certificate = server.client("iot").list_thing_principals(thingName="vin-1")["principals"][0].rpartition("/")[2]
-    server.client("overair").block_certificate(certificateId=certificate, reason="lost")
+    certificate = operator(server, "iot").list_thing_principals(thingName="vin-1")["principals"][0].rpartition("/")[2]
+    operator(server).block_certificate(certificateId=certificate, reason="lost")
     assert cut_within_s(again) < AT_ONCE_S
     assert device.refusal() == (403, "device_blocked")
-    server.client("overair").unblock_certificate(certificateId=certificate)
+    operator(server).unblock_certificate(certificateId=certificate)
     assert device.is_in()
 
 
 def test_withdrawing_an_authority_or_revoking_a_credential_with_its_devices_cuts_them_at_once(
     server: ServerProcess, tmp_path: Path
 ) -> None:
-    overair, policy = server.client("overair"), mqtt_policy(server)
+    overair, policy = operator(server), mqtt_policy(server)
     root, names = pki.authority(), (own("vin"), own("vin"))
     made = overair.register_fleet_certificate_authority(certificatePem=root.pem, rule={"policyName": policy})
     theirs = Peer(server, tmp_path, pki.device(root, names[0]))
@@ -319,7 +328,7 @@ def test_shared_provisioning_off_leaves_the_key_nowhere_on_the_disk_and_the_flee
     new_server: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     server = new_server().start()
-    overair = server.client("overair")
+    overair = operator(server)
     assert overair.describe_server()["provisioning"]["level"] == "default"
     _, shared = credential(server, tmp_path)
     inside = device_of(server, tmp_path, shared, "vin-1")
@@ -351,7 +360,7 @@ def test_shared_provisioning_off_leaves_the_key_nowhere_on_the_disk_and_the_flee
     assert "Shared provisioning is off" in caught.value.response["Error"]["Message"]
     server.kill()
     server.start()
-    overair = server.client("overair")
+    overair = operator(server)
     assert inside.is_in()
     request = x509.CertificateSigningRequestBuilder().subject_name(pki.names("vin-1")).sign(pki.new_key(), hashes.SHA256())
     body = base64.encodebytes(request.public_bytes(Encoding.DER))
@@ -373,7 +382,7 @@ def test_shared_provisioning_off_leaves_the_key_nowhere_on_the_disk_and_the_flee
 
 
 def test_operators_see_and_steer_all_of_it_with_boto3(server: ServerProcess, tmp_path: Path) -> None:
-    overair = server.client("overair")
+    overair = operator(server)
     issued, shared = credential(server, tmp_path, name="line 7", usesMax=2, expiresDays=1)
     identity, name = issued["credential"]["credentialId"], own("vin")
     device_of(server, tmp_path, shared, name)
@@ -397,7 +406,7 @@ def test_operators_see_and_steer_all_of_it_with_boto3(server: ServerProcess, tmp
     assert changed["authority"]["rule"]["firstContact"] == "allow"
     assert Peer(server, tmp_path, unknown).is_in()
     assert overair.describe_fleet_certificate_authority(authorityId=authority)["authority"]["devices"] == 2
-    records = server.client("overair").list_audit_records(maxResults=100)["records"]
+    records = operator(server).list_audit_records(maxResults=100)["records"]
     assert {"RegisterFleetCertificateAuthority", "ApproveDeviceCertificate"} <= {each["operation"] for each in records}
 
 
@@ -424,6 +433,6 @@ def test_ota_connects_tools_register_and_delete_a_device_by_rest(server: ServerP
     assert device.refusal()[0] == 403
     assert rest.ask("GET", f"/api/v1/devices/{told}").status == 404
     assert rest.ask("PUT", "/api/v1/devices", json_body=body).status == 409
-    server.client("overair").unblock_device(thingName=name)
+    operator(server).unblock_device(thingName=name)
     rest.expect(200, "PUT", "/api/v1/devices", json_body=body)
     assert device.is_in()

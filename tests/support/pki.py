@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 BORN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -159,3 +159,24 @@ def deep(depth: int) -> tuple[Held, Held]:
     for level in range(1, depth):
         lowest = authority(f"Intermediate {level}", lowest)
     return root, lowest
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def respelled(leaf: Held) -> Held:
+    """The same certificate written in another way, as whoever has it can: with the other signature that ECDSA allows.
+    Everything in it is the same and verifies; its fingerprint is another."""
+    own = leaf.certificate
+    r, s = utils.decode_dss_signature(own.signature)
+    other = utils.encode_dss_signature(r, P256_ORDER - s)
+    algorithm = leaf.der[leaf.der.index(own.tbs_certificate_bytes) + len(own.tbs_certificate_bytes) :]
+    algorithm = algorithm[: 2 + algorithm[1]]
+    body = own.tbs_certificate_bytes + algorithm + _tlv(0x03, b"\0" + other)
+    return Held(x509.load_der_x509_certificate(_tlv(0x30, body)), leaf.key, leaf.issuer)
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([0x82]) + size.to_bytes(2, "big") if size > 255 else bytes([0x81, size])
+    return bytes([tag]) + length + content

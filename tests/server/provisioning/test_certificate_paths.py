@@ -217,6 +217,21 @@ def test_one_changed_bit_breaks_the_path() -> None:
     assert caught.value.code is RefusalCode.FOREIGN_AUTHORITY
 
 
+def test_a_signature_that_ends_within_a_byte_is_another_spelling_and_refused() -> None:
+    while True:  # one signature in two ends on a zero bit, which such a spelling may leave out
+        leaf = device(ROOT)
+        if leaf.certificate.signature[-1] & 1 == 0:
+            break
+    at = len(leaf.der) - len(leaf.certificate.signature) - 1
+    assert leaf.der[at] == 0
+    other = leaf.der[:at] + b"\1" + leaf.der[at + 1 :]
+    chain = PresentedChain.read(other, ())
+    assert chain.leaf.signature == leaf.certificate.signature
+    with pytest.raises(PathRefused) as caught:
+        verify_path(chain, [anchor(ROOT)], now=NOW)
+    assert caught.value.code is RefusalCode.CHAIN_INVALID
+
+
 def test_many_issuers_of_one_name_cost_a_bounded_number_of_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
 

@@ -171,29 +171,29 @@ async def test_a_rule_whose_group_is_gone_lets_nobody_in_half(room: Provisioning
     assert await room.work.read(lambda tx: room.registry.devices.count(tx, room.place.account)) == 0
 
 
-@pytest.mark.parametrize(
-    ("make", "code"),
-    [
-        (lambda root: pki.device(pki.authority("Other"), "vin-1"), "foreign_certificate_authority"),
-        (lambda root: pki.device(None, "vin-1"), "foreign_certificate_authority"),
-        (lambda root: pki.device(root, dies=datetime(2025, 6, 1, tzinfo=UTC)), "certificate_expired"),
-        (lambda root: pki.device(root, born=datetime(2027, 6, 1, tzinfo=UTC)), "certificate_not_yet_valid"),
-        (lambda root: pki.device(root, purposes=pki.SERVER), "certificate_wrong_purpose"),
-        (lambda root: pki.device(root, pki.names(organisation="Acme")), "certificate_without_common_name"),
-        (lambda root: pki.device(root, pki.names("vin-1", "vin-2")), "certificate_with_several_common_names"),
-        (lambda root: pki.device(root, "vin/1"), "certificate_common_name_invalid"),
-        (lambda root: pki.device(pki.authority("Issuing", root, ca=False)), "certificate_chain_invalid"),
-        (
-            lambda root: pki.device(pki.authority("Issuing", root, dies=datetime(2025, 6, 1, tzinfo=UTC))),
-            "certificate_authority_expired",
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-async def test_each_refusal_has_its_name_and_leaves_nothing_behind(room: ProvisioningRoom, make: Any, code: str) -> None:
+REFUSED: Any = [
+    (lambda root: pki.device(pki.authority("Other"), "vin-1"), "foreign_certificate_authority"),
+    (lambda root: pki.device(None, "vin-1"), "foreign_certificate_authority"),
+    (lambda root: pki.device(root, dies=datetime(2025, 6, 1, tzinfo=UTC)), "certificate_expired"),
+    (lambda root: pki.device(root, born=datetime(2027, 6, 1, tzinfo=UTC)), "certificate_not_yet_valid"),
+    (lambda root: pki.device(root, purposes=pki.SERVER), "certificate_wrong_purpose"),
+    (lambda root: pki.device(root, pki.names(organisation="Acme")), "certificate_without_common_name"),
+    (lambda root: pki.device(root, pki.names("vin-1", "vin-2")), "certificate_with_several_common_names"),
+    (lambda root: pki.device(root, "vin/1"), "certificate_common_name_invalid"),
+    (lambda root: pki.device(pki.authority("Issuing", root, ca=False)), "certificate_chain_invalid"),
+    (
+        lambda root: pki.device(pki.authority("Issuing", root, dies=datetime(2025, 6, 1, tzinfo=UTC))),
+        "certificate_authority_expired",
+    ),
+]
+"""How a certificate is made that may not come in, and what the refusal is called."""
+
+
+async def test_each_refusal_has_its_name_and_leaves_nothing_behind(room: ProvisioningRoom) -> None:
     root = pki.authority()
     await room.trust(root)
-    assert await shown(room, make(root)) == code
+    for make, code in REFUSED:
+        assert await shown(room, make(root)) == code
     assert await room.work.read(lambda tx: room.registry.devices.count(tx, room.place.account)) == 0
     assert await anomalies(room) == []
 
@@ -235,14 +235,37 @@ async def test_a_certificate_issued_anew_for_the_same_key_is_the_same_device(roo
     assert await anomalies(room) == []
 
 
-async def test_a_key_whose_certificate_was_revoked_comes_not_back_with_another(room: ProvisioningRoom) -> None:
+@pytest.mark.parametrize(
+    ("taken_away", "code"),
+    [("revoked", "certificate_revoked"), ("inactive", "certificate_inactive"), ("blocked", "device_blocked")],
+)
+async def test_what_was_taken_away_from_a_certificate_comes_not_back_with_another_of_its_key(
+    room: ProvisioningRoom, taken_away: str, code: str
+) -> None:
     root, key = pki.authority(), pki.new_key()
     await room.trust(root)
     first = pki.device(root, "vin-1", key=key)
     identity = (await let_in(room, first)).certificate_id
-    await room.work.run(lambda tx: room.registry.certificates.set_status(tx, room.place, identity, CertificateStatus.REVOKED))
-    assert await shown(room, first) == "certificate_revoked"
-    assert await shown(room, pki.device(root, "vin-1", key=key)) == "certificate_revoked"
+    # Whoever has a certificate can write it in another way, with another fingerprint.
+    other_spelling = pki.respelled(first)
+    assert fingerprint(other_spelling.certificate) != identity
+    assert other_spelling.certificate.tbs_certificate_bytes == first.certificate.tbs_certificate_bytes
+
+    def take_away(tx: Tx) -> None:
+        if taken_away == "blocked":
+            room.provisioning.block_certificate(tx, room.place.account, identity, reason="", by=OPERATOR)
+        else:
+            status = CertificateStatus(taken_away.upper())
+            room.registry.certificates.set_status(tx, room.place, identity, status)
+        # And no thing remembers it any more.
+        room.registry.devices.detach(tx, room.place, ThingName("vin-1"), room.place.iot("cert", identity))
+
+    await room.work.run(take_away)
+    assert await shown(room, first) == code
+    assert await shown(room, other_spelling) == code
+    assert await shown(room, pki.device(root, "vin-1", key=key)) == code
+    # Nor does it under another name.
+    assert await shown(room, pki.device(root, "vin-2", key=key)) == code
 
 
 async def test_the_name_of_a_device_that_came_another_way_is_not_taken_over(room: ProvisioningRoom) -> None:

@@ -96,31 +96,31 @@ async def test_the_community_editions_way_with_the_uuid_as_common_name_works_too
     assert await shown(room, leaf) == name
 
 
-@pytest.mark.parametrize(
-    ("body", "field_named"),
-    [
-        ({}, "credentials"),
-        ({"credentials": 5}, "credentials"),
-        ({"credentials": "junk"}, None),
-        ({"credentials": "PEM", "deviceId": "vin-2"}, "deviceId"),
-        ({"credentials": "PEM", "deviceId": "not/a/name"}, "deviceId"),
-        ({"credentials": "PEM", "deviceType": "Spaceship"}, "deviceType"),
-        ({"credentials": "PEM", "deviceName": "x" * 201}, "deviceName"),
-        ({"credentials": "KEY"}, "credentials"),
-        ({"credentials": "NO NAME"}, "credentials"),
-        (b"[]", "body"),
-    ],
-)
+NO_REGISTRATIONS: Any = [
+    ({}, "credentials"),
+    ({"credentials": 5}, "credentials"),
+    ({"credentials": "junk"}, None),
+    ({"credentials": "PEM", "deviceId": "vin-2"}, "deviceId"),
+    ({"credentials": "PEM", "deviceId": "not/a/name"}, "deviceId"),
+    ({"credentials": "PEM", "deviceType": "Spaceship"}, "deviceType"),
+    ({"credentials": "PEM", "deviceName": "x" * 201}, "deviceName"),
+    ({"credentials": "KEY"}, "credentials"),
+    ({"credentials": "NO NAME"}, "credentials"),
+    (b"[]", "body"),
+]
+
+
 async def test_what_is_no_registration_is_refused_with_its_field(
-    api: DeviceCertificatesRestApi, room: ProvisioningRoom, body: Any, field_named: str | None
+    api: DeviceCertificatesRestApi, room: ProvisioningRoom
 ) -> None:
     leaf = pki.device(pki.authority(), "vin-1")
     texts = {"PEM": leaf.pem, "KEY": leaf.pem + leaf.key_pem, "NO NAME": pki.device(pki.authority(), "a b").pem}
-    if isinstance(body, dict) and body.get("credentials") in texts:
-        body = {**body, "credentials": texts[body["credentials"]]}
-    with pytest.raises(InvalidRequest) as caught:
-        await put(api, room, body)
-    assert caught.value.details.get("field") == field_named
+    for body, field_named in NO_REGISTRATIONS:
+        if isinstance(body, dict) and body.get("credentials") in texts:
+            body = {**body, "credentials": texts[body["credentials"]]}
+        with pytest.raises(InvalidRequest) as caught:
+            await put(api, room, body)
+        assert caught.value.details.get("field") == field_named
     assert await room.work.read(lambda tx: room.registry.devices.count(tx, room.place.account)) == 0
 
 

@@ -223,13 +223,22 @@ async def test_a_credential_asks_no_faster_than_it_may_and_refused_requests_coun
     await asked(room, credential, b'{"deviceId": "vin-2"}')
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b"{}", b'{"deviceId": 5}', b'{"deviceId": "a", "deviceId": "b"}', b'{"deviceId": "a", "ttl": 0}']
+NO_REQUESTS = (
+    b"",
+    b"[]",
+    b"{",
+    b"{}",
+    b'{"deviceId": 5}',
+    b'{"deviceId": "a", "deviceId": "b"}',
+    b'{"deviceId": "a", "ttl": 0}',
 )
-async def test_a_body_that_asks_for_nothing_makes_nothing(room: ProvisioningRoom, body: bytes) -> None:
+
+
+async def test_a_body_that_asks_for_nothing_makes_nothing(room: ProvisioningRoom) -> None:
     credential = await room.credential()
-    with pytest.raises(InvalidRequest):
-        await asked(room, credential, body)
+    for body in NO_REQUESTS:
+        with pytest.raises(InvalidRequest):
+            await asked(room, credential, body)
     assert await room.work.read(lambda tx: room.registry.devices.count(tx, room.place.account)) == 0
 
 
@@ -438,25 +447,24 @@ async def test_what_an_operator_attached_to_the_old_certificate_holds_for_the_ne
     assert not identity.policy.allows("overair:ImageRepositoryGetImage", room.place.iot("thing", "vin-1"))
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        signing_request(pki.names("vin-2")),
-        signing_request(pki.names("vin-1", "vin-2")),
-        signing_request(pyca.Name([pyca.NameAttribute(NameOID.ORGANIZATION_NAME, "vin-1")])),
-        b"",
-        b"not base64!",
-        b"AAAA",
-        b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----",
-        b"A" * 9_000,
-    ],
-    ids=["another name", "two names", "no name", "empty", "no base64", "no request", "no PEM", "too long"],
+NO_RENEWALS = (
+    signing_request(pki.names("vin-2")),
+    signing_request(pki.names("vin-1", "vin-2")),
+    signing_request(pyca.Name([pyca.NameAttribute(NameOID.ORGANIZATION_NAME, "vin-1")])),
+    b"",
+    b"not base64!",
+    b"AAAA",
+    b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----",
+    b"A" * 9_000,
 )
-async def test_a_request_for_another_name_or_for_nothing_renews_nothing(room: ProvisioningRoom, body: bytes) -> None:
+
+
+async def test_a_request_for_another_name_or_for_nothing_renews_nothing(room: ProvisioningRoom) -> None:
     first = (await room.mint(await room.credential(), "vin-1")).certificate
-    with pytest.raises(InvalidRequest) as caught:
-        await renewed(room, first, body)
-    assert caught.value.subject in ("certificate-signing-request", "certificate-validation")
+    for body in NO_RENEWALS:
+        with pytest.raises(InvalidRequest) as caught:
+            await renewed(room, first, body)
+        assert caught.value.subject in ("certificate-signing-request", "certificate-validation")
     assert await room.certificates_of("vin-1") == [fingerprint(first)]
 
 

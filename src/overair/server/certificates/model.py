@@ -71,6 +71,9 @@ class DeviceCertificate:
     origin: str = ""
     """Who vouched for it where that matters later: ``CREDENTIAL_ORIGIN`` or ``FLEET_ORIGIN`` with an id; empty for what an
     operator registered by himself."""
+    key_sha256: str | None = None
+    """Of the public key (SubjectPublicKeyInfo): one certificate can be written in several ways, each with an id of its own, but
+    not for another key. None for a registration of an older version of Overair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

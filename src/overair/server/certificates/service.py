@@ -52,6 +52,8 @@ class CertificateStore(Protocol):
 
     def insert(self, tx: Tx, certificate: DeviceCertificate) -> None: ...
 
+    def of_key(self, tx: Tx, account: AccountId, key_sha256: str, *, limit: int) -> Sequence[DeviceCertificate]: ...
+
     def set_status(self, tx: Tx, certificate: DeviceCertificate) -> None:
         """Write status, version and modification time."""
         ...
@@ -181,6 +183,10 @@ class CertificatesService:
         """By fingerprint alone: how a connecting device names its account."""
         return self._store.find(tx, certificate)
 
+    def of_key(self, tx: Tx, account: AccountId, key_sha256: str, *, limit: int) -> Sequence[DeviceCertificate]:
+        """Registrations of one public key, whatever their status."""
+        return self._store.of_key(tx, account, key_sha256, limit=limit)
+
     def page(
         self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int, ascending: bool
     ) -> Sequence[CertificateSummary]:
@@ -264,6 +270,7 @@ class CertificatesService:
             version=1,
             generation_id=self._ids.uuid(),
             origin=origin,
+            key_sha256=certificates_x509.key_fingerprint(certificate),
         )
         self._store.insert(tx, row)
         return IssuedCertificate(arn=place.iot("cert", identity), id=identity, pem=row.pem)

@@ -56,9 +56,11 @@ device_certificates: Final = Table(
     Column("version", Integer, nullable=False),
     Column("generation_id", String(36), nullable=False),
     Column("origin", String(128), nullable=False, server_default=""),
+    Column("key_sha256", String(64), nullable=True),
     # A fingerprint is unique on the server, and so names its account.
     Index("uq_device_certificates_id", "id", unique=True),
     Index("ix_device_certificates_account_created_at_id", "account", "created_at", "id"),
+    Index("ix_device_certificates_account_key_sha256", "account", "key_sha256"),
 )
 
 own_certificates: Final = Table(
@@ -131,7 +133,14 @@ class SqlCertificateStore:
             version=certificate.version,
             generation_id=certificate.generation_id,
             origin=certificate.origin,
+            key_sha256=certificate.key_sha256,
         )
+
+    def of_key(self, tx: Tx, account: AccountId, key_sha256: str, *, limit: int) -> Sequence[DeviceCertificate]:
+        table = device_certificates
+        wanted = select(*table.c).where(table.c.account == account, table.c.key_sha256 == key_sha256)
+        rows = sql(tx).execute(wanted.order_by(table.c.created_at, table.c.id).limit(limit))
+        return [_device_certificate(row) for row in rows]
 
     def set_status(self, tx: Tx, certificate: DeviceCertificate) -> None:
         sql(tx).execute(
@@ -284,7 +293,7 @@ def _by_creation(query: Any, table: Table, *, after: tuple[int, str] | None, asc
 
 
 def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
-    account, identity, pem, status, mode, not_before, not_after, created_at, modified_at, version, generation, origin = row
+    account, identity, pem, status, mode, not_before, not_after, created_at, modified_at, version, generation, origin, key = row
     return DeviceCertificate(
         account=account,
         id=identity,
@@ -298,6 +307,7 @@ def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
         version=version,
         generation_id=generation,
         origin=origin,
+        key_sha256=key,
     )
 
 

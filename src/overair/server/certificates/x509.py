@@ -416,3 +416,18 @@ def public_key_der(certificate: x509.Certificate) -> bytes:
         )
     except UNREADABLE as broken:
         raise InvalidRequest(f"The certificate's public key can't be used: {_brief(broken)}", subject="certificate") from None
+
+
+def key_fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of the public key (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits.
+
+    Raises:
+        InvalidRequest: as :func:`public_key_der`.
+    """
+    return hashlib.sha256(public_key_der(certificate)).hexdigest()
+
+
+def is_canonical(certificate: x509.Certificate) -> bool:
+    """Whether the signature ends on a whole byte, as DER wants it: otherwise one certificate could be written in several ways
+    that all verify, each with another id."""
+    return der_of(certificate).endswith(b"\0" + certificate.signature)

@@ -107,7 +107,7 @@ def name_hash(name: x509.Name) -> str:
 
 def authority_id(certificate: x509.Certificate) -> AuthorityId:
     """The identity of an authority: its public key's hash."""
-    return AuthorityId(hashlib.sha256(certificates_x509.public_key_der(certificate)).hexdigest())
+    return AuthorityId(certificates_x509.key_fingerprint(certificate))
 
 
 # Chains ---------------------------------------------------------------------------------------------------------------------
@@ -222,8 +222,8 @@ def _check_leaf(leaf: x509.Certificate) -> None:
         raise PathRefused(RefusalCode.WRONG_PURPOSE, "its key usage lacks digitalSignature")
     if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
         raise PathRefused(RefusalCode.WRONG_PURPOSE, "its extended key usage lacks clientAuth")
-    if leaf.version is not x509.Version.v3:
-        raise PathRefused(RefusalCode.CHAIN_INVALID, "it is no X.509 version 3 certificate")
+    if leaf.version is not x509.Version.v3 or not certificates_x509.is_canonical(leaf):
+        raise PathRefused(RefusalCode.CHAIN_INVALID, "it is no X.509 version 3 certificate in DER")
     try:
         certificates_x509.accepted_public_key(leaf, field="certificate")
     except InvalidRequest as weak:

@@ -77,6 +77,13 @@ class Enrolment:
         found = (self._certificates.find_anywhere(tx, each.certificate) for each in attached)
         return [certificate for certificate in found if certificate is not None]
 
+    def certificates_with_key_of(
+        self, tx: Tx, account: AccountId, certificate: x509.Certificate
+    ) -> Sequence[DeviceCertificate]:
+        """Every registration of the certificate's public key, whatever it is attached to."""
+        key = certificates_x509.key_fingerprint(certificate)
+        return self._certificates.of_key(tx, account, key, limit=CERTIFICATES_OF_THING_MAX)
+
     def check(self, tx: Tx, place: Place, belongings: Belongings) -> None:
         """See that what a thing is to get is there.
 

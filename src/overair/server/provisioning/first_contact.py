@@ -102,6 +102,15 @@ class FirstContacts:
         account, rule = contact.authority.account, contact.authority.rule
         if self._blocks.find(tx, account, BlockKind.THING, contact.thing) is not None:
             return _refused(contact, RefusalCode.BLOCKED, "its thing is blocked")
+        # A certificate can be written in another way, with another id, by whoever has it: what was taken away from one of a key
+        # is taken away from all.
+        for each in self._enrolment.certificates_with_key_of(tx, account, contact.leaf):
+            if each.status is not CertificateStatus.ACTIVE:
+                is_revoked = each.status is CertificateStatus.REVOKED
+                code = RefusalCode.REVOKED if is_revoked else RefusalCode.INACTIVE
+                return _refused(contact, code, f"certificate {each.id} of the same key is {each.status.value}")
+            if self._blocks.find(tx, account, BlockKind.CERTIFICATE, each.id) is not None:
+                return _refused(contact, RefusalCode.BLOCKED, f"certificate {each.id} of the same key is blocked")
         attached = self._enrolment.certificates_of(tx, account, contact.thing)
         if not attached:
             if rule.first_contact is FirstContact.DENY:
@@ -111,11 +120,8 @@ class FirstContacts:
             else:
                 return Verdict()
             return _refused(contact, RefusalCode.NOT_REGISTERED, why, AnomalyKind.UNREGISTERED)
-        same_key = [each for each in attached if key_of(each) == x509.public_key_der(contact.leaf)]
-        if same_key:
-            # The name is bound to the key: a certificate issued anew for it is the same device, unless the key was given up.
-            if all(each.status is CertificateStatus.REVOKED for each in same_key):
-                return _refused(contact, RefusalCode.REVOKED, "its key belongs to a certificate that was revoked")
+        # The name is bound to the key: a certificate issued anew for it is the same device.
+        if any(key_of(each) == x509.public_key_der(contact.leaf) for each in attached):
             return Verdict()
         return self._another_key(contact, attached)
 

@@ -489,6 +489,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("device_certificates", schema=None) as batch_op:
         batch_op.add_column(sa.Column("origin", sa.String(length=128), server_default="", nullable=False))
+        batch_op.add_column(sa.Column("key_sha256", sa.String(length=64), nullable=True))
+        batch_op.create_index("ix_device_certificates_account_key_sha256", ["account", "key_sha256"], unique=False)
 
     with op.batch_alter_table("job_executions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("fulfilment", sa.String(length=64), nullable=True))
