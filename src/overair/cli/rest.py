@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,9 @@ from overair.wire.strict_json import MalformedJson, decode
 ANSWER_SIZE_BYTES_MAX: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 120.0
+POOL_SIZE: Final = 8
+"""Connections that are kept for commands which ask several things at once."""
+PIECE_SIZE_BYTES: Final = 256 * 1024
 TRIES: Final = 3
 """Of what changes nothing; what changes something is sent once."""
 
@@ -109,15 +113,35 @@ class RestAnswer:
         raise RestRefused(f"{what} ({code}): {description}{hint}{lines}", code=code, status=self.status, errors=errors)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificate:
+    """What proves a client in the handshake: two PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An answer whose body is read as it comes."""
+
+    status: int
+    headers: Mapping[str, str]
+    pieces: Iterator[bytes]
+
+
 class RestClient:
     """One server's REST. ``ca``: the only authority that its certificate may come from; None: the machine's own."""
 
-    def __init__(self, proof: Proof, *, ca: Path | None, clock: Clock) -> None:
+    def __init__(self, proof: Proof, *, ca: Path | None, clock: Clock, certificate: ClientCertificate | None = None) -> None:
         self._proof = proof
         self._clock = clock
         self._pool = urllib3.PoolManager(
             ca_certs=None if ca is None else str(ca),
+            cert_file=None if certificate is None else str(certificate.certificate),
+            key_file=None if certificate is None else str(certificate.key),
             cert_reqs="CERT_REQUIRED",
+            maxsize=POOL_SIZE,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
             retries=False,
         )
@@ -160,9 +184,38 @@ class RestClient:
                 raise RestUnreachable(f"The server at {_origin(base)} can't be reached: {error}") from None
             if answer.status >= 500 and tries:
                 continue
+            if answer.status == 401 and tries and self._token is not None:
+                self._token = None  # tokens end within the hour, and some commands take longer
+                continue
             return answer
 
+    @contextmanager
+    def open(self, url: str, *, from_byte: int = 0) -> Iterator[Opened]:
+        """A GET whose body may have any size; nothing is tried again, and no redirect is followed.
+
+        Raises:
+            RestUnreachable: also while the body is read. RestRefused
+        """
+        headers = {"range": f"bytes={from_byte}-"} if from_byte else {}
+        try:
+            with self._request("GET", url, b"", headers, None) as answer:
+                told = {name.lower(): value for name, value in answer.headers.items()}
+                yield Opened(status=answer.status, headers=told, pieces=answer.stream(PIECE_SIZE_BYTES, decode_content=False))
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise RestUnreachable(f"The server at {_origin(url)} can't be reached: {error}") from None
+
     def _send(self, method: str, url: str, body: Any, headers: dict[str, str], payload: str | None) -> RestAnswer:
+        with self._request(method, url, body, headers, payload) as answer:
+            data = answer.read(ANSWER_SIZE_BYTES_MAX + 1)
+            if len(data) > ANSWER_SIZE_BYTES_MAX:
+                raise RestRefused(f"The server answers {urlsplit(url).path} with more than {ANSWER_SIZE_BYTES_MAX} bytes.")
+            return RestAnswer(
+                status=answer.status, headers={name.lower(): value for name, value in answer.headers.items()}, body=data
+            )
+
+    def _request(
+        self, method: str, url: str, body: Any, headers: dict[str, str], payload: str | None
+    ) -> urllib3.BaseHTTPResponse:
         parts = urlsplit(url)
         headers["host"] = parts.netloc
         match self._proof:
@@ -179,15 +232,7 @@ class RestClient:
                 )
                 for name, value in self._signature(self._proof, request, digest):
                     headers[name.decode("ascii")] = value.decode("ascii")
-        with self._pool.request(
-            method, url, body=body or None, headers=headers, preload_content=False, redirect=False
-        ) as answer:
-            data = answer.read(ANSWER_SIZE_BYTES_MAX + 1)
-            if len(data) > ANSWER_SIZE_BYTES_MAX:
-                raise RestRefused(f"The server answers {parts.path} with more than {ANSWER_SIZE_BYTES_MAX} bytes.")
-            return RestAnswer(
-                status=answer.status, headers={name.lower(): value for name, value in answer.headers.items()}, body=data
-            )
+        return self._pool.request(method, url, body=body or None, headers=headers, preload_content=False, redirect=False)
 
     def _signature(self, proof: SigV4Proof, request: SignableRequest, digest: str) -> list[tuple[bytes, bytes]]:
         moment: datetime = as_datetime(self._clock.now())

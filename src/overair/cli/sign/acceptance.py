@@ -58,7 +58,7 @@ def check_content(sealed: Sealed, known: Known, *, now: Instant) -> None:
         if document.body.version != known.version(document.name) + 1 or document.body.version > VERSION_MAX:
             problems.append(f"{document.name}: version {document.body.version} doesn't follow {known.version(document.name)}")
         if document.name == ROOT:
-            problems += _root_problems(items.as_root(document.body), known)
+            problems += _root_problems(items.as_root(document.body), known, moves=sealed.moves)
         else:
             problems += _targets_problems(document.name, items.as_targets(document.body), sealed, known)
     if not problems:
@@ -170,7 +170,7 @@ def _top_down(targets: Targets, delegated: Mapping[str, Targets]) -> list[tuple[
     return found
 
 
-def _root_problems(root: Root, known: Known) -> list[str]:
+def _root_problems(root: Root, known: Known, *, moves: bool) -> list[str]:
     problems: list[str] = []
     seen: dict[str, str] = {}
     for role, keys in root.roles.items():
@@ -184,7 +184,7 @@ def _root_problems(root: Root, known: Known) -> list[str]:
             seen[key_id] = role
     problems += [f"root: the key {each.id[:16]}… is ECDSA" for each in root.keys.values() if each.type is KeyType.ECDSA]
     for role in set(Role) - set(OFFLINE_ROLES[known.repository]):
-        if root.role_keys(role) != known.root.role_keys(role):
+        if not moves and root.role_keys(role) != known.root.role_keys(role):
             problems.append(f"root: {role} belongs to the server, and its keys or threshold would change")
     return problems
 

@@ -71,6 +71,7 @@ def write_request(sealed: Sealed, known: Known, summary: Iterable[str], *, names
             for each in sealed.documents
         ],
         "server_signs": sorted(sealed.server_signs),
+        "moves": sealed.moves,
         "replaces": served_to_json(known.served),
     }
     return json.dumps(document, indent=1).encode("ascii") + b"\n"
@@ -94,6 +95,7 @@ def read_request(data: bytes) -> Request:
             checksum=served.checksum,
             documents=documents,
             server_signs=frozenset(document["server_signs"]),
+            moves=document.get("moves", False) is True,
         )
     except (MalformedJson, KeyError, TypeError, ValueError, AttributeError):
         raise usage("This is no signing request that this tool wrote.") from None
@@ -194,6 +196,7 @@ def sealed_to_json(sealed: Sealed) -> dict[str, Any]:
         "checksum": sealed.checksum,
         "forced": sorted(sealed.forced),
         "server_signs": sorted(sealed.server_signs),
+        "moves": sealed.moves,
         "documents": [
             {
                 "name": each.name,
@@ -224,6 +227,7 @@ def sealed_from_json(document: Mapping[str, Any]) -> Sealed:
         documents=tuple(documents),
         forced=frozenset(document["forced"]),
         server_signs=frozenset(document["server_signs"]),
+        moves=document.get("moves", False) is True,
     )
 
 

@@ -89,6 +89,9 @@ def approve(
         Path | None, typer.Option("--out", help="Where to write the signatures. [default: beside the request]")
     ] = None,
     keys: KeyNames = None,
+    move: Annotated[
+        bool, typer.Option("--move", help="It is meant that this repository moves to another server, with all that it serves.")
+    ] = False,
     yes: Yes = False,
     directory: Dir = TREE_DEFAULT,
     passphrase_file: PassphraseFile = None,
@@ -100,6 +103,11 @@ def approve(
     with desk_at(directory, json, passphrase_file=passphrase_file, pin_file=pin_file) as desk:
         asked = ceremony.read_request(read_file(request, ceremony.REQUEST_SIZE_BYTES_MAX))
         repository = asked.sealed.repository
+        if asked.sealed.moves and not move:
+            raise refused(
+                f"This request hands the {repository} repository over to another server: whoever holds the keys that it names "
+                "publishes from then on, and no device comes back. Compare its keys with that server's, then say --move."
+            )
         known = _replaced(desk, repository, asked.served)
         check_content(asked.sealed, known, now=desk.clock.now())
         summary = pushing.summary(desk, asked.sealed, known)

@@ -73,6 +73,8 @@ class Sealed:
     forced: frozenset[str] = frozenset()
     server_signs: frozenset[str] = frozenset()
     """Keys that the server will sign with when this is pushed: those that it is about to be given a role for."""
+    moves: bool = False
+    """The repository moves to another server, whose keys the root names (``overair migrate import``)."""
 
     @property
     def id(self) -> str:
