@@ -118,21 +118,23 @@ class SecondaryServer:
         self._listener.listen(CONNECTIONS_MAX)
 
     def run(self) -> None:
-        """Serve; returns after ``stop``."""
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._slots.acquire()
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        """Serve; returns after ``stop``, when the socket is gone."""
+        try:
+            while True:
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    return
+                self._slots.acquire()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        finally:
+            self._path.unlink(missing_ok=True)
+            self._listener.close()
 
     def stop(self) -> None:
         """End ``run``; from any thread."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._path.unlink(missing_ok=True)
 
     def _serve(self, connection: socket.socket) -> None:
         try:
