@@ -49,10 +49,13 @@ class IssuedDevice:
 class FleetAuthority:
     """A CA, self-signed or below another; its key never leaves this object."""
 
-    def __init__(self, common_name: str = "fleet root", *, above: FleetAuthority | None = None) -> None:
+    def __init__(
+        self, common_name: str = "fleet root", *, above: FleetAuthority | None = None, now: datetime | None = None
+    ) -> None:
+        """``now``: where a test's clock isn't the wall's."""
         self._key = new_key()
         self._above = above
-        now = datetime.now(UTC)
+        now = now or datetime.now(UTC)
         issuer = above or self
         self._subject = _name(common_name)
         self.certificate = (
@@ -89,11 +92,17 @@ class FleetAuthority:
         return FleetAuthority(common_name, above=self)
 
     def device(
-        self, common_name: str, *, days: int = 365, key: str = "P-256", private: PrivateKey | None = None
+        self,
+        common_name: str,
+        *,
+        days: int = 365,
+        key: str = "P-256",
+        private: PrivateKey | None = None,
+        now: datetime | None = None,
     ) -> IssuedDevice:
         """A leaf for one device."""
         private = private or new_key(key)
-        now = datetime.now(UTC)
+        now = now or datetime.now(UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(_name(common_name))

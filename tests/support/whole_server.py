@@ -7,12 +7,13 @@ lets each do what it has to do, so that a test's steps are its own. For state ma
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from random import Random
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -20,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from overair.basics.arn import Place
-from overair.basics.clock import Instant, SettableClock
+from overair.basics.clock import Instant, SettableClock, as_datetime
 from overair.basics.ids import AccountId, SeededIds
 from overair.server import first_start
 from overair.server.composition import compose
@@ -28,11 +29,14 @@ from overair.server.config import load_settings
 from overair.server.joined import Joined
 from overair.server.metrics import Metrics
 from overair.server.state_directory import StateDirectory
+from overair.server.workers.loop import Worker
+from overair.wire.sigv4_claim import Scope, SignableRequest, format_timestamp
+from overair.wire.sigv4_signing import SigningCredentials, sign_header
 from tests.support.aktualizr.curl import Call, Response, Sink, TlsCredentials
 from tests.support.operator_rest import RestReply
 
 DEVICE_URL = "https://device.overair.test:8443"
-WORKER_STEPS_MAX = 200
+WORKER_STEPS_MAX = 1000
 PATIENCE_S = 60.0
 
 T = TypeVar("T")
@@ -41,7 +45,8 @@ T = TypeVar("T")
 class WholeServer:
     """Open once, ``close`` once. Everything is called from outside of its event loop, and blocks."""
 
-    def __init__(self, data: Path, clock: SettableClock, *, seed: int = 7) -> None:
+    def __init__(self, data: Path, clock: SettableClock, *, made: first_start.Made | None = None, seed: int = 7) -> None:
+        """``made``: what an earlier server said when it made what stands in ``data``."""
         self.clock = clock
         self.place = Place("us-east-1", AccountId("123456789012"))
         self._loop = asyncio.new_event_loop()
@@ -49,7 +54,7 @@ class WholeServer:
         self._thread.start()
         self._closing = AsyncExitStack()
         self._data, self._seed = data, seed
-        self.made: first_start.Made | None = None
+        self.made = made
         self.joined: Joined = self.wait(self._start())
         self._token: str | None = None
 
@@ -77,7 +82,9 @@ class WholeServer:
             download_url=lambda: DEVICE_URL,
             show_identity=lambda _identity: None,
         )
-        self.made = await joined.work.run(lambda tx: first_start.seed(tx, joined.first, self.place))
+        if self.made is None:
+            made = self.made = await joined.work.run(lambda tx: first_start.seed(tx, joined.first, self.place))
+            first_start.write_down(state, made, self.place)
         return joined
 
     def close(self) -> None:
@@ -92,10 +99,18 @@ class WholeServer:
 
     async def _work_off(self) -> None:
         for _ in range(WORKER_STEPS_MAX):
-            did = [await worker.run_once() for worker in self.joined.workers._workers]
-            if not any(did):
+            busy = [worker.name for worker in self.joined.workers._workers if await self._did_something(worker)]
+            if not busy:
                 return
-        raise AssertionError("the workers never come to rest")
+        raise AssertionError(f"{busy} never come to rest")
+
+    @staticmethod
+    async def _did_something(worker: Worker) -> bool:
+        """Let one worker go on until it has nothing to do."""
+        for step in range(WORKER_STEPS_MAX):
+            if not await worker.run_once():
+                return step > 0
+        raise AssertionError(f"{worker.name} never comes to rest")
 
     # Operators.
 
@@ -132,6 +147,23 @@ class WholeServer:
         reply = self.wait(self._ask(self.joined.rest_door, "POST", "/oauth2/token", form.encode(), headers, {}))
         assert reply.status == 200, reply.body
         return str(reply.json["access_token"])
+
+    def call(self, service: str, method: str, path: str, body: object) -> RestReply:
+        """An operation of an AWS protocol, signed with the root key."""
+        assert self.made is not None
+        data = json.dumps(body).encode()
+        timestamp = format_timestamp(as_datetime(self.clock.now()))
+        headers = [(b"host", b"device.overair.test"), (b"content-type", b"application/json")]
+        signed = sign_header(
+            SignableRequest(method=method, path=path.encode(), query=b"", headers=headers),
+            SigningCredentials(access_key_id=self.made.root_key_id, secret_access_key=self.made.root_secret.reveal()),
+            scope=Scope(date=timestamp[:8], region=self.place.region, service=service),
+            timestamp=timestamp,
+            payload=hashlib.sha256(data).hexdigest(),
+            normalise=True,
+        )
+        told = {name.decode(): value.decode() for name, value in [*headers[1:], *signed]}
+        return self.wait(self._ask(self.joined.operator_door, method, path, data, told, {}))
 
     # Devices.
 
@@ -217,6 +249,21 @@ class InProcessHttp:
         return Response(reply.status, reply.body, reply.headers)
 
 
-def settable_clock(seed: Random | None = None) -> SettableClock:
+class Template:
+    """One server that was started and stopped; copies of it are quick to open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._data = folder / "template"
+        server = WholeServer(self._data, settable_clock())
+        self._made = server.made
+        server.close()
+
+    def open(self, data: Path) -> WholeServer:
+        shutil.copytree(self._data, data)
+        # Ids that the template has given away must not come again.
+        return WholeServer(data, settable_clock(), made=self._made, seed=8)
+
+
+def settable_clock() -> SettableClock:
     """The moment at which state machines begin; the same each time."""
     return SettableClock(Instant(1_767_225_600_000))
