@@ -126,6 +126,8 @@ class StoredDocument:
     document: bytes
     expires: Instant
     signed_at: Instant
+    body: Targets | None = field(default=None, compare=False, repr=False)
+    """What targets say, where that is known without reading them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ and no version number has been used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from overair.basics.arn import Place
@@ -24,7 +24,7 @@ from overair.server.image_repository.model import (
 )
 from overair.server.image_repository.ports import DocumentStore
 from overair.server.image_repository.standing import Standing, meets_root
-from overair.server.image_repository.verification import refusal_of_clients
+from overair.server.image_repository.verification import Follower, Followers
 from overair.server.roots.findings import code_of
 from overair.server.roots.lifetimes import LIFETIMES
 from overair.server.roots.model import Finding, StoredRoot
@@ -46,6 +46,7 @@ from overair.wire.uptane.metadata import (
     read_snapshot,
     sign_payload,
 )
+from overair.wire.uptane.trust import Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ class Publisher:
         self._roots = roots
         self._documents = documents
         self._published = published
+        self._followers = Followers()
 
     def standing(self, tx: Tx, account: AccountId) -> Standing:
         found = self._documents.all_current(tx, account)
@@ -87,15 +89,19 @@ class Publisher:
         if change.targets is not None:
             signers = self._roots.signers(tx, account, Repository.IMAGE, Role.TARGETS)
             fresh += self._sign_targets(tx, account, change.targets, root, before, signers, now)
-        flavours = self._in_step(tx, place, root, before.with_(fresh))
+        flavours = self._in_step(tx, place, root, before, fresh)
         fresh += self._sign_above(tx, account, flavours, root, before.with_(fresh), now, snapshot=change.snapshot)
         after = before.with_(fresh)
-        for flavour in flavours:
-            self._check_as_client(tx, account, flavour, root, before, after, now)
+        followed = {flavour: self._as_client(tx, account, flavour, root, before, after, now) for flavour in flavours}
         for document in fresh:
             self._documents.add(tx, account, document, keep_versions=KEPT_VERSIONS)
-        tx.after_commit(lambda: self._published(account))
+        tx.after_commit(lambda: self._is_published(account, followed))
         return after
+
+    def _is_published(self, account: AccountId, followed: Mapping[Flavour, Follower]) -> None:
+        for flavour, follower in followed.items():
+            self._followers.keep(account, flavour, follower)
+        self._published(account)
 
     def _sign_targets(
         self,
@@ -152,24 +158,24 @@ class Publisher:
             fresh.append(self._sign(TIMESTAMP, timestamp, timestamp_signers, flavour, now))
         return fresh
 
-    def _in_step(self, tx: Tx, place: Place, root: StoredRoot, after: Standing) -> list[Flavour]:
+    def _in_step(
+        self, tx: Tx, place: Place, root: StoredRoot, before: Standing, fresh: Sequence[StoredDocument]
+    ) -> list[Flavour]:
         """The flavours whose clients can be told of this state. TUF's are left with what they have where a root or targets were
         pushed in the Uptane flavour alone."""
+        after = before.with_(fresh)
         uptane, tuf = after.get(TARGETS), after.get(TARGETS, Flavour.TUF)
         assert uptane is not None, "targets are signed with the first root"
-        if (
-            tuf is None
-            or Flavour.TUF not in root.documents
-            or tuf.version != uptane.version
-            or not meets_root(tuf.document, Flavour.TUF, root.root)
-        ):
+        if tuf is None or Flavour.TUF not in root.documents or tuf.version != uptane.version:
             return [Flavour.UPTANE]
         seen = self._roots.newest_version(tx, place.account, Repository.IMAGE, Flavour.TUF)
         if seen != root.version:
+            if not meets_root(tuf.document, Flavour.TUF, root.root):
+                return [Flavour.UPTANE]
             self._roots.publish(tx, place, Repository.IMAGE, [Flavour.TUF])
         return [Flavour.UPTANE, Flavour.TUF]
 
-    def _check_as_client(
+    def _as_client(
         self,
         tx: Tx,
         account: AccountId,
@@ -178,22 +184,28 @@ class Publisher:
         before: Standing,
         after: Standing,
         now: Instant,
-    ) -> None:
+    ) -> Follower:
+        """A client that has followed this state from the one before.
+
+        Raises:
+            InvalidRequest: with subject ``client-refuses``.
+        """
         last = before.get(SNAPSHOT, flavour)
         first = root.version
         if last is not None:
             body = read_snapshot(read_document(last.document, Role.SNAPSHOT, flavour=flavour))
             first = body.meta["root.json"].version if "root.json" in body.meta else root.version
-        versions = range(first, root.version + 1)
-        refused = refusal_of_clients(
-            flavour,
-            roots=[self._roots.document(tx, account, Repository.IMAGE, version, flavour) for version in versions],
-            before={} if last is None else before.files(flavour),
-            after=after.files(flavour),
-            now=now,
+        roots = [
+            self._roots.document(tx, account, Repository.IMAGE, version, flavour) for version in range(first, root.version + 1)
+        ]
+        stored = {} if last is None else before.files(flavour)
+        follower = self._followers.of(account, flavour, roots[0], stored, now=now)
+        refused = (
+            follower if isinstance(follower, Refused) else follower.refusal(roots[1:], stored, after.files(flavour), now=now)
         )
-        if refused is None:
-            return
+        if isinstance(follower, Follower) and refused is None:
+            return follower
+        assert refused is not None
         finding = Finding(code=code_of(refused.reason), field=refused.field, message=refused.message)
         raise InvalidRequest(
             f"Clients ({flavour}) would refuse what would be published, so nothing was: {refused.message}",
@@ -220,6 +232,7 @@ class Publisher:
             document=sign_payload(payload(body, flavour), signers, flavour),
             expires=body.expires,
             signed_at=now,
+            body=body if isinstance(body, Targets) else None,
         )
 
 

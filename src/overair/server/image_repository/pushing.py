@@ -6,7 +6,7 @@ it, publication and the client's verification included, and is undone as a whole
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from overair.basics.arn import Place
@@ -23,10 +23,10 @@ from overair.server.image_repository.validation import (
     ExaminedTargets,
     Known,
     Signed,
+    check_in_use,
     examine_late_targets,
     examine_targets,
     names_in,
-    readable_targets,
     refused_targets,
 )
 from overair.server.roots.findings import errors_json
@@ -192,28 +192,23 @@ class Pushes:
     ) -> ExaminedTargets:
         signed = Signed(keys=root.keys, role_keys=root.role_keys(Role.TARGETS))
         current = standing.get(TARGETS)
-        in_use: Mapping[str, str] = {}
-        if not push.force:
-            going = self._going(push, standing)
-            in_use = self._images.catalogue.in_use.targets_in_use(tx, account, going) if going else {}
         known = Known(
             version=0 if current is None else current.version,
             targets=standing.targets(),
             catalogue=self._targets.find_all(tx, account, names_in(push.targets)),
-            in_use=in_use,
             may_jump=push.after_restore,
             now=now,
         )
-        return examine_targets(push.targets, signed, known)
+        examined = examine_targets(push.targets, signed, known)
+        if examined.readable is not None and not push.force:
+            # Neither targets lists it any more, nor a delegation that they still make.
+            kept = {name for documents in push.delegations.values() for name in names_in(documents)}
+            self._check_in_use(tx, account, standing.lost_with(examined.readable) - kept, examined)
+        return examined
 
-    @staticmethod
-    def _going(push: Push, standing: Standing) -> set[str]:
-        """What nothing would list any more: neither targets, nor a delegation that they still make."""
-        body = readable_targets(push.targets)
-        if body is None:
-            return set()
-        kept = {name for documents in push.delegations.values() for name in names_in(documents)}
-        return standing.lost_with(body) - kept
+    def _check_in_use(self, tx: Tx, account: AccountId, going: Collection[str], examined: ExaminedTargets) -> None:
+        if going:
+            check_in_use(self._images.catalogue.in_use.targets_in_use(tx, account, going), examined)
 
     def _examine_delegations(
         self,
@@ -262,23 +257,21 @@ class Pushes:
         now: Instant,
     ) -> ExaminedTargets:
         current = standing.get(name)
-        before = None if current is None else targets_body(current.document, Flavour.UPTANE)
-        names = names_in(documents)
-        in_use: Mapping[str, str] = {}
-        if before is not None and not push.force:
-            elsewhere = {each for each, (role, _) in standing.listing().items() if role != name}
-            going = before.targets.keys() - names - elsewhere
-            in_use = self._images.catalogue.in_use.targets_in_use(tx, account, going) if going else {}
+        before = standing.body(name)
         signed = Signed(keys=delegator.delegation_keys, role_keys=delegation.keys, patterns=delegation.paths)
         known = Known(
             version=0 if current is None else current.version,
             targets=before,
-            catalogue=self._targets.find_all(tx, account, names),
-            in_use=in_use,
+            catalogue=self._targets.find_all(tx, account, names_in(documents)),
             may_jump=push.after_restore,
             now=now,
         )
-        return examine_targets(documents, signed, known, role=name)
+        examined = examine_targets(documents, signed, known, role=name)
+        if before is not None and examined.readable is not None and not push.force:
+            elsewhere = {each for each, (role, _) in standing.listing().items() if role != name}
+            going = before.targets.keys() - examined.readable.targets.keys() - elsewhere
+            self._check_in_use(tx, account, going, examined)
+        return examined
 
     # TUF's flavour alone --------------------------------------------------------------------------------------------------
 
@@ -346,6 +339,7 @@ def _stored(role: str, examined: ExaminedTargets, now: Instant) -> list[StoredDo
             document=document,
             expires=examined.targets.expires,
             signed_at=now,
+            body=examined.targets,
         )
         for flavour, document in examined.documents.items()
     ]

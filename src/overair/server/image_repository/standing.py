@@ -23,7 +23,7 @@ from overair.wire.uptane.metadata import (
 )
 from overair.wire.uptane.refusals import MetadataRefused
 
-BODIES_IN_MEMORY_MAX: Final = 64
+BODIES_IN_MEMORY_MAX: Final = 16
 DELEGATIONS_WALKED_MAX: Final = 256
 _OWN: Final = frozenset({TARGETS, SNAPSHOT, TIMESTAMP})
 
@@ -66,8 +66,14 @@ class Standing:
 
     def targets(self) -> Targets | None:
         """What the newest targets say."""
-        found = self.get(TARGETS)
-        return None if found is None else targets_body(found.document, Flavour.UPTANE)
+        return self.body(TARGETS)
+
+    def body(self, role: str) -> Targets | None:
+        """What the newest document of targets or of a delegation says."""
+        found = self.get(role)
+        if found is None:
+            return None
+        return found.body or targets_body(found.document, found.flavour)
 
     def targets_document(self) -> StoredDocument:
         """Raises:
@@ -100,10 +106,12 @@ class Standing:
     def _delegators_below(self, body: Targets, seen: set[str]) -> Iterator[tuple[Targets, Delegation]]:
         for delegation in body.delegations:
             yield body, delegation
-            document = self.get(delegation.name)
-            if document is not None and delegation.name not in seen and len(seen) < DELEGATIONS_WALKED_MAX:
+            if delegation.name in seen or len(seen) >= DELEGATIONS_WALKED_MAX:
+                continue
+            below = self.body(delegation.name)
+            if below is not None:
                 seen.add(delegation.name)
-                yield from self._delegators_below(targets_body(document.document, Flavour.UPTANE), seen)
+                yield from self._delegators_below(below, seen)
 
     def delegations_in_force(self, targets: Targets | None = None) -> list[str]:
         """The names of those that have said something."""
@@ -122,7 +130,8 @@ class Standing:
         for name, file in body.targets.items() if body is not None else ():
             found[name] = (TARGETS, file)
         for role in self.delegations_in_force(targets):
-            for name, file in targets_body(self.documents[role, Flavour.UPTANE].document, Flavour.UPTANE).targets.items():
+            delegated = self.body(role)
+            for name, file in delegated.targets.items() if delegated is not None else ():
                 found.setdefault(name, (role, file))
         return found
 

@@ -77,9 +77,7 @@ class Known:
     """Of the document that this one follows; 0: there is none."""
     targets: Targets | None
     catalogue: Mapping[str, StoredTarget]
-    """What is known of each name that the new document or the one before has."""
-    in_use: Mapping[str, str] = field(default_factory=dict)
-    """What vehicles need of the images that would go: name → words. Empty where removal is forced."""
+    """What is known of the names that the new document has."""
     may_jump: bool = False
     """After a restore, the next version may be any higher one."""
     now: Instant
@@ -104,17 +102,6 @@ def names_in(documents: Mapping[Flavour, bytes]) -> set[str]:
         if isinstance(targets, dict):
             names.update(targets)
     return names
-
-
-def readable_targets(documents: Mapping[Flavour, bytes]) -> Targets | None:
-    """What the Uptane flavour says, if it can be read at all."""
-    data = documents.get(Flavour.UPTANE)
-    if data is None:
-        return None
-    try:
-        return read_targets(read_document(data, Role.TARGETS))
-    except MetadataRefused:
-        return None
 
 
 def examine_targets(
@@ -146,6 +133,18 @@ def examine_targets(
         examined.targets = examined.readable
         examined.documents = {flavour: reading.canonical for flavour, reading in readings.items()}
     return examined
+
+
+def check_in_use(in_use: Mapping[str, str], examined: ExaminedTargets) -> None:
+    """What vehicles need of the images that would go: name → words."""
+    for name, words in sorted(in_use.items()):
+        examined.targets = None
+        examined.findings.error(
+            "target_in_use",
+            f"signed.targets.{name[:80]}",
+            f"With this document nothing would list {name} any more, which is {words}.",
+            "Keep it, or say force=true.",
+        )
 
 
 def examine_late_targets(data: bytes, signed: Signed, current: Targets) -> ExaminedTargets:
@@ -257,13 +256,6 @@ def _examine(reading: _Reading, signed: Signed, known: Known, findings: Findings
         if len(findings.errors) >= FINDINGS_MAX:
             break
         _target(target, signed, known, f"{prefix}signed.targets.{target.name[:80]}", findings)
-    for name, words in sorted(known.in_use.items()):
-        findings.error(
-            "target_in_use",
-            f"{prefix}signed.targets.{name[:80]}",
-            f"With this document nothing would list {name} any more, which is {words}.",
-            "Keep it, or say force=true.",
-        )
 
 
 def _version(version: int, known: Known, prefix: str, findings: Findings) -> None:

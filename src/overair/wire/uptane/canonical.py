@@ -8,6 +8,7 @@ integers and no other numbers.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
@@ -19,6 +20,8 @@ DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53 - 1
 """What every JSON reader keeps exactly; also the largest length and version that a document may say."""
 VERSION_MAX: Final = 2**31 - 1
+
+_ESCAPED_BY_ONE_FORM_ONLY: Final = re.compile(r'\\[^"\\]')
 
 Json = Mapping[str, object]
 
@@ -37,12 +40,16 @@ def canonical(value: object, form: CanonicalForm = CanonicalForm.ESCAPED) -> byt
         MetadataRefused: INVALID_METADATA: a float, U+007F (which clients and servers spell differently), a lone surrogate.
     """
     if form is CanonicalForm.OLPC:
+        if _is_plain(value):
+            escaped = _escaped(value)
+            if _ESCAPED_BY_ONE_FORM_ONLY.search(escaped) is None:
+                return escaped.encode("ascii")
         try:
             return _olpc(value).encode("utf-8")
         except UnicodeEncodeError:
             raise MetadataRefused(Reason.INVALID_METADATA, "A string holds half of a surrogate pair.") from None
-    _refuse_ambiguous(value, path="")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    _refuse_ambiguous(value)
+    return _escaped(value).encode("ascii")
 
 
 def read(data: bytes, *, size_bytes_max: int) -> dict[str, object]:
@@ -57,12 +64,44 @@ def read(data: bytes, *, size_bytes_max: int) -> dict[str, object]:
         value = strict_json.decode_object(data, size_bytes_max=size_bytes_max, depth_max=DEPTH_MAX)
     except strict_json.MalformedJson as error:
         raise MetadataRefused(Reason.INVALID_METADATA, str(error)) from None
-    _refuse_ambiguous(value, path="")
+    _refuse_ambiguous(value)
     return value
 
 
-def _refuse_ambiguous(value: object, *, path: str) -> None:
+def _escaped(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _refuse_ambiguous(value: object) -> None:
     """What two readers could understand in two ways is refused before anything is made of it."""
+    if not _is_plain(value):
+        _find_ambiguous(value, path="")
+
+
+def _is_plain(value: object) -> bool:
+    """Whether nobody could misread this: plain ASCII, and integers that every reader keeps. False too where only a closer look
+    can tell. Documents have thousands of members, nearly all of them plain."""
+    waiting: list[object] = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is str:
+            if not item.isascii() or "\x7f" in item:
+                return False
+        elif type(item) is dict:
+            if not all(type(name) is str and name.isascii() and "\x7f" not in name for name in item):
+                return False
+            waiting.extend(item.values())
+        elif type(item) is list:
+            waiting.extend(item)
+        elif type(item) is int:
+            if abs(item) > INTEGER_MAX:
+                return False
+        elif item is not None and type(item) is not bool:
+            return False
+    return True
+
+
+def _find_ambiguous(value: object, *, path: str) -> None:
     match value:
         case bool() | None:
             return
@@ -74,10 +113,10 @@ def _refuse_ambiguous(value: object, *, path: str) -> None:
         case Mapping():
             for name, member in value.items():
                 _refuse_ambiguous_text(name, path)
-                _refuse_ambiguous(member, path=f"{path}.{name[:64]}" if path else name[:64])
+                _find_ambiguous(member, path=f"{path}.{name[:64]}" if path else name[:64])
         case list() | tuple():
             for number, item in enumerate(value):
-                _refuse_ambiguous(item, path=f"{path}[{number}]")
+                _find_ambiguous(item, path=f"{path}[{number}]")
         case _:
             raise MetadataRefused(
                 Reason.INVALID_METADATA,

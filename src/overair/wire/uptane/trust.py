@@ -108,6 +108,13 @@ class TrustedSet:
         reader = SignedReader(repository=repository, flavour=flavour, form=form, roles_needed=needed, vehicle=vehicle)
         return cls(reader.root(root, after=None), reader, chain)
 
+    def copy(self) -> TrustedSet:
+        """Another set that believes the same. What is updated in one stays as it was in the other."""
+        other = TrustedSet(self._root, self._reader, self._chain)
+        other._timestamp, other._snapshot, other._targets = self._timestamp, self._snapshot, self._targets
+        other._delegations = dict(self._delegations)
+        return other
+
     # What is believed -----------------------------------------------------------------------------------------------------
 
     @property
