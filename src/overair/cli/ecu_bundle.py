@@ -73,8 +73,8 @@ def read_bundle(path: Path) -> tuple[Part, ...]:
         raise _wrong(path, "hardware", "names no hardware id")
     parts = tuple(_part(path, str(hardware_id), value) for hardware_id, value in hardware.items())
     for part in parts:
-        others = [each for each in parts if each.target == part.target]
-        if len({each.parcel.sha256 if each.parcel else "" for each in others}) > 1:
+        files = {each.parcel.sha256 for each in parts if each.target == part.target and each.parcel is not None}
+        if len(files) > 1:
             raise _wrong(path, f"hardware.{part.hardware_id}", f"{part.target} stands twice with different files")
     return parts
 

@@ -40,7 +40,10 @@ class NeedsSignature(Exception):
 
     @property
     def commands(self) -> list[str]:
+        # What is in the signer's own hand is hashed there; what isn't is taken as the server has it.
         adding = [each.command for each in self.waiting if each.part.parcel is not None]
+        if any(each.part.parcel is None for each in self.waiting):
+            adding.append("overair sign pending --take")
         return ["overair sign pull", *adding, "overair sign push"]
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def bring_in(rest: UptaneRest, parts: Sequence[Part]) -> dict[str, Any]:
     for target in dict.fromkeys(part.target for part in parts):
         users = [part for part in parts if part.target == target]
         hardware_ids = tuple(part.hardware_id for part in users)
-        first = users[0]
+        first = next((part for part in users if part.parcel is not None), users[0])
         found = rest.find(target)
         _check(first, found, hardware_ids)
         if first.parcel is not None and (found is None or not found.is_signed):
