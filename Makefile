@@ -28,7 +28,7 @@ $(VENV)/.development: locks/development.txt $(VENV)/.runtime
 	$(INSTALL) -r locks/development.txt
 	@touch $@
 
-demo: $(VENV)/.runtime ## install, start a server and three devices, ship three images: one good, one tampered with, one that crashes
+demo: $(VENV)/.runtime ## install, start a server and three devices, ship images good, tampered with and crashing; then a Uptane vehicle, and keys that go offline
 	$(BIN)/python -m overair.cli.main demo
 
 test: $(VENV)/.development ## install and run every test (one short profile of each heavy one)

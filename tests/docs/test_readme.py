@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from overair.agent.image_builder import build_image
+from tests.support.device_process import wait_until
 from tests.support.server_fixtures import new_server
 from tests.support.server_process import ServerProcess, clean_environment
 
@@ -17,9 +19,10 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 __all__ = ["new_server"]
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, section: str | None = None) -> list[str]:
+    """The fenced blocks of a language, in order; of one section alone where it is named."""
+    text = README if section is None else README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_ten_lines_of_boto3_ship_an_image(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
@@ -30,7 +33,7 @@ def test_the_ten_lines_of_boto3_ship_an_image(new_server: Callable[..., ServerPr
     assert len([line for line in program.splitlines() if line.strip()]) <= 10
     (tmp_path / "ship.py").write_text(program)
     # The shell block's own lines, but for starting the server: this test's is on free ports.
-    lines = [line.replace(".venv/bin/overair", overair) for block in blocks("sh") for line in block.splitlines()]
+    lines = [line.replace(".venv/bin/overair", overair) for block in blocks("sh", "Start it") for line in block.splitlines()]
     wanted = [
         line.replace("aws ", f"{Path(sys.executable).parent}/aws ") for line in lines if re.match(r"eval|/.* device|aws", line)
     ]
@@ -45,3 +48,32 @@ def test_the_ten_lines_of_boto3_ship_an_image(new_server: Callable[..., ServerPr
     assert job["account"] == server.endpoints["account"]
     update = server.client("iot").get_ota_update(otaUpdateId="app-2")["otaUpdateInfo"]
     assert update["awsIotJobId"] == "AFR_OTA-app-2"
+
+
+def test_the_lines_for_uptane_devices_update_a_vehicle(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    new_server(name="overair-data").start()
+    (tmp_path / "app.zip").write_bytes(build_image("app", "2.0.0", "posix"))
+    (block,) = blocks("sh", "Uptane devices")
+    running: list[subprocess.Popen[bytes]] = []
+    outputs: list[str] = []
+    try:
+        for line in block.splitlines():
+            program, *words = shlex.split(line, comments=True)
+            module = {"overair": "overair.cli.main", "overair-device": "overair.cli.device_main"}[Path(program).name]
+            command = [sys.executable, "-m", module, *(word for word in words if word != "&")]
+            if words[-1] == "&":
+                running.append(subprocess.Popen(command, cwd=tmp_path, env=clean_environment()))
+                continue
+            if "once" in words:
+                wait_until((tmp_path / "door" / "secondary.sock").exists)
+            ended = subprocess.run(
+                command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=100, check=False
+            )
+            assert ended.returncode == 0, (line, ended.stderr)
+            outputs.append(ended.stdout)
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait(15)
+    assert len(running) == 2
+    assert "SUCCEEDED" in outputs[-1]
