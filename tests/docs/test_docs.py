@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,14 +56,33 @@ def test_every_command_of_the_device_is_documented_and_speaks_json() -> None:
     from overair.cli.device_main import _parser
 
     text = (DOCS / "commands.md").read_text()
-    (subcommands,) = (action.choices for action in _parser()._actions if isinstance(action.choices, dict))
-    assert set(subcommands) == {"boot", "flash", "status"}
-    for name, parser in subcommands.items():
-        assert f"`overair-device {name}" in text
-        options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-        assert "--json" in options
+    found = dict(_commands_of(_parser(), ()))
+    assert {path[0] for path in found} == {"boot", "flash", "status", "uptane", "tuf"}
+    for path, parsers in found.items():
+        name = " ".join(path)
+        assert f"`overair-device {name}" in text, f"overair-device {name} is missing in docs/commands.md"
+        options = {
+            option
+            for parser in parsers
+            for action in parser._actions
+            for option in action.option_strings
+            if option.startswith("--")
+        }
+        assert "--json" in options, f"overair-device {name} has no --json"
         for option in options - {"--help"}:
             assert option in text, f"overair-device {name} {option} is missing in docs/commands.md"
+
+
+def _commands_of(
+    parser: argparse.ArgumentParser, path: tuple[str, ...], above: tuple[argparse.ArgumentParser, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], tuple[argparse.ArgumentParser, ...]]]:
+    """Each command with its parser and those above it, whose options it has too."""
+    below = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield path, (*above, parser)
+    for choices in below:
+        for name, child in choices.items():
+            yield from _commands_of(child, (*path, name), (*above, parser))
 
 
 @pytest.mark.parametrize("document", MARKDOWN, ids=lambda path: str(path.relative_to(REPOSITORY)))

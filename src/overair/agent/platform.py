@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from overair.wire.image import ImageManifest
 from overair.wire.image_signature import VerifiedImage
 from overair.wire.job_document import DocumentFile
-from overair.wire.uptane.matching import VerifiedTarget
+
+if TYPE_CHECKING:  # the boot loader passes by here, and has no use for metadata
+    from overair.wire.uptane.matching import VerifiedTarget
 
 STORED_FILE_TYPE: Final = 1
 """Any type but 0 means: store it."""

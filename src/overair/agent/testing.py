@@ -137,8 +137,13 @@ class PlatformContract(ABC):
     def test_activate_the_image_that_was_verified_and_no_other(self) -> None:
         platform, context, data = self._open()
         self._write_all(platform, context, data)
+        before = platform.digests
+        assert before.waiting is None
         image = platform.close_file(context)
+        received = platform.digests
+        assert (received.running, received.waiting) == (before.running, image.sha256)
         platform.activate(context, image)
+        assert platform.digests.running == before.running, "before the reset the old image runs"
         assert platform.image_state() is PlatformImageState.PENDING_COMMIT
         try:
             platform.reset()

@@ -62,6 +62,9 @@ class PosixPlatform:
         self._report = directory.slots / "report.json"
         self._descriptor: int | None = None
         self._file_failed = False
+        state = self._slots.read()
+        running = None if state.active is None else state.record(state.active)
+        self._running_sha256 = "" if running is None else running.sha256
 
     @property
     def running_image(self) -> ImageManifest:
@@ -70,13 +73,10 @@ class PosixPlatform:
     @property
     def digests(self) -> ImageDigests:
         state = self._slots.read()
-        running = None if state.active is None else state.record(state.active)
         other = state.record(state.inactive)
-        return ImageDigests(
-            running="" if running is None else running.sha256,
-            # What was accepted once is there to fall back to, and isn't waiting.
-            waiting=None if other is None or other.accepted else other.sha256,
-        )
+        # What was accepted once is there to fall back to, and isn't waiting.
+        waiting = None if other is None or other.accepted else other.sha256
+        return ImageDigests(running=self._running_sha256, waiting=waiting)
 
     # --- receiving ---
 
