@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from overair.basics.errors import OverairError
@@ -126,6 +126,7 @@ def do(room: JobsRoom, step: tuple[Any, ...]) -> None:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(steps=[("create", "K", TargetSelection.SNAPSHOT, False), ("leave", "a"), ("join", "a")])
 @given(steps=st.lists(STEPS, min_size=3, max_size=25))
 def test_whatever_happens_counts_queues_and_notices_agree_with_the_executions(
     room: JobsRoom, steps: list[tuple[Any, ...]]

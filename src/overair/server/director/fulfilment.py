@@ -12,7 +12,7 @@ import msgspec
 
 from overair.basics.clock import Clock
 from overair.basics.errors import NotFound
-from overair.basics.ids import AccountId, JobId, MultiTargetUpdateId, ThingName
+from overair.basics.ids import AccountId, EcuSerial, JobId, MultiTargetUpdateId, ThingName
 from overair.basics.work import Tx
 from overair.server.director.documents import stay_targets
 from overair.server.director.metadata import DirectorMetadata
@@ -137,6 +137,7 @@ class DirectorFulfilment:
                 ended_at=self._clock.now(),
                 outcome=OUTCOMES[execution.status],
                 result_code=code[:RESULT_CODE_LENGTH_MAX],
+                installed=_installed_at_the_end(assignment, execution),
             )
             self._updates.save_assignment(tx, account, ended)
         view = self._updates.find_view(tx, account, thing)
@@ -198,3 +199,9 @@ class DirectorFulfilment:
         if following is None:
             return STATUS_AFTER[ended.status]
         return DeviceStatus.UPDATE_PENDING if following.status in STARTED else DeviceStatus.OUTDATED
+
+
+def _installed_at_the_end(assignment: Assignment, ended: Execution) -> frozenset[EcuSerial]:
+    if ended.status is ExecutionStatus.SUCCEEDED:
+        return frozenset(assignment.targets)
+    return assignment.installed

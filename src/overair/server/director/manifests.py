@@ -266,7 +266,8 @@ class Manifests:
         report: wire.InstallationReport | wire.UnreadableReport | None,
     ) -> None:
         account = place.account
-        if settlement.installed != assignment.installed:
+        # The end of an execution writes the assignment too.
+        if settlement.installed != assignment.installed and settlement.status is not ExecutionStatus.SUCCEEDED:
             self._updates.save_assignment(tx, account, replace(assignment, installed=settlement.installed))
         if settlement.status is None:
             return

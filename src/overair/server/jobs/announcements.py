@@ -12,7 +12,7 @@ from overair.basics.clock import Instant, epoch_seconds
 from overair.basics.ids import AccountId, ThingName
 from overair.basics.work import Notice, Tx
 from overair.server.jobs.documents import DeviceDocuments
-from overair.server.jobs.model import PENDING_LISTED_MAX, Execution, Job
+from overair.server.jobs.model import PENDING_LISTED_MAX, STARTED, Execution, Job
 from overair.server.jobs.ports import ExecutionStore, JobStore
 from overair.server.jobs.views import summaries, view
 from overair.wire.job_messages import ExecutionReply, PendingChanged, notify_next_topic, notify_topic
@@ -61,12 +61,17 @@ class Announcer:
         *,
         now: Instant,
     ) -> None:
-        """Publish for executions that were just put at the end of queues: (execution, the thing's queue before it)."""
+        """Publish for executions that were just queued: (execution, the thing's queue before it).
+
+        Nearly always they stand last; but what was queued at the same instant by an earlier job, or before the clock was set
+        back, may stand first.
+        """
         account = job.place.account
         document: str | None = None
         for execution, before in added:
-            self.publish_pending(tx, account, execution.thing, [*before, execution], now=now)
-            if not before:
+            queue = sorted([*before, execution], key=_standing)
+            self.publish_pending(tx, account, execution.thing, queue, now=now)
+            if queue[0] is execution:
                 if document is None:
                     document = self._documents.for_device(tx, job)
                 self.publish_next(tx, account, execution.thing, execution, document=document, now=now)
@@ -91,6 +96,11 @@ class Announcer:
         shown = None if execution is None else view(execution, now=now, document=document)
         reply = ExecutionReply(timestamp_s=epoch_seconds(now), execution=shown)
         tx.publish(Notice(account=account, topic=notify_next_topic(thing), payload=reply.to_json()))
+
+
+def _standing(execution: Execution) -> tuple[bool, Instant, int, str]:
+    """The order of a queue, as the store has it."""
+    return (execution.status not in STARTED, execution.queued_at, execution.job_sequence, execution.job)
 
 
 def identity(queue: Sequence[Execution]) -> tuple[str, int] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, LargeBinary, String, Table, and_, insert, select
-from sqlalchemy.engine import Row
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import Column, LargeBinary, String, Table, and_, bindparam, insert, select
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId
@@ -11,7 +13,7 @@ from overair.basics.work import Tx
 from overair.server.keyring.model import KeyKind, WrappedKey
 from overair.server.storage.erasure import erase
 from overair.server.storage.schema import account_column, instant_column, metadata
-from overair.server.storage.work import sql
+from overair.server.storage.work import HotStatement, sql
 
 keys = Table(
     "keyring_keys",
@@ -24,6 +26,10 @@ keys = Table(
     Column("public_key_der", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
 )
+
+
+_find = HotStatement(select(*keys.c).where(keys.c.account == bindparam("b_account"), keys.c.key_id == bindparam("b_key_id")))
+_COLUMNS = tuple(column.name for column in keys.columns)
 
 
 class SqlKeyStore:
@@ -43,8 +49,8 @@ class SqlKeyStore:
         )
 
     def find(self, tx: Tx, account: AccountId, key_id: KeyId) -> WrappedKey | None:
-        row = sql(tx).execute(select(keys).where(keys.c.account == account, keys.c.key_id == key_id)).one_or_none()
-        return None if row is None else _key(row)
+        row = _find.first(tx, b_account=account, b_key_id=key_id)
+        return None if row is None else _key(SimpleNamespace(**dict(zip(_COLUMNS, row, strict=True))))
 
     def delete(self, tx: Tx, account: AccountId, key_id: KeyId) -> bool:
         # A key that was destroyed must not be found in a page of the database: it may be one that a thief could use for years.
@@ -54,7 +60,7 @@ class SqlKeyStore:
         return [_key(row) for row in sql(tx).execute(select(keys).where(keys.c.account == account).order_by(keys.c.key_id))]
 
 
-def _key(row: Row[tuple[object, ...]]) -> WrappedKey:
+def _key(row: Any) -> WrappedKey:
     return WrappedKey(
         account=AccountId(row.account),
         key_id=KeyId(row.key_id),

@@ -54,6 +54,15 @@ _installed: Final = HotStatement(
         installed_for=bindparam("b_for"),
     )
 )
+_this_ecu: Final = (
+    installations.c.account == bindparam("b_account"),
+    installations.c.thing == bindparam("b_thing"),
+    installations.c.serial == bindparam("b_serial"),
+)
+_last_installation: Final = HotStatement(select(func.max(installations.c.sequence)).where(*_this_ecu))
+_insert_installation: Final = HotStatement(
+    insert(installations), columns=tuple(column.name for column in installations.columns)
+)
 _set_status: Final = HotStatement(update(devices).where(*_this_device).values(status=bindparam("b_status")))
 
 
@@ -192,22 +201,22 @@ class SqlVehicleStore:
             b_since=installed.since,
             b_for=None if installed.named_for is None else text(installed.named_for),
         )
-        mine = (installations.c.account == account, installations.c.thing == thing, installations.c.serial == serial)
-        last = int(sql(tx).execute(select(func.max(installations.c.sequence)).where(*mine)).scalar() or 0)
-        sql(tx).execute(
-            insert(installations).values(
-                account=account,
-                thing=thing,
-                serial=serial,
-                sequence=last + 1,
-                name=installed.image.name,
-                length=installed.image.length,
-                hashes=text(installed.image.hashes),
-                at=installed.since,
-                correlation_id=correlation_id,
-            )
+        found = _last_installation.first(tx, b_account=account, b_thing=thing, b_serial=serial)
+        last = int(found[0]) if found is not None and found[0] is not None else 0
+        _insert_installation.run(
+            tx,
+            account=account,
+            thing=thing,
+            serial=serial,
+            sequence=last + 1,
+            name=installed.image.name,
+            length=installed.image.length,
+            hashes=text(installed.image.hashes),
+            at=installed.since,
+            correlation_id=correlation_id,
         )
         if last + 1 > INSTALLATIONS_KEPT_MAX:
+            mine = (installations.c.account == account, installations.c.thing == thing, installations.c.serial == serial)
             sql(tx).execute(delete(installations).where(*mine, installations.c.sequence <= last + 1 - INSTALLATIONS_KEPT_MAX))
 
     def set_named_for(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, ThingName
@@ -14,10 +14,18 @@ from overair.basics.work import Tx
 from overair.server.director.model import EVENTS_KEPT_MAX, REPORTS_KEPT_MAX, DeviceEvent, InstallationReport
 from overair.server.director.store.rows import instant, strings, text
 from overair.server.director.tables import device_data, events, reports
-from overair.server.storage.work import sql
+from overair.server.storage.work import HotStatement, sql
 
 _EVENTS_OVER_MAX: Final = 100
 """So many more than are kept are let stand before the oldest go: not each event pays for a deletion."""
+
+
+_of_this_thing: Final = (reports.c.account == bindparam("b_account"), reports.c.thing == bindparam("b_thing"))
+_known_report: Final = HotStatement(
+    select(reports.c.sequence).where(*_of_this_thing, reports.c.digest == bindparam("b_digest")).limit(1)
+)
+_last_report: Final = HotStatement(select(func.max(reports.c.sequence)).where(*_of_this_thing))
+_insert_report: Final = HotStatement(insert(reports), columns=tuple(column.name for column in reports.columns))
 
 
 class SqlRecordStore:
@@ -95,27 +103,27 @@ class SqlRecordStore:
 
     def add_report(self, tx: Tx, account: AccountId, thing: ThingName, report: InstallationReport, digest: str) -> bool:
         """Keep a report once. False: the same one was kept before."""
-        mine = (reports.c.account == account, reports.c.thing == thing)
-        known = sql(tx).execute(select(reports.c.sequence).where(*mine, reports.c.digest == digest)).first()
-        if known is not None:
+        if _known_report.first(tx, b_account=account, b_thing=thing, b_digest=digest) is not None:
             return False
-        last = int(sql(tx).execute(select(func.max(reports.c.sequence)).where(*mine)).scalar() or 0)
-        sql(tx).execute(
-            insert(reports).values(
-                account=account,
-                thing=thing,
-                sequence=last + 1,
-                digest=digest,
-                correlation_id=report.correlation_id,
-                success=report.success,
-                code=report.code,
-                description=report.description,
-                received_at=report.received_at,
-                raw=report.raw,
-                ecus=text(report.ecus),
-            )
+        found = _last_report.first(tx, b_account=account, b_thing=thing)
+        last = int(found[0]) if found is not None and found[0] is not None else 0
+        _insert_report.run(
+            tx,
+            account=account,
+            thing=thing,
+            sequence=last + 1,
+            digest=digest,
+            correlation_id=report.correlation_id,
+            success=report.success,
+            code=report.code,
+            description=report.description,
+            received_at=report.received_at,
+            raw=report.raw,
+            ecus=text(report.ecus),
         )
-        sql(tx).execute(delete(reports).where(*mine, reports.c.sequence <= last + 1 - REPORTS_KEPT_MAX))
+        if last + 1 > REPORTS_KEPT_MAX:
+            mine = (reports.c.account == account, reports.c.thing == thing)
+            sql(tx).execute(delete(reports).where(*mine, reports.c.sequence <= last + 1 - REPORTS_KEPT_MAX))
         return True
 
     def reports(

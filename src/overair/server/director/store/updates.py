@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -22,12 +23,13 @@ from overair.server.director.model import (
     Origin,
     View,
 )
-from overair.server.director.multi_target_update import MultiTargetUpdate, read_targets, targets_members
+from overair.server.director.multi_target_update import MultiTargetUpdate, TargetUpdate, read_targets, targets_members
 from overair.server.director.store.rows import image, instant, strings, text
 from overair.server.director.tables import assignments, jobs, left_out, updates, views
 from overair.server.storage.work import HotStatement, sql
 
 ROWS_PER_INSERT_MAX: Final = 1_000
+UPDATES_IN_MEMORY_MAX: Final = 256
 
 _VIEW_COLUMNS: Final = tuple(column.name for column in views.columns)
 _VIEW_VALUES: Final = tuple(name for name in _VIEW_COLUMNS if name not in ("account", "thing"))
@@ -50,6 +52,25 @@ _attempt: Final = HotStatement(
         *_this_assignment, assignments.c.job == bindparam("b_job"), assignments.c.number == bindparam("b_number")
     )
 )
+_CHANGEABLE: Final = ("installed", "ended_at", "outcome", "result_code")
+_save_assignment: Final = HotStatement(
+    update(assignments)
+    .where(*_this_assignment, assignments.c.correlation_id == bindparam("b_correlation_id"))
+    .values({name: bindparam(f"b_{name}") for name in _CHANGEABLE})
+)
+_correlated: Final = HotStatement(
+    select(*assignments.c).where(*_this_assignment, assignments.c.correlation_id == bindparam("b_correlation_id"))
+)
+_find_job: Final = HotStatement(
+    select(jobs.c.origin, jobs.c.correlation_id, jobs.c.approval_needed, jobs.c.campaign).where(
+        jobs.c.account == bindparam("b_account"), jobs.c.job == bindparam("b_job")
+    )
+)
+_find_update: Final = HotStatement(
+    select(updates.c.targets, updates.c.created_at, updates.c.only_ecus).where(
+        updates.c.account == bindparam("b_account"), updates.c.id == bindparam("b_id")
+    )
+)
 
 
 class SqlUpdateStore:
@@ -69,14 +90,16 @@ class SqlUpdateStore:
         )
 
     def find_update(self, tx: Tx, account: AccountId, update_id: MultiTargetUpdateId) -> MultiTargetUpdate | None:
-        row = sql(tx).execute(select(*updates.c).where(updates.c.account == account, updates.c.id == update_id)).first()
+        row = _find_update.first(tx, b_account=account, b_id=update_id)
         if row is None:
             return None
-        targets = read_targets({"targets": msgspec.json.decode(row.targets)})
-        only_ecus = None
-        if row.only_ecus is not None:
-            only_ecus = frozenset(EcuSerial(serial) for serial in msgspec.json.decode(row.only_ecus, type=list[str]))
-        return MultiTargetUpdate(id=update_id, targets=targets, created_at=Instant(row.created_at), only_ecus=only_ecus)
+        targets, created_at, only_ecus = row
+        return MultiTargetUpdate(
+            id=update_id,
+            targets=_targets(targets),
+            created_at=Instant(created_at),
+            only_ecus=None if only_ecus is None else frozenset(msgspec.json.decode(only_ecus, type=list[EcuSerial])),
+        )
 
     # Jobs -----------------------------------------------------------------------------------------------------------------
 
@@ -93,15 +116,16 @@ class SqlUpdateStore:
         )
 
     def find_job(self, tx: Tx, account: AccountId, job: JobId) -> DirectorJob | None:
-        row = sql(tx).execute(select(*jobs.c).where(jobs.c.account == account, jobs.c.job == job)).first()
+        row = _find_job.first(tx, b_account=account, b_job=job)
         if row is None:
             return None
+        origin, correlation_id, approval_needed, campaign = row
         return DirectorJob(
             job=job,
-            origin=Origin(row.origin),
-            correlation_id=row.correlation_id,
-            approval_needed=row.approval_needed,
-            campaign=row.campaign,
+            origin=Origin(origin),
+            correlation_id=correlation_id,
+            approval_needed=approval_needed,
+            campaign=campaign,
         )
 
     def forget_job(self, tx: Tx, account: AccountId, job: JobId) -> None:
@@ -175,25 +199,22 @@ class SqlUpdateStore:
         )
 
     def save_assignment(self, tx: Tx, account: AccountId, assignment: Assignment) -> None:
-        statement = update(assignments).where(
-            assignments.c.account == account,
-            assignments.c.thing == assignment.thing,
-            assignments.c.correlation_id == assignment.correlation_id,
+        changes = {f"b_{name}": value for name, value in _assignment_changes(assignment).items()}
+        _save_assignment.run(
+            tx,
+            b_account=account,
+            b_thing=assignment.thing,
+            b_correlation_id=assignment.correlation_id,
+            **changes,
         )
-        sql(tx).execute(statement.values(**_assignment_changes(assignment)))
 
     def attempt(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, number: int) -> Assignment | None:
         row = _attempt.first(tx, b_account=account, b_thing=thing, b_job=job, b_number=number)
         return None if row is None else _assignment(dict(zip(_ASSIGNMENT_COLUMNS, row, strict=True)))
 
     def correlated(self, tx: Tx, account: AccountId, thing: ThingName, correlation_id: str) -> Assignment | None:
-        query = select(*assignments.c).where(
-            assignments.c.account == account,
-            assignments.c.thing == thing,
-            assignments.c.correlation_id == correlation_id,
-        )
-        row = sql(tx).execute(query).mappings().first()
-        return None if row is None else _assignment(row)
+        row = _correlated.first(tx, b_account=account, b_thing=thing, b_correlation_id=correlation_id)
+        return None if row is None else _assignment(dict(zip(_ASSIGNMENT_COLUMNS, row, strict=True)))
 
     def open_updates(self, tx: Tx, account: AccountId) -> Sequence[MultiTargetUpdateId]:
         """What vehicles have fetched and haven't ended."""
@@ -272,6 +293,12 @@ class SqlUpdateStore:
                 held_until=None,
             )
         )
+
+
+@lru_cache(maxsize=UPDATES_IN_MEMORY_MAX)
+def _targets(text: str) -> Mapping[str, TargetUpdate]:
+    """An update is never changed, and read for each vehicle that it is for."""
+    return read_targets({"targets": msgspec.json.decode(text)})
 
 
 def _is_last_attempt() -> ColumnElement[bool]:
