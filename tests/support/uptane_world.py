@@ -96,6 +96,7 @@ class UptaneWorld:
         return name, data
 
     def assign(self, images: dict[str, tuple[str, bytes]], *devices: str) -> RestReply:
+        """A multi-target update of these images by hardware id, and its assignment; what came of the last call."""
         targets = {
             hardware_id: {
                 "from": None,
@@ -108,7 +109,10 @@ class UptaneWorld:
             }
             for hardware_id, (name, data) in images.items()
         }
-        update = self.expect(201, "POST", f"{DIRECTOR}/multi_target_updates", json_body={"targets": targets}).json
+        made = self.ask("POST", f"{DIRECTOR}/multi_target_updates", json_body={"targets": targets})
+        if made.status != 201:
+            return made
+        update = made.json
         reply = self.ask("POST", f"{DIRECTOR}/assignments", json_body={"devices": list(devices), "mtuId": update})
         self.server.work_off()
         return reply
