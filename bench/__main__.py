@@ -9,6 +9,7 @@ from pathlib import Path
 import uvloop
 
 from bench.gateway import measure_gateway
+from bench.kept_results import Results
 from bench.operator_api import measure_operator_api
 from bench.profiles import FULL, SHORT, Profile
 from bench.report import HERE, write_report
@@ -19,16 +20,20 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
     """Run the benchmarks and write the report into ``out``; its path."""
     with tempfile.TemporaryDirectory(prefix="overair-bench-") as folder:
         work = Path(folder)
-        operator = await measure_operator_api(profile, work) if only in (None, "operator") else None
-        gateway = await measure_gateway(profile, work) if only in (None, "gateway") else None
-        uptane = await measure_uptane(profile, work) if only in (None, "uptane") else None
-    return write_report(profile, operator, gateway, uptane, out)
+        results = Results(profile=profile.name)
+        if only in (None, "operator"):
+            results.operator = await measure_operator_api(profile, work)
+        if only in (None, "gateway"):
+            results.gateway = await measure_gateway(profile, work)
+        if only in (None, "uptane"):
+            results.uptane = await measure_uptane(profile, work)
+    return write_report(profile, results, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
-    parser.add_argument("--only", choices=["operator", "gateway", "uptane"])
+    parser.add_argument("--only", choices=["operator", "gateway", "uptane"], help="the others' numbers stay as they are")
     parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.gateway import BLOCK_SIZE_BYTES, GatewayResults
+from bench.kept_results import FILE, Results, read_results
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
 from bench.profiles import Profile
@@ -21,6 +22,7 @@ from bench.vehicles import IN_FLIGHT as IN_FLIGHT_UPTANE
 from bench.vehicles import Session
 
 HERE = Path(__file__).parent
+PARTS = ("operator", "gateway", "uptane")
 TIMES_MOTO = 2.0
 BLOCKS_PER_S = 25_000
 STATUSES_PER_S = 5_000
@@ -33,22 +35,25 @@ _OURS, _OURS_PLAIN = "overair, TLS", "overair, plain HTTP"
 _MOTO, _MINISTACK = "moto, plain HTTP", "ministack, plain HTTP"
 
 
-def write_report(
-    profile: Profile,
-    operator: OperatorResults | None,
-    gateway: GatewayResults | None,
-    uptane: UptaneResults | None,
-    out: Path,
-) -> Path:
-    """Write both files into ``out``; the Markdown one's path."""
+def write_report(profile: Profile, results: Results, out: Path) -> Path:
+    """Write both files into ``out``; the Markdown one's path. What ``results`` lack is taken from an earlier run of the same
+    profile that stands there."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    results.taken = {part: today for part in PARTS if getattr(results, part) is not None}
+    earlier = read_results(out)
+    if earlier is not None and earlier.profile == profile.name:
+        for part in PARTS:
+            if getattr(results, part) is None and getattr(earlier, part) is not None:
+                setattr(results, part, getattr(earlier, part))
+                results.taken[part] = earlier.taken[part]
     lines = ["# Benchmarks", "", *_machine(profile), ""]
-    if operator is not None:
-        lines += _operator_lines(operator)
-    if gateway is not None:
-        lines += _gateway_lines(gateway)
-    if uptane is not None:
-        lines += _uptane_lines(uptane)
-    lines += ["## What falls short", "", *_shortfalls(operator, gateway, uptane), ""]
+    if results.operator is not None:
+        lines += _dated(_operator_lines(results.operator), results.taken["operator"])
+    if results.gateway is not None:
+        lines += _dated(_gateway_lines(results.gateway), results.taken["gateway"])
+    if results.uptane is not None:
+        lines += _dated(_uptane_lines(results.uptane), results.taken["uptane"])
+    lines += ["## What falls short", "", *_shortfalls(results.operator, results.gateway, results.uptane), ""]
     findings = HERE / "findings.md"
     if findings.exists():
         lines += [findings.read_text().strip(), ""]
@@ -56,19 +61,24 @@ def write_report(
     report.write_text("\n".join(lines))
     document = {
         "profile": profile.name,
-        "operator": None if operator is None else asdict(operator),
-        "gateway": None if gateway is None else asdict(gateway),
-        "uptane": None if uptane is None else asdict(uptane),
+        "taken": results.taken,
+        **{part: None if getattr(results, part) is None else asdict(getattr(results, part)) for part in PARTS},
     }
-    (out / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    (out / FILE).write_text(json.dumps(document, indent=1) + "\n")
     return report
+
+
+def _dated(section: list[str], taken: str) -> list[str]:
+    """A section with the day of its numbers under its heading."""
+    heading, empty, *rest = section
+    return [heading, empty, f"Taken {taken}.", "", *rest]
 
 
 def _machine(profile: Profile) -> list[str]:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
     return [
-        f"Taken {datetime.now(UTC):%Y-%m-%d} by `make bench`, {profile.name} profile: medians of {profile.rounds} interleaved "
+        f"Taken by `make bench`, {profile.name} profile: medians of {profile.rounds} interleaved "
         "rounds after one to warm up, each of some hundred milliseconds or more.",
         f"{cores} cores, {memory_gib:.0f} GiB, Linux, Python {platform.python_version()}; the load client has "
         f"{ssl.OPENSSL_VERSION}. Loopback. Client and server share the cores, so rates are floors: the CPU "

@@ -104,12 +104,13 @@ class Vehicle:
         signed: dict[str, object] = {"primary_ecu_serial": self.serials[0], "ecu_version_manifests": reports}
         if report_on:
             good: dict[str, object] = {"success": True, "code": "OK", "description": "Installing package was successful"}
+            summary: dict[str, object] = good | {"description": "Device has been successfully installed"}
             signed["installation_report"] = {
                 "content_type": "application/vnd.com.here.otac.installationReport.v1",
                 "report": {
                     "correlation_id": report_on,
                     "raw_report": "Installation succesful",
-                    "result": {**good, "description": "Device has been successfully installed"},
+                    "result": summary,
                     "items": [{"ecu": serial, "result": good} for serial in self.serials],
                 },
             }

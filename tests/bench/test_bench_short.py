@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from bench.gateway import measure_gateway
+from bench.gateway import GatewayResults, measure_gateway
+from bench.kept_results import Results, read_results
 from bench.measure import Measured
 from bench.operator_api import OPERATIONS, measure_operator_api
 from bench.processes import NotRun, Peer
 from bench.profiles import SHORT
 from bench.report import write_report
-from bench.uptane import measure_uptane
+from bench.uptane import UptaneResults, measure_uptane
 from bench.vehicles import Session
 
 
@@ -36,7 +37,7 @@ def test_every_operator_call_is_measured_on_both_transports_and_the_report_holds
     for measured in (*results.raw.values(), *results.boto3.values()):
         assert len(measured) == 2
         assert all(is_a_number(each) for each in measured)
-    report = write_report(profile, results, None, None, tmp_path).read_text()
+    report = write_report(profile, Results(profile=profile.name, operator=results), tmp_path).read_text()
     assert all(f"| {name} | overair, TLS |" in report for name in names)
     assert "Not run: moto" in report
     assert (tmp_path / "results.json").exists()
@@ -62,8 +63,25 @@ def test_polls_updates_ranges_and_pushes_of_uptane_are_measured_and_told(tmp_pat
     measured = (*results.polls, *results.cycles, *results.ranges, *results.pushes)
     assert len(measured) == len(Session) + 4
     assert all(is_a_number(each) for each in measured)
-    report = write_report(SHORT, None, None, results, tmp_path).read_text()
+    report = write_report(SHORT, Results(profile="short", uptane=results), tmp_path).read_text()
     assert all(each.subject in report for each in measured)
+
+
+def test_a_run_of_one_part_leaves_the_numbers_of_the_others_standing(tmp_path: Path) -> None:
+    def measured(subject: str) -> Measured:
+        return Measured(subject=subject, rate=1.0, cpu_us=1.0, slowest=1.0, fastest=1.0, rounds=1)
+
+    gateway = GatewayResults(blocks=[measured("blocks taken before")], restart_s=[1.0])
+    write_report(SHORT, Results(profile="short", gateway=gateway), tmp_path)
+    uptane = UptaneResults(polls=[measured("polls taken now")])
+    report = write_report(SHORT, Results(profile="short", uptane=uptane), tmp_path).read_text()
+    assert "blocks taken before" in report
+    assert "polls taken now" in report
+    kept = read_results(tmp_path)
+    assert kept is not None
+    assert kept.gateway == gateway
+    assert kept.uptane == uptane
+    assert set(kept.taken) == {"gateway", "uptane"}
 
 
 def test_a_peer_that_is_not_installed_is_told_as_not_run(tmp_path: Path) -> None:

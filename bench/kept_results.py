@@ -1,0 +1,59 @@
+"""Results of an earlier run, read back: a run of one part leaves the others' numbers standing, each with its date."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.gateway import GatewayResults
+from bench.measure import Measured
+from bench.operator_api import OperatorResults
+from bench.uptane import UptaneResults
+
+FILE = "results.json"
+
+
+@dataclass(slots=True, kw_only=True)
+class Results:
+    """What was measured, now or before. ``taken``: the day of each part."""
+
+    profile: str
+    operator: OperatorResults | None = None
+    gateway: GatewayResults | None = None
+    uptane: UptaneResults | None = None
+    taken: dict[str, str] = field(default_factory=dict)
+
+
+def read_results(folder: Path) -> Results | None:
+    """What stands in the folder's ``results.json``; None where there is none."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    document: Mapping[str, Any] = json.loads(path.read_text())
+    operator, gateway, uptane = (document.get(part) for part in ("operator", "gateway", "uptane"))
+    return Results(
+        profile=document["profile"],
+        operator=None if operator is None else OperatorResults(**{**operator, **_by_operation(operator, "raw", "boto3")}),
+        gateway=None
+        if gateway is None
+        else GatewayResults(**{**gateway, **_measured(gateway, "blocks", "statuses", "handshakes")}),
+        uptane=None
+        if uptane is None
+        else UptaneResults(**{**uptane, **_measured(uptane, "polls", "cycles", "ranges", "pushes")}),
+        taken=dict(document.get("taken", {})),
+    )
+
+
+def _measured(part: Mapping[str, Any], *names: str) -> dict[str, list[Measured]]:
+    return {name: _list(part[name]) for name in names}
+
+
+def _by_operation(part: Mapping[str, Any], *names: str) -> dict[str, dict[str, list[Measured]]]:
+    return {name: {operation: _list(rows) for operation, rows in part[name].items()} for name in names}
+
+
+def _list(rows: Sequence[Mapping[str, Any]]) -> list[Measured]:
+    return [Measured(**row) for row in rows]
