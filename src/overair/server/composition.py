@@ -79,6 +79,7 @@ from overair.server.director.rest_groups import DeviceGroupsRestApi
 from overair.server.director.rest_import import VehicleImportRestApi
 from overair.server.director.rest_jobs import DirectorJobsRestApi
 from overair.server.director.rest_support import Labels
+from overair.server.director.rest_vehicles import VehiclesRestApi
 from overair.server.director.service import DirectorService
 from overair.server.director.store import SqlCampaignStore, SqlOddityStore, SqlRecordStore, SqlUpdateStore, SqlVehicleStore
 from overair.server.explain.operator_api import ExplainOperations
@@ -149,6 +150,7 @@ from overair.server.provisioning.store import SqlProvisioningStore
 from overair.server.rest.device_door import DeviceDoor
 from overair.server.rest.door import SERVICE as REST_SERVICE
 from overair.server.rest.door import RestDoor
+from overair.server.roots.erasure import KeyErasure
 from overair.server.roots.importing import ChainImports
 from overair.server.roots.operator_rest_api import DirectorRootRestApi, ImageRootRestApi
 from overair.server.roots.probes import RootProbes
@@ -208,6 +210,8 @@ def compose(
     keyring = Keyring(SqlKeyStore(), secret_box, clock=clock, ids=ids)
     root_store = SqlRootStore()
     roots = RootsService(store=root_store, keys=keyring, clock=clock, ids=ids)
+    erasure = KeyErasure(lambda: work.scrub(keyring_table))
+    roots.keys.when_forgotten = erasure.note
     root_probes = RootProbes(work=work, store=root_store, clock=clock)
     audit_store = SqlAuditStore()
     audited = AuditedWork(work, audit_store, clock=clock, ids=ids)
@@ -517,10 +521,16 @@ def compose(
         observe=observe,
     )
     rest_door.add(
-        ImageRootRestApi(work=audited, roots=roots),
-        DirectorRootRestApi(work=audited, roots=roots),
+        ImageRootRestApi(work=audited, roots=roots, erasure=erasure),
+        DirectorRootRestApi(work=audited, roots=roots, erasure=erasure),
         ImageRepositoryRestApi(
-            work=audited, roots=roots, images=images, pushes=pushes, probes=root_probes, statuses=repository_statuses
+            work=audited,
+            roots=roots,
+            images=images,
+            pushes=pushes,
+            probes=root_probes,
+            statuses=repository_statuses,
+            erasure=erasure,
         ),
         ImagesRestApi(work=audited, roots=roots, images=images, targets=image_targets, contents=contents),
         UploadsRestApi(
@@ -538,6 +548,7 @@ def compose(
     rest_door.add(
         DirectorRestApi(work=audited, director=director, labels=labels),
         DirectorJobsRestApi(work=audited, director=director),
+        VehiclesRestApi(work=audited, director=director, labels=labels),
         DeviceRecordsRestApi(
             work=audited,
             director=director,
@@ -580,7 +591,13 @@ def compose(
     )
 
     metadata_renewal = MetadataRenewal(
-        work=work, roots=roots, images=images, uploads=image_uploads, region=place.region, clock=clock
+        work=work,
+        roots=roots,
+        images=images,
+        uploads=image_uploads,
+        erasure=erasure,
+        region=place.region,
+        clock=clock,
     )
 
     def signing_went_on(step: str) -> None:

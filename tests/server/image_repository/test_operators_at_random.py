@@ -257,8 +257,8 @@ class Operators(RuleBasedStateMachine):
 
 TestOperatorsAtRandom = Operators.TestCase
 TestOperatorsAtRandom.settings = settings(
-    max_examples=12,
-    stateful_step_count=20,
+    max_examples=8,
+    stateful_step_count=16,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     # A run is told step by step as it was; making it shorter takes minutes.

@@ -12,7 +12,12 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from sqlalchemy import select
 
+from overair.basics.work import Tx
+from overair.server.audit.store import SqlAuditStore
+from overair.server.keyring.store import keys
+from overair.server.storage.work import sql
 from overair.wire.uptane.keys import Flavour, read_public_key
 from overair.wire.uptane.metadata import Role, check_signatures, read_document, read_root, read_targets
 from tests.support.image_documents import sign_described
@@ -390,6 +395,35 @@ def test_keys_go_offline_in_one_publication_and_the_next_image_waits_for_them(se
     reply = server.operator("PUT", f"{REPO}/root/rotate", query={"roles": "timestamp"})
     assert (reply.status, reply.code) == (412, "role_keys_not_found")
     assert reply.json["required_key_ids"] == [tool.root_key.public_key.id]
+
+
+def test_keys_that_went_offline_are_in_no_file_of_the_server(server: WholeServer, tmp_path: Path) -> None:
+    def secrets(purposes: set[str]) -> list[bytes]:
+        def query(tx: Tx) -> list[bytes]:
+            return [bytes(row.sealed) for row in sql(tx).execute(select(keys)) if row.purpose in purposes]
+
+        return server.joined.work.read_blocking(query)
+
+    def found(secret: bytes) -> bool:
+        return any(secret in path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
+
+    going, staying = secrets({"image-root", "image-targets"}), secrets({"image-snapshot", "director-root"})
+    assert [found(secret) for secret in going] == [True, True]
+    Tool(server).take_offline()
+    assert [found(secret) for secret in going] == [False, False]
+    assert [found(secret) for secret in staying] == [True, True]
+
+
+def test_a_key_that_is_handed_out_leaves_a_record_of_who_took_it(server: WholeServer) -> None:
+    key = Tool(server).old_root_key()
+    records = server.joined.work.read_blocking(
+        lambda tx: SqlAuditStore().newest(tx, server.place.account, before=None, since=None, limit=10)
+    )
+    taken = [record for record in records if record.operation == "ExportImageRoleKey"]
+    assert len(taken) == 1
+    assert taken[0].resource.endswith("uptanerepository/image")
+    text = ok(server.operator("GET", f"{REPO}/status")).body + server.operator("GET", f"{REPO}/root").body
+    assert key.private.private_bytes_raw().hex().encode() not in text
 
 
 def test_the_order_of_ota_connects_tools_works_too(server: WholeServer) -> None:

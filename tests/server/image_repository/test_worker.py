@@ -12,6 +12,8 @@ from overair.server.image_repository.pushing import Push
 from overair.server.image_repository.store import SqlImageUploadStore, SqlTargetStore
 from overair.server.image_repository.uploads import ImageUploads
 from overair.server.image_repository.worker import MetadataRenewal
+from overair.server.keyring.store import keys
+from overair.server.roots.erasure import KeyErasure
 from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import Repository
 from tests.support.image_room import DAY_MS, ImageRoom, OfflineKey, plan, signed
@@ -28,6 +30,7 @@ def worker(room: ImageRoom) -> MetadataRenewal:
         roots=room.roots,
         images=room.images,
         uploads=uploads,
+        erasure=KeyErasure(lambda: room.work.scrub(keys)),
         region=room.place.region,
         clock=room.clock,
     )

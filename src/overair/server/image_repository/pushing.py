@@ -54,6 +54,8 @@ class Push:
     """The server was restored from a backup and is behind: versions may jump."""
     cosign: bool = False
     """Add the signatures of those root keys that the server holds."""
+    keep_keys: bool = False
+    """Private keys that the new root doesn't name wait for their DELETE (``RootsService.publish``)."""
     dry_run: bool = False
 
 
@@ -156,7 +158,7 @@ class Pushes:
         refusal = examination.refusal()
         if refusal is not None:
             raise refusal
-        after, stored = self._publish(tx, place, examination, standing, now)
+        after, stored = self._publish(tx, place, examination, now, keep_keys=push.keep_keys)
         return Published(
             versions={Role.ROOT.value: stored.version, **after.versions()},
             checksum=checksum_of(after.targets_document().document),
@@ -165,7 +167,7 @@ class Pushes:
         )
 
     def _publish(
-        self, tx: Tx, place: Place, examination: _Examination, standing: Standing, now: Instant
+        self, tx: Tx, place: Place, examination: _Examination, now: Instant, *, keep_keys: bool
     ) -> tuple[Standing, StoredRoot]:
         account = place.account
         pushed: list[StoredDocument] = []
@@ -174,14 +176,14 @@ class Pushes:
         for name, examined in examination.delegations.items():
             pushed += _stored(name, examined, now)
         if examination.root is not None and examination.targets is None:
-            stored = self._roots.accept(tx, place, Repository.IMAGE, examination.root)
+            stored = self._roots.accept(tx, place, Repository.IMAGE, examination.root, keep_keys=keep_keys)
         else:
             if examination.root is not None:
                 self._roots.store_examined(tx, place, Repository.IMAGE, examination.root)
             stored = self._roots.accepted(tx, account, Repository.IMAGE)
         if examination.targets is not None and not stored.is_published:
             # These targets fit the root that waited for them. TUF's flavour of it follows where its targets do.
-            stored = self._roots.publish(tx, place, Repository.IMAGE, [Flavour.UPTANE])
+            stored = self._roots.publish(tx, place, Repository.IMAGE, [Flavour.UPTANE], keep_keys=keep_keys)
         if pushed:
             after = self._publisher.publish(tx, place, Change(pushed=pushed))
             self._images.reconcile(tx, account, after)

@@ -28,6 +28,7 @@ from overair.server.image_repository.service import ImageRepositoryService
 from overair.server.image_repository.standing import checksum_of
 from overair.server.image_repository.status import RepositoryStatuses
 from overair.server.rest.operations import RestAnswer, RestRequest, malformed_body, route
+from overair.server.roots.erasure import KeyErasure
 from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
 from overair.wire.uptane.canonical import canonical
@@ -57,11 +58,13 @@ class ImageRepositoryRestApi(ImageRest):
         pushes: Pushes,
         probes: RootProbes,
         statuses: RepositoryStatuses,
+        erasure: KeyErasure,
     ) -> None:
         super().__init__(work=work, roots=roots, images=images)
         self._pushes = pushes
         self._probes = probes
         self._statuses = statuses
+        self._erasure = erasure
 
     @route("GET", PREFIX + "/{role}.json", operation="GetImageMetadata")
     async def get_role(self, caller: Caller, request: RestRequest) -> RestAnswer:
@@ -79,6 +82,7 @@ class ImageRepositoryRestApi(ImageRest):
         """Targets signed elsewhere, in the Uptane flavour or (``flavour=tuf``) in TUF's for what stands there already."""
         push = self._push(request, targets={flavour_of(request): request.body}, checksum=request.headers.get(CHECKSUM))
         published, headers = await self._run(caller, lambda tx: self._pushes.push(tx, caller.place, push))
+        await self._erasure.erase_now_or_soon()
         if push.dry_run:
             return RestAnswer(json=published_json(published), headers=headers)
         return RestAnswer(status=204, headers={**headers, **_warned(published.warnings)})
@@ -86,10 +90,12 @@ class ImageRepositoryRestApi(ImageRest):
     @route("PUT", PREFIX + "/publication", operation="PushImageMetadata", body_size_bytes_max=PUBLICATION_SIZE_BYTES_MAX)
     async def push_publication(self, caller: Caller, request: RestRequest) -> RestAnswer:
         """Root, targets and delegations in both flavours, all in one step: ``{"uptane": {"root"?, "targets"?, "delegations"?},
-        "tuf": {…}}``."""
+        "tuf": {…}}``. ``keepKeys=true``: private keys that the new root doesn't name wait for their DELETE."""
         documents = _publication(request.json_object())
-        push = self._push(request, checksum=request.headers.get(CHECKSUM), **documents)
+        keep_keys = flag(request, "keepKeys")
+        push = self._push(request, checksum=request.headers.get(CHECKSUM), keep_keys=keep_keys, **documents)
         published, headers = await self._run(caller, lambda tx: self._pushes.push(tx, caller.place, push))
+        await self._erasure.erase_now_or_soon()
         return RestAnswer(json=published_json(published), headers=headers)
 
     @route("PUT", PREFIX + "/targets/expire/not-before", operation="PutImageExpiry")

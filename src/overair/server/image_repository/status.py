@@ -12,7 +12,7 @@ from overair.server.image_repository.model import TargetStatus
 from overair.server.image_repository.ports import TargetStore
 from overair.server.image_repository.service import ImageRepositoryService
 from overair.server.roots.chains import Level
-from overair.server.roots.model import RoleExpiry
+from overair.server.roots.model import OnlineKey, RoleExpiry
 from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
 from overair.wire.uptane.metadata import Repository, Role, expires_text
@@ -38,6 +38,8 @@ class RepositoryStatus:
     expiries: Sequence[RoleExpiry]
     devices_behind_root: int
     tuf_stands_still_since: int | None
+    kept_keys: Sequence[OnlineKey] = ()
+    """Private keys that no root names any more; of both repositories."""
 
     @property
     def warnings(self) -> list[str]:
@@ -62,6 +64,7 @@ class RepositoryStatus:
                 f"{self.devices_behind_root} devices haven't seen root version {self.versions[Role.ROOT.value]} of the Image "
                 "repository: they look for it only when there is something to install. Any update brings it to them."
             )
+        found += [kept_text(key) for key in self.kept_keys]
         if self.level is Level.DEFAULT and self.listed:
             found.append(ALL_KEYS_HERE)
         return found
@@ -76,6 +79,16 @@ class RepositoryStatus:
             "tufStandsStillSince": self.tuf_stands_still_since,
             "expiries": [expiry_json(each) for each in self.expiries],
             "devicesBehindRoot": self.devices_behind_root,
+            "keptKeys": [
+                {
+                    "repository": key.repository.value,
+                    "role": key.role.value,
+                    "keyid": key.key_id,
+                    "until": expires_text(key.kept_until),
+                }
+                for key in self.kept_keys
+                if key.kept_until is not None
+            ],
         }
 
 
@@ -105,7 +118,18 @@ class RepositoryStatuses:
             expiries=[*self._images.expiries(tx, account), director],
             devices_behind_root=len(behind),
             tuf_stands_still_since=self._images.tuf_stands_still_since(tx, account),
+            kept_keys=[key for repository in Repository for key in self._roots.keys.kept(tx, account, repository)],
         )
+
+
+def kept_text(key: OnlineKey) -> str:
+    """What to do about a private key that waits for its end."""
+    assert key.kept_until is not None
+    return (
+        f"The old {key.role} key {key.key_id[:12]}… of the {key.repository.value.capitalize()} repository is kept until "
+        "deleted: it signs nothing any more. Run `overair sign take-offline` again where it was cut, or the server deletes it "
+        f"at {expires_text(key.kept_until)}."
+    )
 
 
 def alarm_text(expiry: RoleExpiry) -> str:

@@ -1,4 +1,5 @@
-"""What goes on by itself: signing anew before anything ends, and telling in time of what only people can sign."""
+"""What goes on by itself: signing anew before anything ends, telling in time of what only people can sign, and ending private
+keys that somebody left to be deleted."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from overair.basics.work import Tx, Work
 from overair.server.image_repository.service import ImageRepositoryService
 from overair.server.image_repository.status import ready_to_sign
 from overair.server.image_repository.uploads import ImageUploads
+from overair.server.roots.erasure import KeyErasure
 from overair.server.roots.lifetimes import LIFETIMES
 from overair.server.roots.model import RoleExpiry
 from overair.server.roots.service import RootsService
@@ -41,6 +43,7 @@ class MetadataRenewal:
         roots: RootsService,
         images: ImageRepositoryService,
         uploads: ImageUploads,
+        erasure: KeyErasure,
         region: str,
         clock: Clock,
     ) -> None:
@@ -48,6 +51,7 @@ class MetadataRenewal:
         self._roots = roots
         self._images = images
         self._uploads = uploads
+        self._erasure = erasure
         self._region = region
         self._clock = clock
         self._began = clock.now()
@@ -76,6 +80,8 @@ class MetadataRenewal:
             if await self._work.read(lambda tx: self._root_is_due(tx, account, repository)):  # noqa: B023
                 await self._work.run(lambda tx: self._roots.renew(tx, place, repository))  # noqa: B023
                 logger.info("root renewed", account=account, repository=repository.value)
+            if await self._work.read(lambda tx: self._roots.keys.kept_too_long(tx, account, repository)):  # noqa: B023
+                await self._work.run(lambda tx: self._roots.forget_kept(tx, place, repository))  # noqa: B023
             if repository is Repository.IMAGE:
                 signed_before = self._began if self._is_first else None
                 renewed = await self._work.run(
@@ -88,6 +94,7 @@ class MetadataRenewal:
         self._tell()
         self._is_first = False
         self._due = Instant(now + INTERVAL_MS)
+        await self._erasure.erase()
         return False
 
     def _root_is_due(self, tx: Tx, account: AccountId, repository: Repository) -> bool:

@@ -20,6 +20,8 @@ from overair.wire.uptane.metadata import (
 )
 
 ROOTS_IN_MEMORY_MAX: Final = 256
+KEPT_KEY_MS: Final = 24 * 3600 * 1000
+"""How long a private key that no root names any more waits to be deleted by whoever pushed that root."""
 ALWAYS_ONLINE: Final[Mapping[Repository, tuple[Role, ...]]] = {
     Repository.IMAGE: (Role.SNAPSHOT, Role.TIMESTAMP),
     Repository.DIRECTOR: (Role.TARGETS, Role.SNAPSHOT, Role.TIMESTAMP),
@@ -69,6 +71,14 @@ class OnlineKey:
     created_at: Instant
     exported_at: Instant | None = None
     """When somebody last took a copy."""
+    unlisted_at: Instant | None = None
+    """When a root was published that doesn't name it, by somebody who wanted it kept until he has read that root back. It signs
+    nothing from then on."""
+
+    @property
+    def kept_until(self) -> Instant | None:
+        """When the server deletes it, if nobody does so before; None for a key that is in use."""
+        return None if self.unlisted_at is None else Instant(self.unlisted_at + KEPT_KEY_MS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ class NextRoots(RootChains):
         named = self._named_until_now(tx, account, repository, accepted)
         waiting: dict[Role, list[PublicKey]] = {}
         for key in self.keys.all(tx, account, repository):
-            if key.key_id not in named:
+            if key.key_id not in named and key.unlisted_at is None:
                 waiting.setdefault(key.role, []).append(self.keys.public(tx, account, key))
         # Of several that were made for one role only the last is meant.
         root = self.following(with_keys(standing, {role: keys[-1:] for role, keys in waiting.items()}), repository)

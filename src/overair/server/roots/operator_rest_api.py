@@ -13,11 +13,12 @@ from overair.basics.ids import AccountId
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller
 from overair.server.rest.operations import RestAnswer, RestRequest, malformed_body, route
+from overair.server.roots.erasure import KeyErasure
 from overair.server.roots.model import RootPushed, StoredRoot, Unsigned
 from overair.server.roots.service import Rehearsed, RootsService
 from overair.wire.uptane.canonical import VERSION_MAX, canonical
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, bytes_to_sign
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, bytes_to_sign, expires_text
 from overair.wire.uptane.refusals import MetadataRefused
 
 IMAGE: Final = "/api/v1/user_repo"
@@ -28,9 +29,10 @@ T = TypeVar("T")
 class _RootRoutes:
     """What both repositories' paths mean."""
 
-    def __init__(self, *, work: Work, roots: RootsService, repository: Repository) -> None:
+    def __init__(self, *, work: Work, roots: RootsService, erasure: KeyErasure, repository: Repository) -> None:
         self._work = work
         self._roots = roots
+        self._erasure = erasure
         self._repository = repository
 
     async def create(self, caller: Caller, request: RestRequest) -> RestAnswer:
@@ -70,11 +72,15 @@ class _RootRoutes:
         """One flavour, Uptane's unless the query says ``flavour=tuf``. Both at once: PUT publication."""
         return await self._push(caller, request, {_flavour(request): request.body})
 
-    async def _push(self, caller: Caller, request: RestRequest, documents: Mapping[Flavour, bytes]) -> RestAnswer:
+    async def _push(
+        self, caller: Caller, request: RestRequest, documents: Mapping[Flavour, bytes], *, keep_keys: bool = False
+    ) -> RestAnswer:
         dry_run, cosign = _flag(request, "dryRun"), _flag(request, "coSign")
         pushed, headers = await self._run(
             caller,
-            lambda tx: self._roots.push(tx, caller.place, self._repository, documents, dry_run=dry_run, cosign=cosign),
+            lambda tx: self._roots.push(
+                tx, caller.place, self._repository, documents, dry_run=dry_run, cosign=cosign, keep_keys=keep_keys
+            ),
         )
         return RestAnswer(json=pushed_json(pushed), headers=headers)
 
@@ -102,9 +108,17 @@ class _RootRoutes:
         return RestAnswer(json=pushed_json(RootPushed(stored=rotated)), headers=headers)
 
     async def list_keys(self, caller: Caller, request: RestRequest) -> RestAnswer:
-        """Which role keys the server holds the private half of, so that a signing tool can say who signs. Ids alone."""
+        """Which role keys the server holds the private half of, so that a signing tool can say who signs. Ids alone, and
+        until when those are kept that sign nothing any more."""
         held, headers = await self._read(caller, lambda tx: self._roots.keys.all(tx, caller.account, self._repository))
-        values = [{"keyid": key.key_id, "role": key.role.value} for key in held]
+        values = [
+            {
+                "keyid": key.key_id,
+                "role": key.role.value,
+                **({} if key.kept_until is None else {"keptUntil": expires_text(key.kept_until)}),
+            }
+            for key in held
+        ]
         return RestAnswer(json={"values": values}, headers=headers)
 
     async def export(self, caller: Caller, request: RestRequest) -> RestAnswer:
@@ -116,11 +130,18 @@ class _RootRoutes:
         return RestAnswer(json=pair.reveal(), headers={**headers, "cache-control": "no-store"})
 
     async def delete(self, caller: Caller, request: RestRequest) -> RestAnswer:
+        """Answered once the key is in no file of the records. Where that can't be done now, the key is deleted all the same,
+        the answer says so, and the same call again finishes it."""
         key_id, force = request.labels["keyId"], _flag(request, "force")
-        _, headers = await self._run(
-            caller,
-            lambda tx: self._roots.delete_private_key(tx, caller.place, self._repository, key_id, force=force),
-        )
+
+        def unit(tx: Tx) -> dict[str, str]:
+            self._roots.delete_private_key(tx, caller.place, self._repository, key_id, force=force)
+            return self._headers(tx, caller.account)
+
+        try:
+            headers = await self._work.run(unit)
+        finally:
+            await self._erasure.erase()
         return RestAnswer(status=204, headers=headers)
 
     async def _read(self, caller: Caller, query: Callable[[Tx], T]) -> tuple[T, dict[str, str]]:
@@ -128,7 +149,9 @@ class _RootRoutes:
 
     async def _run(self, caller: Caller, unit: Callable[[Tx], T]) -> tuple[T, dict[str, str]]:
         try:
-            return await self._work.run(lambda tx: (unit(tx), self._headers(tx, caller.account)))
+            done = await self._work.run(lambda tx: (unit(tx), self._headers(tx, caller.account)))
+            await self._erasure.erase_now_or_soon()
+            return done
         except Rehearsed as rehearsed:
             outcome: T = rehearsed.outcome  # type: ignore[assignment]  # what the unit would have given
             _, headers = await self._read(caller, lambda tx: None)
@@ -141,8 +164,8 @@ class _RootRoutes:
 class ImageRootRestApi(_RootRoutes):
     """The Image repository's root."""
 
-    def __init__(self, *, work: Work, roots: RootsService) -> None:
-        super().__init__(work=work, roots=roots, repository=Repository.IMAGE)
+    def __init__(self, *, work: Work, roots: RootsService, erasure: KeyErasure) -> None:
+        super().__init__(work=work, roots=roots, erasure=erasure, repository=Repository.IMAGE)
 
     @route("POST", IMAGE, operation="CreateImageRepository")
     async def create_repository(self, caller: Caller, request: RestRequest) -> RestAnswer:
@@ -181,8 +204,8 @@ class ImageRootRestApi(_RootRoutes):
 class DirectorRootRestApi(_RootRoutes):
     """The Director's root; its targets are signed for each device, by keys that stay here."""
 
-    def __init__(self, *, work: Work, roots: RootsService) -> None:
-        super().__init__(work=work, roots=roots, repository=Repository.DIRECTOR)
+    def __init__(self, *, work: Work, roots: RootsService, erasure: KeyErasure) -> None:
+        super().__init__(work=work, roots=roots, erasure=erasure, repository=Repository.DIRECTOR)
 
     @route("POST", DIRECTOR, operation="CreateDirectorRepository")
     async def create_repository(self, caller: Caller, request: RestRequest) -> RestAnswer:
@@ -203,8 +226,9 @@ class DirectorRootRestApi(_RootRoutes):
 
     @route("PUT", DIRECTOR + "/publication", operation="PushDirectorRoot", body_size_bytes_max=4 * ROOT_SIZE_BYTES_MAX)
     async def push_publication(self, caller: Caller, request: RestRequest) -> RestAnswer:
-        """Both flavours: ``{"uptane": {"root"}, "tuf": {"root"}}``."""
-        return await self._push(caller, request, _both(request.json_object()))
+        """Both flavours: ``{"uptane": {"root"}, "tuf": {"root"}}``. ``keepKeys=true``: private keys that the new root doesn't
+        name wait for their DELETE."""
+        return await self._push(caller, request, _both(request.json_object()), keep_keys=_flag(request, "keepKeys"))
 
     @route("PUT", DIRECTOR + "/root/rotate", operation="RotateDirectorRoot")
     async def rotate_root(self, caller: Caller, request: RestRequest) -> RestAnswer:

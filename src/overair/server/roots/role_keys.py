@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,6 +47,8 @@ class HeldKeys:
     """What the server owns of each role's keys."""
 
     def __init__(self, *, store: RootStore, keys: Keyring, clock: Clock) -> None:
+        self.when_forgotten: Callable[[], None] = lambda: None
+        """Told on the event loop once a key's end is durable."""
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -92,8 +94,9 @@ class HeldKeys:
     def signers_among(
         self, tx: Tx, account: AccountId, repository: Repository, keys: RoleKeys, known: Mapping[str, PublicKey]
     ) -> tuple[MetadataSigner, ...]:
-        """Those keys of a role that the server holds, as many as the threshold asks, or fewer."""
-        held = {key.key_id: key for key in self._store.keys(tx, account, repository)}
+        """Those keys of a role that the server holds, as many as the threshold asks, or fewer. Keys that are only kept until
+        somebody deletes them aren't among them."""
+        held = {key.key_id: key for key in self._store.keys(tx, account, repository) if key.unlisted_at is None}
         found: list[MetadataSigner] = []
         for key_id in keys.key_ids:
             if key_id in held and key_id in known and len(found) < keys.threshold:
@@ -159,12 +162,39 @@ class HeldKeys:
             )
         self.forget(tx, place.account, repository, [key_id])
 
+    def follow(self, tx: Tx, account: AccountId, repository: Repository, root: Root, *, keeps: bool) -> None:
+        """After ``root`` was published: forget the keys that it doesn't name, or (``keeps``) keep those that somebody is about
+        to delete himself, once he has read the root back."""
+        listed = {key_id for keys in root.roles.values() for key_id in keys.key_ids}
+        gone: list[str] = []
+        for key in self._store.keys(tx, account, repository):
+            if key.key_id in listed:
+                if key.unlisted_at is not None:
+                    self._store.unlisted(tx, account, repository, key.key_id, at=None)
+            elif not keeps or key.role in ALWAYS_ONLINE[repository]:
+                gone.append(key.key_id)
+            elif key.unlisted_at is None:
+                self._store.unlisted(tx, account, repository, key.key_id, at=self._clock.now())
+        self.forget(tx, account, repository, gone)
+
+    def kept(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[OnlineKey]:
+        """Keys that no root names any more, and that wait to be deleted."""
+        return [key for key in self._store.keys(tx, account, repository) if key.unlisted_at is not None]
+
+    def kept_too_long(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[str]:
+        """Key ids of those whose time is over: nobody came to delete them."""
+        now = self._clock.now()
+        return [
+            key.key_id for key in self.kept(tx, account, repository) if key.kept_until is not None and key.kept_until <= now
+        ]
+
     def forget(self, tx: Tx, account: AccountId, repository: Repository, key_ids: Iterable[str]) -> None:
-        """Delete private keys; those that aren't there are gone already."""
+        """Delete private keys; those that aren't there are gone already. ``when_forgotten`` says when to erase."""
         for key_id in key_ids:
             keyring_key = self._store.drop_key(tx, account, repository, key_id)
             if keyring_key is not None:
                 self._keys.delete(tx, account, keyring_key)
+                tx.after_commit(lambda: self.when_forgotten())
                 logger.info("a private key was deleted", account=account, repository=repository.value, key_id=key_id)
 
 

@@ -146,6 +146,7 @@ class RootsService(NextRoots):
         *,
         dry_run: bool = False,
         cosign: bool = False,
+        keep_keys: bool = False,
     ) -> RootPushed:
         """Accept the next root. It is published at once, unless what the repository serves doesn't fit it yet: then it waits
         for the targets that do. Private keys that the published root doesn't list are deleted.
@@ -153,6 +154,7 @@ class RootsService(NextRoots):
         Args:
             documents: Both flavours, the Uptane one alone, or the TUF one of a version whose Uptane flavour is there.
             cosign: Add the signatures of the root keys that the server itself holds.
+            keep_keys: See ``publish``.
 
         Raises:
             InvalidRequest: with subject ``root-role`` and every broken rule in ``details["errors"]``.
@@ -164,7 +166,7 @@ class RootsService(NextRoots):
             examined = self.examine(tx, place.account, repository, documents, cosign=cosign)
             if examined.findings.errors or examined.root is None:
                 raise refused_root(examined)
-            stored = self.accept(tx, place, repository, examined)
+            stored = self.accept(tx, place, repository, examined, keep_keys=keep_keys)
             pushed = RootPushed(stored=stored, warnings=tuple(examined.findings.warnings))
         if dry_run:
             raise Rehearsed(pushed)
@@ -192,9 +194,11 @@ class RootsService(NextRoots):
             now=self.signing_instant(tx, account, repository),
         )
 
-    def accept(self, tx: Tx, place: Place, repository: Repository, examined: Examined) -> StoredRoot:
+    def accept(
+        self, tx: Tx, place: Place, repository: Repository, examined: Examined, *, keep_keys: bool = False
+    ) -> StoredRoot:
         """Keep a root without fault, and publish it if what the repository serves fits it."""
-        return self._publish_if_it_fits(tx, place, self.store_examined(tx, place, repository, examined))
+        return self._publish_if_it_fits(tx, place, self.store_examined(tx, place, repository, examined), keep_keys=keep_keys)
 
     def store_examined(self, tx: Tx, place: Place, repository: Repository, examined: Examined) -> StoredRoot:
         """Keep a root without fault as the newest; nobody sees it before ``publish``."""
@@ -210,14 +214,25 @@ class RootsService(NextRoots):
         self._store.add(tx, place.account, stored)
         return stored
 
-    def publish(self, tx: Tx, place: Place, repository: Repository, flavours: Collection[Flavour]) -> StoredRoot:
-        """Let devices see every root that waited, in these flavours, and delete private keys that the newest doesn't list."""
+    def publish(
+        self, tx: Tx, place: Place, repository: Repository, flavours: Collection[Flavour], *, keep_keys: bool = False
+    ) -> StoredRoot:
+        """Let devices see every root that waited, in these flavours, and delete private keys that the newest doesn't list.
+
+        Args:
+            keep_keys: Whoever pushes deletes them himself, once he has read the root back. They sign nothing any more, and are
+                deleted after ``KEPT_KEY_MS`` if he never comes.
+        """
         self._store.publish(tx, place.account, repository, flavours)
         stored = self.current(tx, place.account, repository)
-        listed = {key_id for keys in stored.root.roles.values() for key_id in keys.key_ids}
-        held = self.keys.all(tx, place.account, repository)
-        self.keys.forget(tx, place.account, repository, [key.key_id for key in held if key.key_id not in listed])
+        self.keys.follow(tx, place.account, repository, stored.root, keeps=keep_keys)
         return stored
+
+    def forget_kept(self, tx: Tx, place: Place, repository: Repository) -> int:
+        """Delete private keys that were kept for somebody who didn't come back; how many there were."""
+        gone = self.keys.kept_too_long(tx, place.account, repository)
+        self.keys.forget(tx, place.account, repository, gone)
+        return len(gone)
 
     def renew(self, tx: Tx, place: Place, repository: Repository, *, not_before: Instant | None = None) -> StoredRoot:
         """The next root says the same and counts for longer: for its year, and until ``not_before`` at least.
@@ -293,7 +308,7 @@ class RootsService(NextRoots):
         self._store.add(tx, place.account, stored)
         return self._publish_if_it_fits(tx, place, stored)
 
-    def _publish_if_it_fits(self, tx: Tx, place: Place, stored: StoredRoot) -> StoredRoot:
+    def _publish_if_it_fits(self, tx: Tx, place: Place, stored: StoredRoot, *, keep_keys: bool = False) -> StoredRoot:
         keeper = self._keepers.get(stored.repository)
         flavours = frozenset(BOTH) if keeper is None else keeper.may_publish(tx, place, stored)
         if Flavour.UPTANE not in flavours:
@@ -304,7 +319,7 @@ class RootsService(NextRoots):
                 version=stored.version,
             )
             return stored
-        published = self.publish(tx, place, stored.repository, flavours)
+        published = self.publish(tx, place, stored.repository, flavours, keep_keys=keep_keys)
         if keeper is not None:
             keeper.root_published(tx, place, published)
         return published

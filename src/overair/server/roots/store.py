@@ -6,7 +6,21 @@ from collections.abc import Collection, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId, ThingName
@@ -51,6 +65,7 @@ online_keys: Final = Table(
     Column("keyring_key", String(36), nullable=False),
     instant_column("created_at"),
     instant_column("exported_at", nullable=True),
+    instant_column("unlisted_at", nullable=True),
 )
 
 root_probes: Final = Table(
@@ -226,31 +241,31 @@ class SqlRootStore:
                 keyring_key=key.keyring_key,
                 created_at=key.created_at,
                 exported_at=key.exported_at,
+                unlisted_at=key.unlisted_at,
             )
         )
 
     def exported(self, tx: Tx, account: AccountId, repository: Repository, key_id: str, *, now: Instant) -> None:
-        sql(tx).execute(
-            update(online_keys)
-            .where(
-                online_keys.c.account == account,
-                online_keys.c.repository == repository.value,
-                online_keys.c.key_id == key_id,
-            )
-            .values(exported_at=now)
-        )
+        sql(tx).execute(update(online_keys).where(*_one_key(account, repository, key_id)).values(exported_at=now))
+
+    def unlisted(self, tx: Tx, account: AccountId, repository: Repository, key_id: str, *, at: Instant | None) -> None:
+        sql(tx).execute(update(online_keys).where(*_one_key(account, repository, key_id)).values(unlisted_at=at))
 
     def drop_key(self, tx: Tx, account: AccountId, repository: Repository, key_id: str) -> KeyId | None:
-        found = (
-            online_keys.c.account == account,
-            online_keys.c.repository == repository.value,
-            online_keys.c.key_id == key_id,
-        )
+        found = _one_key(account, repository, key_id)
         keyring_key = sql(tx).execute(select(online_keys.c.keyring_key).where(*found)).scalar_one_or_none()
         if keyring_key is None:
             return None
         sql(tx).execute(delete(online_keys).where(*found))
         return KeyId(keyring_key)
+
+
+def _one_key(account: AccountId, repository: Repository, key_id: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        online_keys.c.account == account,
+        online_keys.c.repository == repository.value,
+        online_keys.c.key_id == key_id,
+    )
 
 
 def _stored(rows: Sequence[Any]) -> StoredRoot | None:
@@ -276,4 +291,5 @@ def _key(row: Any) -> OnlineKey:
         keyring_key=KeyId(row.keyring_key),
         created_at=Instant(row.created_at),
         exported_at=None if row.exported_at is None else Instant(row.exported_at),
+        unlisted_at=None if row.unlisted_at is None else Instant(row.unlisted_at),
     )
