@@ -126,6 +126,24 @@ def test_two_operators_who_edit_the_same_targets_both_get_their_image_in(
     tool.run("bring-online", "--yes")
 
 
+def test_an_image_that_a_supplier_has_signed_reaches_the_primary_through_the_delegation(
+    road: UptaneRoad, fleet: FleetAuthority, tool: SigningTool
+) -> None:
+    device = road.own_pki_device(fleet, "car-supplied")
+    device.cycle()
+    tool.take_offline()
+    tool.keys("delegation", "supplier")
+    tool.run("delegate", "vendor-b", "--paths", "vendor-b/*", "--key", "supplier")
+    tool.push()
+    target = tool.add("dash", b"by the supplier", HARDWARE_ID, more=["--target", "vendor-b/dash-1", "--role", "vendor-b"])
+    tool.push()
+
+    road.assign(road.multi_target_update({HARDWARE_ID: (target, b"by the supplier")}), device.device_id)
+    assert device.cycle() is Outcome.INSTALLED, device.last_error
+    assert "GET /repo/delegations/vendor-b.json" in {f"{call.method} {call.path}" for call in device.calls}
+    tool.run("bring-online", "--yes")
+
+
 def test_many_uploads_at_once_all_stand_in_the_targets(road: UptaneRoad, fleet: FleetAuthority) -> None:
     device = road.own_pki_device(fleet, "car-uploads")
     device.cycle()

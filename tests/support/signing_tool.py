@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,12 @@ class SigningTool:
         self.keys("targets", "targets-1")
         self.run("take-offline", "--yes")
 
-    def add(self, name: str, content: bytes, *hardware_ids: str) -> str:
+    def add(self, name: str, content: bytes, *hardware_ids: str, more: Sequence[str] = ()) -> str:
         """An image, uploaded and named in the draft; its target's name."""
         path = self.folder / f"{name}.bin"
         path.write_bytes(content)
         hardware = [word for hardware_id in hardware_ids for word in ("--hardware-id", hardware_id)]
-        return str(self.run("add", str(path), "--name", name, "--version", "1.0", *hardware)["target"])
+        return str(self.run("add", str(path), "--name", name, "--version", "1.0", *hardware, *more)["target"])
 
     def push(self, *words: str) -> Any:
         return self.run("push", *words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import quote
 from overair.basics.clock import Instant, as_datetime
 from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import (
+    Body,
     Role,
     RoleKeys,
     Root,
@@ -44,6 +45,10 @@ HARDWARE_ID = "gw-imx8"
 SECOND_HARDWARE_ID = "cluster-s32"
 USER_REPO = "/api/v1/user_repo"
 DIRECTOR = "/api/v1/director"
+
+Documents = Mapping[str, tuple[Body, Sequence[OfflineKey]]]
+"""What is pushed, by kind, and who signs it."""
+Publication = Mapping[str, Mapping[str, Any]]
 
 
 class UptaneWorld:
@@ -153,11 +158,21 @@ class UptaneWorld:
     def push(self, *images: tuple[str, bytes], days: float = 60, without: Sequence[str] = ()) -> RestReply:
         """The targets that stand, with these images more and some fewer, signed anew."""
         standing, checksum = self.targets()
+        return self.push_signed(self.signed_targets(standing, *images, days=days, without=without), checksum)
+
+    def signed_targets(
+        self, standing: Targets, *images: tuple[str, bytes], days: float = 60, without: Sequence[str] = ()
+    ) -> Publication:
+        """What follows these targets, in both flavours."""
         files = {name: each for name, each in standing.targets.items() if name not in without}
         for name, data in images:
             files[name] = self._file(name, data)
         targets = replace(standing, version=standing.version + 1, expires=self._in_days(days), targets=files)
-        return self._push({"targets": (targets, [self.targets_key])}, checksum)
+        return _in_both_flavours({"targets": (targets, [self.targets_key])})
+
+    def push_signed(self, publication: Publication, checksum: str | None) -> RestReply:
+        headers = {"x-ats-role-checksum": checksum} if checksum else {}
+        return self.ask("PUT", f"{USER_REPO}/publication?coSign=true", json_body=publication, headers=headers)
 
     def renew_root(self) -> None:
         """A next root with the same keys."""
@@ -179,22 +194,10 @@ class UptaneWorld:
             roles=roles,
         )
 
-    def _publish(self, documents: dict[str, Any], checksum: str | None) -> None:
-        reply = self._push(documents, checksum)
+    def _publish(self, documents: Documents, checksum: str | None) -> None:
+        reply = self.push_signed(_in_both_flavours(documents), checksum)
         assert reply.status == 200, reply.body
-
-    def _push(self, documents: dict[str, Any], checksum: str | None) -> RestReply:
-        publication = {
-            flavour.value: {
-                kind: json.loads(sign_payload(payload(body, flavour), keys, flavour))
-                for kind, (body, keys) in documents.items()
-            }
-            for flavour in Flavour
-        }
-        headers = {"x-ats-role-checksum": checksum} if checksum else {}
-        reply = self.ask("PUT", f"{USER_REPO}/publication?coSign=true", json_body=publication, headers=headers)
         self.server.work_off()
-        return reply
 
     def _file(self, name: str, data: bytes) -> TargetFile:
         now = self.now()
@@ -266,3 +269,12 @@ class UptaneWorld:
                 data = From(prefix).fetch(f"{role}.json", size_bytes_max=8 * 1024 * 1024)
                 found[prefix, role] = (int(json.loads(data)["signed"]["version"]), data)
         return found
+
+
+def _in_both_flavours(documents: Documents) -> Publication:
+    return {
+        flavour.value: {
+            kind: json.loads(sign_payload(payload(body, flavour), keys, flavour)) for kind, (body, keys) in documents.items()
+        }
+        for flavour in Flavour
+    }
