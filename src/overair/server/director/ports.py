@@ -43,6 +43,8 @@ class DeviceQuery:
     status: DeviceStatus | None = None
     hardware_ids: Sequence[str] = ()
     not_seen_since: Instant | None = None
+    with_anomalies: bool = False
+    """Only those of which something odd is on record."""
     sort_by: Literal["name", "createdat", "lastseen"] = "name"
     descending: bool = False
 

@@ -10,13 +10,13 @@ from typing import Any, Final, Literal, Protocol, cast
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import InvalidRequest
+from overair.basics.errors import AlreadyExists, InvalidRequest
 from overair.basics.ids import AccountId, EcuSerial, GroupName, ThingName
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller
 from overair.server.devices.model import Thing, ThingGroup
 from overair.server.director.model import Device, DeviceEvent, DeviceStatus, InstallationRecord, InstallationReport
-from overair.server.director.rest_support import Labels, Page, member, moment, number, page_of
+from overair.server.director.rest_support import Labels, Page, flag, member, moment, number, page_of
 from overair.server.director.service import DataKind, DeviceQuery, DirectorService
 from overair.server.jobs.model import THING_NAME
 from overair.server.rest.operations import RestAnswer, RestRequest, route
@@ -132,6 +132,10 @@ class DeviceRecordsRestApi:
 
         def unit(tx: Tx) -> Thing:
             self._labels.require(tx, caller, "overair:CreateUptaneDevice", caller.place.iot("thing", said))
+            if self._director.views.find(tx, caller.account, ThingName(said)) is not None:
+                raise AlreadyExists(
+                    f"{said} is expected or has come already: see GET /api/v1/devices/{said}.", subject="device"
+                )
             thing = self._things.create(tx, caller.place, ThingName(said))
             self._director.records.expect(tx, caller.account, thing.name, name=name, device_type=device_type)
             return thing
@@ -316,6 +320,7 @@ class DeviceRecordsRestApi:
             things=None if device is None else (ThingName(device),),
             status=None if status is None else DeviceStatus(status),
             hardware_ids=tuple(kind for kind in request.query.get("hardwareIds", "").split(",") if kind),
+            with_anomalies=flag(request, "anomalies"),
             not_seen_since=None if hours < 0 else Instant(self._clock.now() - hours * HOUR_MS),
             sort_by=cast("Literal['name', 'createdat', 'lastseen']", sort_by),
             descending=request.query.get("sortDirection", "asc").lower() == "desc",

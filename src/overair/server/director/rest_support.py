@@ -116,6 +116,14 @@ def number(request: RestRequest, name: str, *, default: int, minimum: int, maxim
     return int(text)
 
 
+def flag(request: RestRequest, name: str) -> bool:
+    """A query parameter that is true or, by default, false. Raises InvalidRequest, subject ``page``."""
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise InvalidRequest(f"{name} is true or false.", subject="page", details={"field": name})
+    return text == "true"
+
+
 def moment(instant: Instant | None) -> str | None:
     """ISO 8601 in UTC."""
     return None if instant is None else expires_text(instant)

@@ -36,6 +36,9 @@ _CHANGEABLE: Final = (
 _this_thing: Final = (job_executions.c.account == bindparam("b_account"), job_executions.c.thing == bindparam("b_thing"))
 _of_this_job: Final = (*_this_thing, job_executions.c.job == bindparam("b_job"))
 _find_latest: Final = HotStatement(select(*job_executions.c).where(*_of_this_job, job_executions.c.latest.is_(True)))
+_find_numbered: Final = HotStatement(
+    select(*job_executions.c).where(*_of_this_job, job_executions.c.number == bindparam("b_number"))
+)
 _insert: Final = HotStatement(insert(job_executions), columns=_COLUMNS)
 _save: Final = HotStatement(
     update(job_executions)
@@ -122,10 +125,9 @@ class SqlExecutionStore:
         """One attempt, or the latest."""
         if number is None:
             found = _find_latest.first(tx, b_account=account, b_thing=thing, b_job=job)
-            return None if found is None else _execution(dict(zip(_COLUMNS, found, strict=True)))
-        query = select(*job_executions.c).where(*_key(account, thing, job), job_executions.c.number == number)
-        row = sql(tx).execute(query).mappings().first()
-        return None if row is None else _execution(row)
+        else:
+            found = _find_numbered.first(tx, b_account=account, b_thing=thing, b_job=job, b_number=number)
+        return None if found is None else _execution(dict(zip(_COLUMNS, found, strict=True)))
 
     def pending(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]:
         """The queue of a thing: what is in progress, then what is queued, each in the order of queueing."""

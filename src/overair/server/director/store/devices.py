@@ -23,7 +23,7 @@ from overair.server.director.model import (
 )
 from overair.server.director.ports import DeviceQuery
 from overair.server.director.store.rows import ecu_map, image, instant, public_key, text
-from overair.server.director.tables import devices, ecus, installations
+from overair.server.director.tables import anomalies, devices, ecus, installations
 from overair.server.storage.work import HotStatement, sql
 
 _DEVICE_COLUMNS: Final = tuple(column.name for column in devices.columns)
@@ -155,6 +155,8 @@ class SqlVehicleStore:
             rows = rows.where(devices.c.thing.in_(having))
         if query.not_seen_since is not None:
             rows = rows.where(or_(devices.c.last_seen_at.is_(None), devices.c.last_seen_at < query.not_seen_since))
+        if query.with_anomalies:
+            rows = rows.where(devices.c.thing.in_(select(anomalies.c.thing).where(anomalies.c.account == account)))
         total = int(sql(tx).execute(select(func.count()).select_from(rows.subquery())).scalar_one())
         order = {
             "name": (devices.c.thing,),
