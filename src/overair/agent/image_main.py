@@ -106,7 +106,7 @@ def _uptane_primary(
         version=str(manifest.version),
         progress=progress,
     )
-    return device.run, device.stop
+    return device.run_as_image, device.stop
 
 
 def _end_with_boot_loader() -> None:

@@ -13,10 +13,12 @@ class Progress:
     """One moment of the agent's work."""
 
     state: str
-    """A state of ``agent.states`` in lower case."""
+    """A state of ``agent.states`` in lower case; of a Uptane Primary: provisioning, registering, checking, downloading,
+    installing, waiting."""
     version: str
     """Of the running image."""
     job: str | None = None
+    """The job, or the correlation id of a Uptane update."""
     path: str | None = None
     """The file that is being received."""
     received_blocks: int = 0

@@ -486,3 +486,21 @@ def test_progress_tells_what_is_being_done(tmp_path: Path) -> None:
         ("waiting", None),
     ]
     vehicle.close()
+
+
+def test_a_stop_ends_a_download_and_what_came_stays(vehicle: Vehicle) -> None:
+    image = bytes(range(256)) * 4000
+    vehicle.want("a.bin", image)
+    pieces: list[float] = []
+
+    def stop_after_three(seconds: float) -> bool:
+        pieces.append(seconds)
+        return len(pieces) > 3
+
+    vehicle.restart().primary._downloads._pause = stop_after_three
+    assert vehicle.round().kind is Kind.UNREACHABLE
+    assert vehicle.restart().round().kind is Kind.INSTALLED
+    ranges = [call.headers.get("range") for call in vehicle.server.calls if call.path == "/repo/targets/a.bin"]
+    assert len(ranges) == 2
+    assert ranges[0] is None
+    assert ranges[1] is not None

@@ -139,6 +139,11 @@ def test_a_configured_id_that_is_taken_stops_the_device_with_the_reason(tmp_path
     )
     with pytest.raises(CantStart, match="Configure another"):
         device.run()
+    asked = len(vehicle.server.calls)
+    vehicle.pauses.seconds.clear()
+    assert device.run_as_image() == 1
+    assert vehicle.pauses.seconds == [600], "under the boot loader it isn't asked every other second"
+    assert len(vehicle.server.calls) == asked + 1
     assert "autoprov_credentials.p12" in zipfile.ZipFile(vehicle.root / "credentials.zip").namelist()
     vehicle.close()
 

@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings
@@ -31,6 +30,7 @@ LOG = logging.getLogger("overair.uptane")
 
 PROVISIONING_PAUSE_S: Final = 10.0
 PROVISIONING_PAUSE_S_MAX: Final = 3600.0
+CANT_START_PAUSE_S: Final = 600.0
 
 
 class CantStart(Exception):
@@ -60,8 +60,7 @@ class UptaneDevice:
         self._version = version
         self._progress = progress or NoProgress()
         self._stopping = threading.Event()
-        base = around or Surroundings(monotonic=time.monotonic, pause=self._stopping.wait)
-        self._around = base if around is not None else replace(base, pause=self._stopping.wait)
+        self._around = around or Surroundings(monotonic=time.monotonic, pause=self._stopping.wait)
         self._heard = heard or (lambda outcome: None)
 
     def stop(self) -> None:
@@ -89,6 +88,17 @@ class UptaneDevice:
             except ResetRequested:
                 return EXIT_STATUS_RESET
             return 0
+
+    def run_as_image(self) -> int:
+        """As ``run``, for an image under the boot loader, which starts it again and again: what can't start says so once in ten
+        minutes, instead of asking the gateway every other second."""
+        try:
+            return self.run()
+        except CantStart as error:
+            LOG.error("%s", error)  # noqa: TRY400  the message is for people
+            self._progress.show(Progress(state="provisioning", version=self._version, reason=str(error)))
+            self._around.pause(CANT_START_PAUSE_S)
+            return 0 if self._stopping.is_set() else 1
 
     def once(self) -> Outcome:
         """One round; a restart that it needs is for the caller.

@@ -126,6 +126,8 @@ class Downloads:
             resumed = part.length
 
             def take(offset: int, data: bytes) -> None:
+                if self._pause(0):
+                    raise Stopped("The client is asked to stop.")
                 part.write(offset, data)
                 self._watch(target, part.length, resumed)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
+from overair.agent.platform import ResetRequested
 from overair.agent.progress import NoProgress, Progress, ProgressSink
 from overair.agent.uptane.distribution import Distribution, EcusAway
 from overair.agent.uptane.downloads import Downloads, UpdateFailed
@@ -152,8 +153,10 @@ class Primary:
             self._parts.renewal.run_if_due(self._parts.time.now())
         try:
             outcome = Outcome(kind=Kind.WAITING, message="The machine must restart.") if self._restarts else self._update()
-        finally:
+        except ResetRequested:
             self._send_events()
+            raise
+        self._send_events()
         if self._state.report is not None:
             self._vehicle.meet()
             self._send_manifest()

@@ -104,7 +104,9 @@ def strip_credential(path: Path, disk: Disk) -> bool:
             for info, data in kept.items():
                 smaller.writestr(info, data)
         disk.write_whole(path, stream.getvalue())
-    except OSError as error:
+    except FileNotFoundError:
+        return True
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         LOG.warning("the shared credential stays in %s, where it can be stolen: %s", path, error)
         return False
     return True

@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from overair.agent.durable import Disk
-from overair.agent.uptane.ecu_key import EcuKey, load_or_make
+from overair.agent.uptane.ecu_key import load_or_make
 from overair.agent.uptane.image_files import ImageFiles, verify_file
 from overair.agent.uptane.installers import EcuName, installer_for
 from overair.agent.uptane.metadata_store import MetadataStore, StoredMetadataDamaged
@@ -102,10 +102,6 @@ class Secondary:
             vehicle=None,
             chain=chain,
         )
-
-    @property
-    def public_key(self) -> EcuKey:
-        return self._key
 
     @property
     def installed(self) -> InstalledTarget | None:
