@@ -22,6 +22,9 @@ from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import Repository, Role, Targets
 from tests.support.image_room import ImageRoom, OfflineKey, delegation, plan, signed, target_file
 
+pytestmark = pytest.mark.parametrize("work", ["sqlite"], indirect=True)
+"""What these tests are about isn't SQL; other files of this room run on both databases."""
+
 CONTENT = bytes(range(256)) * 2000
 NAME = "gateway/app 1+2.bin"
 VENDOR = OfflineKey()

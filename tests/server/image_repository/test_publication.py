@@ -17,6 +17,9 @@ from overair.wire.uptane.trust import Refused
 from tests.support.image_room import ImageRoom, OfflineKey, plan
 from tests.support.image_view import believed, trusted
 
+pytestmark = pytest.mark.parametrize("work", ["sqlite"], indirect=True)
+"""What these tests are about isn't SQL; other files of this room run on both databases."""
+
 
 def state(room: ImageRoom) -> list[bytes]:
     return [room.document(role, flavour) for role in ("targets", "snapshot", "timestamp") for flavour in Flavour]

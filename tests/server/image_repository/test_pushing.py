@@ -20,6 +20,9 @@ from tests.support.image_documents import sign_described
 from tests.support.image_room import DAY_MS, ImageRoom, OfflineKey, delegation, plan, signed, target_file
 from tests.support.image_view import believed, trusted
 
+pytestmark = pytest.mark.parametrize("work", ["sqlite"], indirect=True)
+"""What these tests are about isn't SQL; other files of this room run on both databases."""
+
 ROOT_KEY, TARGETS_KEY = OfflineKey(), OfflineKey()
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from overair.basics.arn import Place
 from overair.basics.clock import Instant
-from overair.basics.ids import SeededIds
+from overair.basics.errors import Unavailable
+from overair.basics.ids import AccountId, SeededIds
+from overair.basics.work import Tx
 from overair.server.image_repository.model import VERSION_EPOCH_MS
 from overair.server.image_repository.pushing import Push
 from overair.server.image_repository.store import SqlImageUploadStore, SqlTargetStore
@@ -50,6 +56,39 @@ async def test_at_the_default_level_nobody_has_to_remember_anything_for_years(ro
         assert trusted(room, flavour, first_root=1).root.version == room.root().version
     director = room.read(lambda tx: room.roots.current(tx, room.account, Repository.DIRECTOR))
     assert director.root.expires > room.clock.now()
+
+
+async def test_after_years_switched_off_roots_and_targets_are_signed_anew_at_the_first_look(room: ImageRoom) -> None:
+    room.run(lambda tx: room.images.add_target(tx, room.place, plan("gateway-1.bin")))
+    room.clock.advance(milliseconds=800 * DAY_MS)
+    await worker(room).run_once()
+    for flavour in Flavour:
+        assert set(believed(room, flavour, first_root=1).targets) == {"gateway-1.bin"}
+
+
+async def test_an_account_that_cant_be_signed_for_keeps_no_other_from_being_signed(
+    room: ImageRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Place(room.place.region, AccountId("100000000001"))  # the first to be looked at
+    room.run(lambda tx: room.roots.create(tx, other, Repository.IMAGE))
+    renewal = worker(room)
+    await renewal.run_once()
+    before = room.document("timestamp")
+    renew_due = room.images.renew_due
+
+    def fails_for_the_other(tx: Tx, place: Place, **options: Any) -> bool:
+        if place == other:
+            raise Unavailable("The clock went back.", subject="clock")
+        return renew_due(tx, place, **options)
+
+    monkeypatch.setattr(room.images, "renew_due", fails_for_the_other)
+    room.clock.advance(milliseconds=13 * 3600 * 1000)
+    for _ in range(2):  # in whichever order accounts come
+        with pytest.raises(Unavailable):
+            await renewal.run_once()
+        assert room.document("timestamp") != before
+        before = b""
+        room.clock.advance(milliseconds=DAY_MS)
 
 
 async def test_a_timestamp_alone_is_signed_anew_while_the_rest_stays_as_it_is(room: ImageRoom) -> None:

@@ -19,6 +19,9 @@ from tests.server.roots.conftest import RootRoom
 from tests.support.image_documents import sign_described
 from tests.support.image_room import OfflineKey, signed
 
+pytestmark = pytest.mark.parametrize("work", ["sqlite"], indirect=True)
+"""What these tests are about isn't SQL; other files of this room run on both databases."""
+
 Described = dict[Flavour, dict[str, Any]]
 
 
