@@ -7,7 +7,7 @@ import sys
 import typer
 
 from overair.basics.errors import OverairError
-from overair.cli import credentials, demo, device, environment, fleet_ca, ship, sign, status, up, watch, why
+from overair.cli import credentials, demo, device, environment, fleet_ca, migrate, ship, sign, status, up, watch, why
 from overair.cli.ends import CommandEnded, ExitCode
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.add_typer(device.app, name="device")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(fleet_ca.app, name="fleet-ca")
 app.add_typer(sign.app, name="sign")
+app.add_typer(migrate.app, name="migrate")
 
 
 def main() -> None:
