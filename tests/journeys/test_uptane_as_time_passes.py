@@ -46,6 +46,22 @@ def test_at_the_default_level_nothing_has_to_be_remembered_for_two_years(world: 
     assert len(device.storage.director.roots) > 1
 
 
+def test_a_server_that_was_off_until_even_its_roots_had_ended_comes_back_by_itself_and_devices_follow(
+    world: UptaneWorld,
+) -> None:
+    device = world.device("car")
+    device.cycle()
+    first = world.upload()
+    world.assign({HARDWARE_ID: first}, "car")
+    assert device.cycle() is Outcome.INSTALLED
+    world.pass_time(days=430)
+    assert alarms(world) == {}
+    world.check_what_is_served(device)
+    second = world.upload()
+    world.assign({HARDWARE_ID: second}, "car")
+    assert device.cycle() is Outcome.INSTALLED, device.last_error
+
+
 def test_timestamps_are_fresh_every_day_and_the_rest_only_when_it_must_be(world: UptaneWorld) -> None:
     device = world.device("car")
     device.cycle()

@@ -141,13 +141,13 @@ class Upkeep:
         else:
             self._publisher.publish(tx, place, Change())
 
-    @staticmethod
-    def _needs_signing(standing: Standing, root: StoredRoot) -> bool:
+    def _needs_signing(self, standing: Standing, root: StoredRoot) -> bool:
+        """Whether targets must be signed anew to stand below this root: after months switched off they have ended as well."""
         for flavour in root.documents:
             found, uptane = standing.get(TARGETS, flavour), standing.get(TARGETS)
             if found is None or uptane is None or found.version != uptane.version:
                 return True
-            if not meets_root(found.document, flavour, root.root):
+            if found.expires <= self._clock.now() or not meets_root(found.document, flavour, root.root):
                 return True
         return False
 

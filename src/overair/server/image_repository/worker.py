@@ -10,6 +10,7 @@ import structlog
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant
+from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId
 from overair.basics.work import Tx, Work
 from overair.server.image_repository.service import ImageRepositoryService
@@ -71,31 +72,44 @@ class MetadataRenewal:
         return found
 
     async def run_once(self) -> bool:
-        """Sign what is due, tell of what nobody here can sign; False until the next look."""
+        """Sign what is due, tell of what nobody here can sign; False until the next look.
+
+        Raises:
+            OverairError: what kept one repository from being signed; the others were looked at all the same.
+        """
         now = self._clock.now()
         if now < self._due and not self._is_first:
             return False
+        failed: OverairError | None = None
         for account, repository in await self._work.read(self._roots.repositories):
-            place = Place(self._region, account)
-            if await self._work.read(lambda tx: self._root_is_due(tx, account, repository)):  # noqa: B023
-                await self._work.run(lambda tx: self._roots.renew(tx, place, repository))  # noqa: B023
-                logger.info("root renewed", account=account, repository=repository.value)
-            if await self._work.read(lambda tx: self._roots.keys.kept_too_long(tx, account, repository)):  # noqa: B023
-                await self._work.run(lambda tx: self._roots.forget_kept(tx, place, repository))  # noqa: B023
-            if repository is Repository.IMAGE:
-                signed_before = self._began if self._is_first else None
-                renewed = await self._work.run(
-                    lambda tx: self._images.renew_due(tx, place, signed_before=signed_before)  # noqa: B023
-                )
-                if renewed:
-                    logger.info("metadata renewed", account=account)
+            try:
+                await self._keep_up(account, repository)
+            except OverairError as error:
+                # One account's misery is told, and keeps no other's documents from being signed.
+                logger.warning("metadata can't be renewed", account=account, repository=repository.value, why=error.message)
+                failed = failed or error
         await self._work.run(lambda tx: self._uploads.give_up_old(tx, now))
         self._expiries = await self._work.read(self._all_expiries)
         self._tell()
         self._is_first = False
         self._due = Instant(now + INTERVAL_MS)
         await self._erasure.erase()
+        if failed is not None:
+            raise failed
         return False
+
+    async def _keep_up(self, account: AccountId, repository: Repository) -> None:
+        """Sign what is due of one repository."""
+        place = Place(self._region, account)
+        if await self._work.read(lambda tx: self._root_is_due(tx, account, repository)):
+            await self._work.run(lambda tx: self._roots.renew(tx, place, repository))
+            logger.info("root renewed", account=account, repository=repository.value)
+        if await self._work.read(lambda tx: self._roots.keys.kept_too_long(tx, account, repository)):
+            await self._work.run(lambda tx: self._roots.forget_kept(tx, place, repository))
+        if repository is Repository.IMAGE:
+            signed_before = self._began if self._is_first else None
+            if await self._work.run(lambda tx: self._images.renew_due(tx, place, signed_before=signed_before)):
+                logger.info("metadata renewed", account=account)
 
     def _root_is_due(self, tx: Tx, account: AccountId, repository: Repository) -> bool:
         accepted = self._roots.accepted(tx, account, repository)
