@@ -12,7 +12,7 @@ from tests.support.aktualizr import jsoncpp
 from tests.support.aktualizr.device import Aktualizr, Outcome
 from tests.support.device_process import wait_until
 from tests.support.fleet_pki import FleetAuthority
-from tests.support.operator_rest import RestReply
+from tests.support.operator_rest import OperatorRest, RestReply
 from tests.support.server_process import ServerProcess
 from tests.support.uptane_road import HARDWARE_ID, UptaneRoad
 
@@ -298,3 +298,38 @@ def test_what_a_vehicle_tells_is_shown_and_secrets_are_not(road: Road) -> None:
     assert config["provision"] == {"p12_password": "(redacted)", "provision_path": "/var/sota"}
     kept = [path for path in road.server.data.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
     assert kept == []
+
+
+def test_rights_to_one_vehicle_reach_no_other_whatever_it_is_called(road: Road) -> None:
+    mine, other = road.vehicle(), road.vehicle()
+    iam, user = road.server.client("iam"), road.name("user")
+    iam.create_user(UserName=user)
+    arn = road.iot.describe_thing(thingName=mine.device_id)["thingArn"]
+    actions = ["overair:DescribeUptaneDevice", "overair:DescribeAssignments", "overair:AssignMultiTargetUpdate"]
+    # Written as the engine sees labels: the UUID of either vehicle passes the first look, and must fail at the second.
+    resources = [arn, *[arn.replace(mine.device_id, uuid_of(road, car)) for car in (mine, other)]]
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": resources}]}
+    iam.put_user_policy(UserName=user, PolicyName="one", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=user)["AccessKey"]
+    limited = OperatorRest(
+        road.server.endpoints["operator_url"],
+        road.server.endpoints["ca_file"],
+        client_id=key["AccessKeyId"],
+        client_secret=key["SecretAccessKey"],
+    )
+    for said in (mine.device_id, uuid_of(road, mine)):
+        limited.expect(200, "GET", f"/api/v1/devices/{said}")
+        limited.expect(200, "GET", f"{DIRECTOR}/assignments/{said}")
+    for said in (other.device_id, uuid_of(road, other)):
+        for path in (f"/api/v1/devices/{said}", f"{DIRECTOR}/assignments/{said}", f"{DIRECTOR}/vehicles/{said}"):
+            assert limited.ask("GET", path).code == "access_denied", path
+    update = road.update()
+    for said in (other.device_id, uuid_of(road, other)):
+        body = {"mtuId": update, "devices": [mine.device_id, said]}
+        assert limited.ask("POST", f"{DIRECTOR}/assignments", json_body=body).code == "access_denied"
+    assert road.assigned(mine) == road.assigned(other) == []
+    limited.expect(201, "POST", f"{DIRECTOR}/assignments", json_body={"mtuId": update, "devices": [mine.device_id]})
+
+
+def uuid_of(road: Road, car: Aktualizr) -> str:
+    return str(road.rest.expect(200, "GET", f"/api/v1/devices/{car.device_id}").json["uuid"])
