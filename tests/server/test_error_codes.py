@@ -84,6 +84,7 @@ def test_only_our_own_failures_are_5xx() -> None:
         "ServiceUnavailable",
         "ServiceUnavailableException",
         "SlowDown",
+        "clock_went_back",
         "internal_server_error",
         "temporarily_unavailable",
     }
