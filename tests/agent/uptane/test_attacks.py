@@ -7,7 +7,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain, combinations
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from overair.agent.uptane.outcomes import Kind
 from overair.basics.clock import Instant, SettableClock, WallClock
 from overair.wire.uptane.metadata import Repository, Role, TargetFile
 from tests.support.uptane_repository import DAY, KeyHolder, UptaneRepository, assigned, target_file
-from tests.support.uptane_server import Call, Handler, UptaneServer
+from tests.support.uptane_server import Call, DirectClient, Handler, UptaneServer
 from tests.support.uptane_vehicle import PRIMARY, PRIMARY_HARDWARE, Vehicle, issuer
 
 GOOD, EVIL = b"good image " * 1000, b"evil image " * 1000
@@ -367,8 +368,10 @@ ONLINE = {(repository, role) for repository in Repository for role in Role} - {
 
 
 def _subsets() -> Iterator[set[tuple[Repository, Role]]]:
-    found = sorted(ONLINE)
-    return (set(each) for each in chain.from_iterable(combinations(found, size) for size in (2, 3, len(found))))
+    """Any two; all of the Director's online ones; all."""
+    yield from (set(each) for each in combinations(sorted(ONLINE), 2))
+    yield {(Repository.DIRECTOR, role) for role in (Role.TARGETS, Role.SNAPSHOT, Role.TIMESTAMP)}
+    yield ONLINE
 
 
 @pytest.mark.parametrize("stolen", list(_subsets()), ids=lambda value: "+".join(sorted("-".join(each) for each in value)))
@@ -376,6 +379,7 @@ def test_the_whole_server_that_is_stolen_installs_nothing_that_the_image_targets
     tmp_path: Path, stolen: set[tuple[Repository, Role]]
 ) -> None:
     vehicle = Vehicle(tmp_path)
+    vehicle.http = partial(DirectClient, vehicle.server)
     vehicle.want("good-1", GOOD)
     vehicle.round()
     thief = Thief(vehicle, stolen)
