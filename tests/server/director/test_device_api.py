@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from structlog.testing import capture_logs
 
 from overair.basics.clock import as_datetime
 from tests.support.aktualizr.curl import Response
@@ -124,7 +125,11 @@ def test_registrations_are_refused_by_the_codes_that_clients_know(world: UptaneW
 def test_manifests_are_refused_by_the_codes_that_clients_know(world: UptaneWorld, car: Aktualizr) -> None:
     manifest = car.manifest()
     assert said(put(car, "/director/manifest", manifest)) == (200, "")
-    assert said(put(car, "/director/manifest", manifest)) == (400, "manifest_replayed")
+    with capture_logs() as logged:
+        assert said(put(car, "/director/manifest", manifest)) == (400, "manifest_replayed")
+    assert [(entry["event"], entry["thing"], entry["why"]) for entry in logged] == [
+        ("manifest refused", "car", "manifest-replay")
+    ]
     forged = car.manifest()
     forged["signatures"][0]["sig"] = "A" * 86 + "=="  # type: ignore[index]
     assert said(put(car, "/director/manifest", forged)) == (400, "signature_not_valid")

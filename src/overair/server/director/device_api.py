@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import structlog
+
 from overair.basics.errors import InvalidRequest, NotFound, OverairError
 from overair.basics.work import Tx, Work
 from overair.server.director.model import DirectorView
@@ -19,6 +21,8 @@ from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.manifest import MANIFEST_SIZE_BYTES_MAX, read_manifest
 from overair.wire.uptane.metadata import Repository
 from overair.wire.uptane.refusals import MetadataRefused, Reason
+
+logger = structlog.get_logger("overair.director")
 
 METADATA: Final = "overair:DirectorGetMetadata"
 SYSTEM_INFO: Final = "overair:DevicePutSystemInfo"
@@ -54,6 +58,7 @@ class DirectorDeviceApi:
         registrations = self._director.registrations
         outcome = await self._work.run(lambda tx: registrations.register(tx, device.place, device.thing, asked))
         if outcome.refusal is not None:
+            _tell("registration of ECUs refused", device, outcome.refusal)
             raise outcome.refusal
         return RestAnswer(status=201 if outcome.is_new else 200, json={})
 
@@ -70,6 +75,7 @@ class DirectorDeviceApi:
         judged = await self._work.read(lambda tx: manifests.judge(tx, device.account, device.thing, manifest))
         refusal = await self._work.run(lambda tx: manifests.take(tx, device.place, device.thing, judged))
         if refusal is not None:
+            _tell("manifest refused", device, refusal)
             raise refusal
         return RestAnswer(json={})
 
@@ -162,6 +168,11 @@ class DirectorDeviceApi:
         approvals = self._director.campaigns.approvals
         waiting = await self._work.read(lambda tx: approvals.awaiting(tx, device.account, device.thing))
         return RestAnswer(json={"campaigns": [_campaign(each) for each in waiting]})
+
+
+def _tell(event: str, device: DeviceCaller, refusal: OverairError) -> None:
+    """A key that nobody approved, a signature that doesn't hold, a replay: whoever watches the log should see these."""
+    logger.warning(event, thing=device.thing, why=refusal.subject, request_id=device.request_id)
 
 
 def _campaign(waiting: AwaitingApproval) -> dict[str, object]:

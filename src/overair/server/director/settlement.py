@@ -97,5 +97,5 @@ def status_details(code: str, description: str, correlation_id: str, ecus: Mappi
 
 def printable(text: str, length_max: int = STATUS_DETAILS_VALUE_LENGTH_MAX) -> str:
     """One line without control characters, cut to its bound."""
-    line = " ".join(text.split())
-    return "".join(character if character.isprintable() else "?" for character in line)[:length_max]
+    line = " ".join(text.split())[:length_max]
+    return line if line.isprintable() else "".join(character if character.isprintable() else "?" for character in line)
