@@ -22,6 +22,7 @@ TARGETS: Final = Role.TARGETS.value
 SNAPSHOT: Final = Role.SNAPSHOT.value
 TIMESTAMP: Final = Role.TIMESTAMP.value
 HARDWARE_IDS_MAX: Final = 100
+RELEASE_COUNTER_MAX: Final = 2**31 - 1
 CUSTOM_SIZE_BYTES_MAX: Final = 64 * 1024
 COMMENT_LENGTH_MAX: Final = 4096
 URI_LENGTH_MAX: Final = 2048
@@ -113,6 +114,8 @@ class TargetPlan:
     """More members of ``custom``, under names of the operator's own."""
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Other hashes than SHA-256, of images that lie elsewhere."""
+    release_counter: int | None = None
+    """An ECU that runs an image with a counter takes none with a lower one, whoever directs it (Standard 5.4.3.4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +231,9 @@ def custom_faults(custom: Mapping[str, Any]) -> list[tuple[str, str]]:
     uri = custom.get("uri")
     if uri is not None and uri != "" and uri_fault(uri) is not None:
         faults.append(("uri", uri_fault(uri) or ""))
+    counter = custom.get("releaseCounter", 0)
+    if not isinstance(counter, int) or isinstance(counter, bool) or not 0 <= counter <= RELEASE_COUNTER_MAX:
+        faults.append(("releaseCounter", f"A release counter is a number from 0 to {RELEASE_COUNTER_MAX}."))
     return faults
 
 
@@ -250,6 +256,7 @@ def custom_of(plan: TargetPlan, *, created_at: Instant, now: Instant) -> dict[st
         "createdAt": moment_text(created_at),
         "updatedAt": moment_text(now),
         "cliUploaded": plan.content_id is not None,
+        **({} if plan.release_counter is None else {"releaseCounter": plan.release_counter}),
     }
 
 

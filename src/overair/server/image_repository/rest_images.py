@@ -227,7 +227,23 @@ def _described(request: RestRequest, name: str) -> dict[str, Any]:
         "version": query.get("version", ""),
         "hardware_ids": hardware_ids,
         "format": format_of(query.get("targetFormat", "BINARY")),
+        "release_counter": _counter(query.get("releaseCounter")),
     }
+
+
+def _counter(value: object) -> int | None:
+    """A release counter out of a query or a body.
+
+    Raises:
+        InvalidRequest: with subject ``target``.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise InvalidRequest("releaseCounter is a number.", subject="target", details={"field": "releaseCounter"})
 
 
 def _external(name: str, body: Mapping[str, object]) -> TargetPlan:
@@ -252,6 +268,7 @@ def _external(name: str, body: Mapping[str, object]) -> TargetPlan:
         hardware_ids=texts_member(body, "hardwareIds"),
         format=format_of(text_member(body, "targetFormat", "BINARY")),
         uri=uri,
+        release_counter=_counter(body.get("releaseCounter")),
     )
 
 
