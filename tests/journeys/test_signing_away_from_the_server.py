@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from overair.basics.clock import WallClock
 from overair.basics.redacted import Redacted
 from overair.cli.ends import CommandEnded
+from overair.cli.main import app as overair
 from overair.cli.rest import RestClient, SigV4Proof
 from overair.cli.sign import app, sealed_box
+from overair.cli.sign.server import RestServer
+from tests.support.power_cut import PowerCut
 from tests.support.server_process import ServerProcess
 
 COMMAND = get_command(app)
@@ -193,3 +201,100 @@ def test_garbage_in_place_of_a_bundle_is_told(server: ServerProcess, sign: Sign,
         for name, data in {**entries, "treehub.json": json.dumps(hub).encode()}.items():
             archive.writestr(name, data)
     sign("init", bundle, tmp_path / "alice", code=4)
+
+
+# The server's own keys ------------------------------------------------------------------------------------------------------
+
+
+def _secrets(server: ServerProcess, *purposes: str) -> list[bytes]:
+    """Private keys as the server's disk holds them: sealed, and what they are once opened with the wrapping key."""
+    wrapping = base64.b64decode(json.loads((server.data / "wrapping.key").read_bytes())["key"])
+    records = sqlite3.connect(f"file:{server.data / 'records.sqlite3'}?mode=ro", uri=True)
+    rows = records.execute("SELECT account, key_id, purpose, sealed FROM keyring_keys").fetchall()
+    records.close()
+    found = []
+    for account, key_id, purpose, sealed in rows:
+        if purpose not in purposes:
+            continue
+        opened = AESGCM(wrapping).decrypt(sealed[1:13], sealed[13:], f"private-key/{account}/{key_id}".encode())
+        key: Any = load_der_private_key(opened, None)
+        raw = key.private_bytes_raw()
+        found += [sealed, sealed[1:13], sealed[-16:], opened, raw, raw.hex().encode(), base64.b64encode(raw)]
+    assert len(found) == 7 * len(purposes)
+    return found
+
+
+def _found_in(directory: Path, secrets: list[bytes]) -> set[str]:
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    assert files
+    return {path.name for path in files if any(secret in path.read_bytes() for secret in secrets)}
+
+
+def test_a_tool_that_is_cut_before_it_has_read_back_leaves_the_old_keys_and_ends_them_when_it_goes_on(
+    server: ServerProcess, sign: Sign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = _secrets(server, "image-root", "image-targets")
+    others = _secrets(server, "image-snapshot", "director-root")
+    sign("init", "--data", server.data, tmp_path / "alice")
+    sign("keys", "new", "root-1", "root-2", "--role", "root")
+    sign("keys", "new", "targets-1", "--role", "targets")
+    publish = RestServer.publish
+
+    def cut(self: RestServer, *arguments: Any, **named: Any) -> Any:
+        publish(self, *arguments, **named)
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RestServer, "publish", cut)
+        with pytest.raises(PowerCut):
+            sign("take-offline", "--yes")
+
+    # The server has published root 2 and still has its old keys, which sign nothing any more, and says so.
+    assert _found_in(server.data, secrets)
+    assert _upload(server, "fascia-9", b"a fascia") == 412
+    told = server.client("overair").describe_server()
+    assert told["metadataSigning"]["level"] == "production"
+    assert sum("kept until deleted" in warning for warning in told["warnings"]) == 2
+    sign("pull")
+    warnings = sign("status")["repositories"]["image"]["warnings"]
+    assert sum("is kept until deleted" in warning for warning in warnings) == 2
+    assert any("was cut after" in warning for warning in warnings)
+
+    # It goes on where it was cut, and they are in no page and no log of the database.
+    done = sign("take-offline", "--yes")
+    assert len(done["deleted_on_server"]) == 2
+    assert _found_in(server.data, secrets) == set()
+    assert _found_in(server.data, others)
+    assert not any("kept until" in warning for warning in server.client("overair").describe_server()["warnings"])
+    assert not any("kept until" in warning for warning in sign("status")["repositories"]["image"]["warnings"])
+    sign("verify", "--as-client")
+    secrets += _secrets(server, "director-root")
+    sign("keys", "new", "director-root", "--role", "root")
+    sign("take-offline", "--repository", "director", "--yes")
+    assert _found_in(server.data, secrets) == set()
+    # Nor did any of them ever come to whoever signs.
+    assert _found_in(tmp_path / "alice", secrets) == set()
+    operations = [each["operation"] for each in _audit(server)]
+    assert {"PushImageMetadata", "PushDirectorRoot", "DeleteImageRoleKey", "DeleteDirectorRoleKey"} <= set(operations)
+    assert not any(each.startswith("Export") for each in operations)
+
+
+def _audit(server: ServerProcess) -> list[dict[str, Any]]:
+    return list(server.client("overair").list_audit_records(maxResults=100)["records"])
+
+
+def test_only_a_bundle_that_may_take_keys_offline_has_the_servers_keys_sign(
+    server: ServerProcess, sign: Sign, tmp_path: Path
+) -> None:
+    """Whoever may push roots at the default level isn't master of them: the server's own signature is a right of its own."""
+    for name, options, code in (("plain", (), 4), ("offline", ("--may-take-offline",), 0)):
+        bundle = tmp_path / f"{name}.zip"
+        words = ["credentials", "signing", "--out", str(bundle), "--data", str(server.data), *options]
+        assert CliRunner().invoke(overair, words).exit_code == 0
+        sign("init", bundle, tmp_path / name, who=name)
+        sign("keys", "new", "root-1", "root-2", "--role", "root", who=name)
+        sign("keys", "new", "targets-1", "--role", "targets", who=name)
+        ended = sign("take-offline", "--yes", who=name, code=code)
+        if code:
+            assert "SignWithImageRoleKey" in ended["error"]["message"]
+    sign("verify", "--as-client", who="offline")

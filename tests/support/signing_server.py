@@ -51,6 +51,7 @@ from overair.wire.uptane.metadata import (
 from overair.wire.uptane.refusals import MetadataRefused
 from tests.support.uptane_repository import DAY, KeyHolder
 
+KEPT_UNTIL = "2100-01-01T00:00:00Z"
 CLIENT_ID, CLIENT_SECRET, TOKEN = "AKIASIGNER", "a secret of the tool's", "a-token-for-tests"
 
 
@@ -67,6 +68,8 @@ class Side:
         self.kind = kind
         self.clock: Callable[[], Instant] = WallClock().now
         self.private: dict[str, tuple[Role, KeyHolder]] = {}
+        self.kept: set[str] = set()
+        """Of these, the ones that no root names any more and that wait to be deleted."""
         self.files: dict[Flavour, dict[str, bytes]] = {flavour: {} for flavour in Flavour}
         self.delegated: dict[str, Targets] = {}
         self.uploads: dict[str, bytes] = {}
@@ -91,6 +94,7 @@ class Side:
         """Everything that changes, to come back to (``back_to``)."""
         return {
             "private": dict(self.private),
+            "kept": set(self.kept),
             "files": {flavour: dict(files) for flavour, files in self.files.items()},
             "delegated": dict(self.delegated),
             "uploads": dict(self.uploads),
@@ -152,7 +156,7 @@ class Side:
         return None if found is None else hashlib.sha256(found).hexdigest()
 
     def publish(
-        self, body: dict[str, Any], *, checksum: str | None, dry_run: bool, force: bool, cosign: bool
+        self, body: dict[str, Any], *, checksum: str | None, dry_run: bool, force: bool, cosign: bool, keep_keys: bool
     ) -> dict[str, Any]:
         has_targets = any("targets" in part for part in body.values())
         if has_targets and checksum is None:
@@ -178,6 +182,12 @@ class Side:
                 self.files[flavour]["targets.json"] = raw[flavour]["targets"]
             for name in delegated:
                 self.files[flavour][f"delegations/{name}.json"] = raw[flavour]["delegations"][name]
+        if roots:
+            listed = {key_id for keys in root.roles.values() for key_id in keys.key_ids}
+            self.kept = {key_id for key_id in self.private if key_id not in listed}
+            if not keep_keys:
+                self.private = {key_id: held for key_id, held in self.private.items() if key_id in listed}
+                self.kept = set()
         self.targets = targets or self.targets
         self.delegated |= delegated
         if self.kind is Repository.IMAGE:
@@ -199,7 +209,7 @@ class Side:
                 raise Refusal(409, "invalid_version_bump")
             added = [
                 signature_by(holder, bytes_to_sign(document.signed, flavour), flavour)
-                for key_id in new.role_keys(Role.ROOT).key_ids
+                for key_id in dict.fromkeys((*self.root.role_keys(Role.ROOT).key_ids, *new.role_keys(Role.ROOT).key_ids))
                 if cosign and key_id in self.private and key_id not in {each.key_id for each in document.signatures}
                 for holder in [self.private[key_id][1]]
             ]
@@ -356,10 +366,14 @@ class SigningServer:
                 dry_run=query.get("dryRun") == "true",
                 force=query.get("force") == "true",
                 cosign=query.get("coSign") == "true",
+                keep_keys=query.get("keepKeys") == "true",
             )
             return 200, {}, json.dumps(told).encode()
         if path == keys and method == "GET":
-            rows = [{"keyid": key_id, "role": role.value} for key_id, (role, _) in side.private.items()]
+            rows = [
+                {"keyid": key_id, "role": role.value} | ({"keptUntil": KEPT_UNTIL} if key_id in side.kept else {})
+                for key_id, (role, _) in side.private.items()
+            ]
             return 200, {}, json.dumps({"values": rows}).encode()
         if path == "root/rotate" and method == "PUT":
             return 412, {}, json.dumps(side.rotated(query["roles"].split(","))).encode()
@@ -368,6 +382,7 @@ class SigningServer:
             exported = side.export(key_id)
             if method == "DELETE":
                 del side.private[key_id]
+                side.kept.discard(key_id)
                 return 204, {}, b""
             return 200, {}, json.dumps(exported).encode()
         if path == "unsigned/targets.json" and method == "GET":

@@ -25,7 +25,7 @@ Out = Annotated[Path, typer.Option(help="The file to write; mode 0600.")]
 Name = Annotated[str, typer.Option(help="For people: which line, which person.")]
 AccessDays = Annotated[int, typer.Option("--expires-days", min=1, max=3650, help="How long the bundle is good.")]
 TakesOffline = Annotated[
-    bool, typer.Option("--may-take-offline", help="May fetch the server's role keys and have them deleted, too.")
+    bool, typer.Option("--may-take-offline", help="May have the server's role keys sign, handed out and deleted, too.")
 ]
 
 

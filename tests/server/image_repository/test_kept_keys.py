@@ -1,4 +1,4 @@
-"""Private keys that wait for their end over REST: kept by a publication that asks for it, told, deleted, gone from the files."""
+"""Private keys that wait for their end: kept by a publication that asks for it, told, deleted, gone from the files."""
 
 from __future__ import annotations
 
@@ -95,6 +95,17 @@ def test_the_directors_root_key_too(server: WholeServer, tmp_path: Path) -> None
     assert found(tmp_path / "data", secrets) == [True]
     ok(server.operator("DELETE", f"{DIRECTOR}/private_keys/{old}"), 204)
     assert found(tmp_path / "data", secrets) == [False]
+
+
+@pytest.mark.parametrize(("path", "purposes"), [(REPO, ("image-root", "image-targets")), (DIRECTOR, ("director-root",))])
+def test_keys_that_were_rotated_away_are_in_no_file(
+    server: WholeServer, tmp_path: Path, path: str, purposes: tuple[str, ...]
+) -> None:
+    secrets = sealed(server, *purposes)
+    assert all(found(tmp_path / "data", secrets))
+    ok(server.operator("PUT", f"{path}/root/rotate", query={"roles": "root,targets"}))
+    assert not any(found(tmp_path / "data", secrets))
+    assert all(found(tmp_path / "data", sealed(server, *purposes)))
 
 
 async def test_the_worker_ends_what_nobody_came_to_delete(room: ImageRoom, tmp_path: Path) -> None:

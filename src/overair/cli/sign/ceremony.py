@@ -271,6 +271,7 @@ def served_to_json(served: Served) -> dict[str, Any]:
         "delegations": {name: text(data) for name, data in served.delegations.items()},
         "checksum": served.checksum,
         "online_key_ids": sorted(served.online_key_ids),
+        "kept_keys": dict(served.kept_keys),
         "pulled_at": served.pulled_at,
     }
 
@@ -288,5 +289,6 @@ def served_from_json(document: Mapping[str, Any]) -> Served:
         delegations={name: text.encode("utf-8") for name, text in document["delegations"].items()},
         checksum=document["checksum"],
         online_key_ids=frozenset(document["online_key_ids"]),
+        kept_keys={str(key_id): str(until) for key_id, until in document.get("kept_keys", {}).items()},
         pulled_at=Instant(document["pulled_at"]),
     )

@@ -125,9 +125,9 @@ class Desk:
             number += 1
             if len(roots) > ROOTS_MAX:
                 raise refused(f"The server goes on about roots after the {ROOTS_MAX}th.")
-        online = self.server.online_key_ids(repository)
+        held = self.server.held_keys(repository)
         if repository is Repository.DIRECTOR:
-            return Served(roots=tuple(roots), online_key_ids=online, pulled_at=self.clock.now())
+            return Served(roots=tuple(roots), online_key_ids=held.in_use, kept_keys=held.kept, pulled_at=self.clock.now())
         timestamp, snapshot, targets = (
             self.server.document(repository, f"{role}.json") for role in (Role.TIMESTAMP, Role.SNAPSHOT, Role.TARGETS)
         )
@@ -138,7 +138,8 @@ class Desk:
             targets=targets[0] if targets else None,
             delegations=self._delegations(targets[0]) if targets else {},
             checksum=targets[1] if targets else None,
-            online_key_ids=online,
+            online_key_ids=held.in_use,
+            kept_keys=held.kept,
             pulled_at=self.clock.now(),
         )
 

@@ -37,6 +37,8 @@ class Served:
     """``x-ats-role-checksum`` of the targets: what a push must build on."""
     online_key_ids: frozenset[str] = frozenset()
     """Keys whose private half the server says it holds."""
+    kept_keys: Mapping[str, str] = field(default_factory=dict)
+    """The same of keys that no root names any more, and until when it keeps them."""
     pulled_at: Instant = BEFORE_ALL
 
 

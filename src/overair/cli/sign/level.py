@@ -1,12 +1,13 @@
 """Between the levels: keys leave the server, or go back to it. Each step is durable, and after a cut the same command goes on.
 
-Taking offline: plan → sign the next root with the server's old key (in this process's memory alone) and the new ones → push →
-read back as a client → write the recovery sheet → only then delete the server's old keys. Until the read-back has succeeded,
-the server could still undo it all.
+Taking offline: plan → sign the next root with the new keys → push, and the server adds its old key's signature → read back as
+a client → write the recovery sheet → only then have the server's old keys deleted, which it has kept for that. No private key
+travels.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,15 +17,13 @@ from overair.cli.sign.desk import Desk
 from overair.cli.sign.draft import Draft
 from overair.cli.sign.edits import OFFLINE_ROLES, with_role
 from overair.cli.sign.ends import SignEnded, SignExit, refused, usage
-from overair.cli.sign.holders import CheckedSigner, MemoryKey
 from overair.cli.sign.items import ROOT, changes
-from overair.cli.sign.key_records import private_of
 from overair.cli.sign.known import Known
-from overair.cli.sign.sealing import Sealed, unmet
+from overair.cli.sign.sealing import Sealed
 from overair.cli.sign.server import Stale
 from overair.cli.sign.verification import check_as_client
-from overair.wire.uptane.keys import PublicKey
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role
+from overair.wire.uptane.keys import Flavour, PublicKey
+from overair.wire.uptane.metadata import Repository, Role, read_document
 
 TAKE_OFFLINE: Final = "take-offline"
 BRING_ONLINE: Final = "bring-online"
@@ -98,15 +97,17 @@ def plan_offline(desk: Desk, known: Known, wanted: Mapping[Role, NewKeys], *, da
             "remove` "
             "and `sign rotate`."
         )
-    draft = replace(Draft(days=days).edit(ROOT, known, root))
+    old = frozenset(known.root.role_keys(Role.ROOT).key_ids)
+    draft = replace(Draft(days=days).edit(ROOT, known, root), server_signs=old & held)
     version = known.root.version + 1
     lines = [
         f"Root {version} of the {repository} repository is made:",
         *(f"  {change.text}" for change in changes(known.root, root, named=desk.named)),
-        "The server hands out its old root key once, into this process's memory; root "
-        f"{version} is signed by it and by the new keys, in both flavours"
-        + (", and the targets anew by the new targets key." if repository is Repository.IMAGE else "."),
-        "Both are pushed at once, read back, and checked as a client does.",
+        f"Root {version} is signed by the new keys, in both flavours"
+        + (", and the targets anew by the new targets key." if repository is Repository.IMAGE else ".")
+        + " The server adds the signature of its old root key, which never leaves it.",
+        "All is pushed at once, read back, and checked as a client does. Until then the server keeps its old keys, which sign "
+        "nothing any more.",
         f"A recovery sheet is written to {desk.folder(repository).path}.",
         f"Only then the server's old keys are deleted there, for good: {', '.join(desk.named(key_id) for key_id in leaving)}.",
     ]
@@ -228,12 +229,11 @@ def _publish(desk: Desk, repository: Repository, state: Mapping[str, Any]) -> di
         pushing.rebase_draft(desk, repository, known)
         sealed = pushing.sealed_now(desk, repository, known)
         assert sealed is not None, "a change of level changes the root"
-        old = _exported(desk, sealed, known) if state["action"] == TAKE_OFFLINE else []
-        sealed = pushing.sign_here(desk, repository, sealed, known, also=old)
+        sealed = pushing.sign_here(desk, repository, sealed, known)
         pushing.request_missing(desk, repository, sealed, known)
         state = _save(desk, repository, {**state, "step": "signed", "root": _root_id(sealed)})
         try:
-            pushing.publish(desk, repository, sealed, known)
+            pushing.publish(desk, repository, sealed, known, keep_keys=state["action"] == TAKE_OFFLINE)
         except Stale:
             desk.tell("Somebody else has published in between; signing again over what is there now.")
             continue
@@ -241,39 +241,12 @@ def _publish(desk: Desk, repository: Repository, state: Mapping[str, Any]) -> di
     raise SignEnded(SignExit.STALE, f"Somebody else published {TRIES_MAX} times in between. Run the same command again.")
 
 
-def _exported(desk: Desk, sealed: Sealed, known: Known) -> list[MetadataSigner]:
-    """The server's old root keys that the next root still needs, for this signature alone."""
-    found: list[MetadataSigner] = []
-    root = sealed.document(ROOT)
-    assert root is not None
-    for requirement in unmet(sealed, known):
-        if requirement.document != ROOT or requirement.role_keys != known.root.role_keys(Role.ROOT):
-            continue
-        ours = {record.id for record in desk.tree.records().values() if record.holder}
-        for key_id in requirement.role_keys.key_ids:
-            if len(found) == requirement.missing(root):
-                break
-            if key_id in ours or key_id in root.signed_by():
-                continue
-            pair = desk.server.export_private_key(known.repository, key_id)
-            if pair is None:
-                continue
-            try:
-                key = MemoryKey(private_of(pair.reveal()))
-            except (KeyError, TypeError, ValueError):
-                raise refused(f"The server hands out its key {key_id[:16]}… in a form that can't be read.") from None
-            if key.public_key != requirement.keys[key_id]:
-                raise refused(f"The server hands out another key than {key_id[:16]}…, which the root names.")
-            found.append(CheckedSigner(key, f"the server's key {key_id[:12]}…"))
-    return found
-
-
 def _delete_old(desk: Desk, repository: Repository, state: Mapping[str, Any]) -> tuple[str, ...]:
     """Nothing of the old keys is left on the server when this returns."""
     for key_id in state["leaving"]:
-        # One that is gone already (the server forgets keys that no root names) is as good as deleted.
+        # One that is gone already (the server waits for a day, not for ever) is as good as deleted.
         desk.server.delete_private_key(repository, key_id)
-    left = set(state["leaving"]) & desk.server.online_key_ids(repository)
+    left = set(state["leaving"]) & desk.server.held_keys(repository).all
     if left:
         raise refused(
             f"The server still holds {', '.join(key_id[:16] for key_id in sorted(left))} after it was told to delete it."
@@ -299,19 +272,14 @@ def give_up(desk: Desk, repository: Repository) -> None:
 
 
 def _is_ours(known: Known, state: Mapping[str, Any]) -> bool:
-    import hashlib
-
-    return state.get("root") == hashlib.sha256(known.root_bytes).hexdigest()
+    return state.get("root") == hashlib.sha256(read_document(known.root_bytes, Role.ROOT).signed_bytes).hexdigest()
 
 
 def _root_id(sealed: Sealed) -> str:
-    import hashlib
-
-    from overair.wire.uptane.keys import Flavour
-
+    """Of what is signed: the server adds a signature of its own."""
     root = sealed.document(ROOT)
     assert root is not None
-    return hashlib.sha256(root.assembled(Flavour.UPTANE)).hexdigest()
+    return hashlib.sha256(root.to_sign(Flavour.UPTANE)).hexdigest()
 
 
 def _save(desk: Desk, repository: Repository, state: dict[str, Any]) -> dict[str, Any]:

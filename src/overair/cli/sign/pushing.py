@@ -30,7 +30,7 @@ from overair.cli.sign.sealing import (
 from overair.cli.sign.server import Stale
 from overair.cli.sign.tree import RepositoryFolder
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, Targets, expires_text, read_document
+from overair.wire.uptane.metadata import Repository, Role, Targets, expires_text, read_document
 
 REBASES_MAX: Final = 5
 """How often a push starts anew because somebody was quicker, before it gives up."""
@@ -69,7 +69,6 @@ def sign_here(
     known: Known,
     *,
     names: Sequence[str] = (),
-    also: Sequence[MetadataSigner] = (),
 ) -> Sealed:
     """Everybody here who is asked and hasn't signed yet signs; what was signed is kept."""
     lacking = {
@@ -80,7 +79,7 @@ def sign_here(
     }
     needed = {requirement.document for requirement in unmet(sealed, known)}
     records = desk.holders(lacking, names=names) if needed else []
-    sealed = sign_with(sealed, known, [*also, *(desk.open(record) for record in records)])
+    sealed = sign_with(sealed, known, [desk.open(record) for record in records])
     desk.folder(repository).save_sealed(sealed)
     return sealed
 
@@ -223,8 +222,11 @@ def finish_published(desk: Desk, repository: Repository, known: Known) -> Pushed
     return Pushed(versions={each.name: each.body.version for each in sealed.documents})
 
 
-def publish(desk: Desk, repository: Repository, sealed: Sealed, known: Known) -> Pushed:
+def publish(desk: Desk, repository: Repository, sealed: Sealed, known: Known, *, keep_keys: bool = False) -> Pushed:
     """Upload what goes along, publish both flavours at once, and read back that the server serves just this.
+
+    Args:
+        keep_keys: The server keeps private keys that the new root doesn't name, until it is told to delete them.
 
     Raises:
         Stale, SignEnded.
@@ -240,6 +242,7 @@ def publish(desk: Desk, repository: Repository, sealed: Sealed, known: Known) ->
         dry_run=False,
         force=force_of(sealed, known),
         cosign=bool(sealed.server_signs),
+        keep_keys=keep_keys,
     )
     found = {
         document.name: changes(known.body(document.name), document.body, named=desk.named) for document in sealed.documents

@@ -72,7 +72,8 @@ class Sealed:
     documents: tuple[SealedDocument, ...]
     forced: frozenset[str] = frozenset()
     server_signs: frozenset[str] = frozenset()
-    """Keys that the server will sign with when this is pushed: those that it is about to be given a role for."""
+    """Keys that the server will sign with when this is pushed: those that it is about to be given a role for, or the root keys
+    that are about to be taken from it."""
     moves: bool = False
     """The repository moves to another server, whose keys the root names (``overair migrate import``)."""
 
@@ -197,7 +198,7 @@ def requirements(sealed: Sealed, known: Known) -> list[Requirement]:
                         why=why,
                         keys=signer.keys,
                         role_keys=signer.role_keys(Role.ROOT),
-                        server_signs=sealed.server_signs if signer is root else frozenset(),
+                        server_signs=sealed.server_signs,
                     )
                 )
         elif document.name == TARGETS:

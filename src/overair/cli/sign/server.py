@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -45,6 +45,19 @@ class Stale(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldKeys:
+    """Keys whose private halves the server holds, by id."""
+
+    in_use: frozenset[str] = frozenset()
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Those that sign nothing any more and wait to be deleted: until when the server waits."""
+
+    @property
+    def all(self) -> frozenset[str]:
+        return self.in_use | self.kept.keys()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """What the server says of an accepted publication."""
 
@@ -60,10 +73,7 @@ class Server(Protocol):
         with its role checksum; None where there is none."""
         ...
 
-    def online_key_ids(self, repository: Repository) -> frozenset[str]:
-        """Keys whose private halves the server holds."""
-        ...
-
+    def held_keys(self, repository: Repository) -> HeldKeys: ...
     def publish(
         self,
         repository: Repository,
@@ -73,8 +83,8 @@ class Server(Protocol):
         dry_run: bool,
         force: bool,
         cosign: bool,
+        keep_keys: bool = False,
     ) -> Published: ...
-    def export_private_key(self, repository: Repository, key_id: str) -> Redacted[Mapping[str, object]] | None: ...
     def delete_private_key(self, repository: Repository, key_id: str) -> bool: ...
     def make_online_keys(self, repository: Repository, roles: Sequence[Role], *, besides: Root) -> Mapping[Role, PublicKey]:
         """New keys that the server keeps, for the root after ``besides`` to name."""
@@ -100,13 +110,16 @@ class RestServer:
         self._expect(answer, f"{path} can't be had")
         return answer.body, answer.headers.get(CHECKSUM_HEADER)
 
-    def online_key_ids(self, repository: Repository) -> frozenset[str]:
+    def held_keys(self, repository: Repository) -> HeldKeys:
         answer = self._ask("GET", repository, _private_keys(repository))
         if answer.status in {404, 405}:
-            return frozenset()  # a server that tells nothing about its keys
+            return HeldKeys()  # a server that tells nothing about its keys
         self._expect(answer, "The server's keys can't be told")
-        rows = answer.json().get("values", [])
-        return frozenset(str(row["keyid"]) for row in rows if isinstance(row, dict) and "keyid" in row)
+        rows = [row for row in answer.json().get("values", []) if isinstance(row, dict) and "keyid" in row]
+        return HeldKeys(
+            in_use=frozenset(str(row["keyid"]) for row in rows if "keptUntil" not in row),
+            kept={str(row["keyid"]): str(row["keptUntil"]) for row in rows if "keptUntil" in row},
+        )
 
     def publish(
         self,
@@ -117,6 +130,7 @@ class RestServer:
         dry_run: bool,
         force: bool,
         cosign: bool,
+        keep_keys: bool = False,
     ) -> Published:
         """Raises:
         Stale: somebody was quicker.
@@ -125,7 +139,8 @@ class RestServer:
         headers = {"content-type": "application/json"}
         if checksum is not None:
             headers[CHECKSUM_HEADER] = checksum
-        query = {name: "true" for name, wanted in (("dryRun", dry_run), ("force", force), ("coSign", cosign)) if wanted}
+        flags = {"dryRun": dry_run, "force": force, "coSign": cosign, "keepKeys": keep_keys}
+        query = {name: "true" for name, wanted in flags.items() if wanted}
         body = json.dumps(publication, separators=(",", ":")).encode("ascii")
         answer = self._ask("PUT", repository, "publication", query=query, body=body, headers=headers)
         if answer.status == 412 or "invalid_version_bump" in _codes(answer):
@@ -136,14 +151,6 @@ class RestServer:
             versions={str(name): int(version) for name, version in told.get("versions", {}).items()},
             warnings=tuple(finding_in_words(each) for each in told.get("warnings", [])),
         )
-
-    def export_private_key(self, repository: Repository, key_id: str) -> Redacted[Mapping[str, object]] | None:
-        """The key pair, for this process's memory alone; None where the server doesn't hold it."""
-        answer = self._ask("GET", repository, _private_key(repository, key_id), tries=1)
-        if answer.status == 404:
-            return None
-        self._expect(answer, "The server doesn't hand out its key")
-        return Redacted(answer.json())
 
     def delete_private_key(self, repository: Repository, key_id: str) -> bool:
         """Whether there was one."""

@@ -189,6 +189,10 @@ def _status_of(desk: Desk, repository: Repository) -> dict[str, Any]:
     warnings += [f"{name} ends in {row['days_left']} days: sign renew" for name, row in documents.items() if row["alarm"]]
     if state is not None:
         warnings.append(f"sign {state['action']} was cut after the step {state['step']!r}: run it again")
+    warnings += [
+        f"{desk.named(key_id)}, an old key of the server's, is kept until deleted, by {until} at the latest"
+        for key_id, until in sorted(known.served.kept_keys.items())
+    ]
     return {
         "level": _level(desk, known),
         "pulled_at": expires_text(known.served.pulled_at),

@@ -11,6 +11,19 @@ from collections.abc import Mapping
 from typing import Final
 
 from overair.server.access.actions import OPEN, Need, anything, both, by_resource, iot, need
+from overair.server.aws_protocol.operations import Request
+
+
+def _cosigns(request: Request) -> bool:
+    return str(request.get("coSign", "")).lower() == "true"
+
+
+def _push(operation: str, repository: str, cosigning: str) -> dict[tuple[str, str], tuple[Need, ...]]:
+    """Whoever has the server's root key sign a root of his own is master of the repository: that is a right of its own."""
+    resource = iot(f"uptanerepository/{repository}")
+    own = need(f"overair:{operation}", on=resource)
+    return {("overair", operation): (own, need(f"overair:{cosigning}", on=resource, when=_cosigns))}
+
 
 TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
     # Provisioning.
@@ -54,27 +67,27 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         iot("uptanerepository/image"),
         "CreateImageRepository",
         "GetImageRoot",
-        "PushImageRoot",
         "RotateImageRoot",
         "ExportImageRoleKey",
         "DeleteImageRoleKey",
         "GetImageMetadata",
-        "PushImageMetadata",
         "PutImageExpiry",
         "PutTrustedDelegations",
         "PushDelegation",
         "ListTargets",
     ),
+    **_push("PushImageRoot", "image", "SignWithImageRoleKey"),
+    **_push("PushImageMetadata", "image", "SignWithImageRoleKey"),
     **by_resource(
         "overair",
         iot("uptanerepository/director"),
         "CreateDirectorRepository",
         "GetDirectorRoot",
-        "PushDirectorRoot",
         "RotateDirectorRoot",
         "ExportDirectorRoleKey",
         "DeleteDirectorRoleKey",
     ),
+    **_push("PushDirectorRoot", "director", "SignWithDirectorRoleKey"),
     **by_resource("overair", both(iot("uptanerepository/image"), iot("uptanerepository/director")), "ImportRepositories"),
     **by_resource(
         "overair", iot("uptanetarget/{name}"), "PutTarget", "GetTarget", "EditTarget", "DeleteTarget", "UploadTarget"

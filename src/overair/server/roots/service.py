@@ -225,7 +225,9 @@ class RootsService(NextRoots):
         """
         self._store.publish(tx, place.account, repository, flavours)
         stored = self.current(tx, place.account, repository)
-        self.keys.follow(tx, place.account, repository, stored.root, keeps=keep_keys)
+        if Flavour.UPTANE in flavours:
+            # The other flavour follows; what becomes of keys is decided with this one.
+            self.keys.follow(tx, place.account, repository, stored.root, keeps=keep_keys)
         return stored
 
     def forget_kept(self, tx: Tx, place: Place, repository: Repository) -> int:

@@ -426,6 +426,7 @@ def upgrade() -> None:
         sa.Column("keyring_key", sa.String(length=36), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("exported_at", sa.BigInteger(), nullable=True),
+        sa.Column("unlisted_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("account", "repository", "key_id", name=op.f("pk_role_keys")),
     )
     op.create_table(
