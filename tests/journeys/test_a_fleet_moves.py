@@ -131,6 +131,9 @@ def test_every_kind_of_device_follows_to_the_new_server_and_installs_there(
         device.cycle()
         old.send(device)
         assert device.cycle() is Outcome.INSTALLED, device.last_error
+    stolen = old.own_pki_device(fleet, "fleet-stolen")
+    stolen.cycle()
+    old.operator.block_device(thingName="fleet-stolen", reason="stolen")
     ours = VehicleOnHand(old.server, "our-car", tmp_path).provision()
     tuf_root = OverMutualTls(own).curl.get(f"{own.server_url}/tuf/1.root.json", size_bytes_max=65536).body
     first_image = own.installed_image()
@@ -144,7 +147,7 @@ def test_every_kind_of_device_follows_to_the_new_server_and_installs_there(
     export = tmp_path / "export"
     told = migrate("export", "--from", bundle(old, tmp_path / "credentials.zip"), "--out", export)
     assert told["roots"] == {"image": 3, "director": 3}
-    assert told["devices"] == 3
+    assert (told["devices"], told["devices_kept_out"]) == (4, ["fleet-stolen"])
     assert told["devices_without_certificate"] == []
     assert told["flavours"] == {"image": ["uptane", "tuf"], "director": ["uptane", "tuf"]}
 
@@ -159,7 +162,7 @@ def test_every_kind_of_device_follows_to_the_new_server_and_installs_there(
     keys = [word for path in root_keys(old, tmp_path / "keys") for word in ("--key", path)]
     done = migrate("import", export, *keys, *data)
     assert done["state"] == "done"
-    assert done["devices"] == {"imported": 3}
+    assert done["devices"] == {"imported": 3, "blocked": 1}
     assert done["director_root_version"] == done["versions"]["root"] == 4
     for repository in REPOSITORIES:
         for version in (1, 2, 3):
@@ -207,6 +210,10 @@ def test_every_kind_of_device_follows_to_the_new_server_and_installs_there(
     assert stranger.cycle() is Outcome.NO_UPDATES, stranger.last_error
     refused = new.own_pki_device(fleet, "other-newcomer")
     assert refused.cycle() is Outcome.NOT_PROVISIONED
+    # Whom the old server kept out doesn't come in by that rule either.
+    for thief in (moved(stolen, new), new.own_pki_device(fleet, "fleet-stolen")):
+        thief.cycle()
+        assert {call.status for call in thief.calls} == {403}
 
 
 def test_a_root_that_never_was_on_a_server_is_signed_by_file_and_stays_with_its_holder(

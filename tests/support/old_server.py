@@ -22,7 +22,7 @@ from overair.wire.uptane.metadata import (
     payload,
     sign_payload,
 )
-from tests.support.uptane_repository import DAY, KeyHolder, UptaneRepository
+from tests.support.uptane_repository import DAY, UptaneRepository
 
 ELSEWHERE = "https://images.example/dash-7"
 
@@ -54,7 +54,6 @@ class OldServer:
     image: UptaneRepository = field(init=False)
     director: UptaneRepository = field(init=False)
     contents: dict[str, bytes] = field(default_factory=dict)
-    retired: dict[Repository, list[KeyHolder]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.image = UptaneRepository(Repository.IMAGE, now=lambda: self.now)

@@ -130,6 +130,16 @@ def test_a_certificate_that_has_expired_is_left_out_and_told(server: WholeServer
     assert any("without a certificate" in warning for warning in told["warnings"])
 
 
+def test_a_vehicle_that_was_kept_out_over_there_is_kept_out_here_too(server: WholeServer) -> None:
+    asked = {**vehicle("thief-1", certificates=[]), "keptOut": True}
+    for _ in range(2):
+        assert outcomes(take(server, asked)) == {"thief-1": "blocked"}
+    assert server.operator("GET", "/api/v1/devices/thief-1").status == 404
+    pem = certificate(FleetAuthority(), "thief-1")
+    (told,) = take(server, vehicle("thief-1", certificates=[pem]))
+    assert told["outcome"] == "refused"
+
+
 def test_a_vehicle_without_ecus_is_expected(server: WholeServer) -> None:
     asked = {"deviceId": "car-70", "certificates": [certificate(FleetAuthority(), "car-70")]}
     assert outcomes(take(server, asked)) == {"car-70": "imported"}

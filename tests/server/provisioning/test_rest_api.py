@@ -82,6 +82,7 @@ async def test_a_device_is_registered_by_its_certificate_and_read_back_by_name_a
             "deviceId": "vin-1",
             "credentialsType": "PEM",
             "credentials": leaf.pem,
+            "usableCredentials": [leaf.pem],
         }
     with pytest.raises(AlreadyExists):
         await put(api, room, body)

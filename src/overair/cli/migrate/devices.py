@@ -14,6 +14,7 @@ from overair.cli.rest import RestRefused
 
 PAGE: Final = 100
 ECUS_MAX: Final = 1000
+CERTIFICATES_MAX: Final = 10
 CERTIFICATE_SIZE_BYTES_MAX: Final = 64 * 1024
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _DETAILS: Final = ("deviceName", "deviceType", "notes")
@@ -62,25 +63,30 @@ class DeviceReader:
         """One device whole, as the directory keeps it; what can't be had of it stands in ``problems``."""
         problems: list[str] = []
         ecus, installed = self._ecus(row, problems)
+        certificates, is_kept_out = self._certificates(row, problems)
         return {
             "uuid": row.key,
             "deviceId": row.device_id,
             **row.details,
-            "certificates": self._certificates(row, problems),
+            "certificates": certificates,
+            "keptOut": is_kept_out,
             "ecus": ecus,
             "installed": installed,
             "problems": problems,
         }
 
-    def _certificates(self, row: DeviceRow, problems: list[str]) -> list[str]:
+    def _certificates(self, row: DeviceRow, problems: list[str]) -> tuple[list[str], bool]:
+        """PEM; and whether the device is kept out over there: only a server of ours says so."""
         answer = self._source.gateway(f"/api/v1/devices/{row.key}/public_credentials")
         if answer.status == 404:
-            return []
-        pem = answer.json().get("credentials") if answer.is_good else None
-        if not isinstance(pem, str) or len(pem) > CERTIFICATE_SIZE_BYTES_MAX or "PRIVATE" in pem:
+            return [], False
+        told = answer.json() if answer.is_good else {}
+        usable = told.get("usableCredentials")
+        found = usable if isinstance(usable, list) else [told.get("credentials")]
+        if len(found) > CERTIFICATES_MAX or not all(_is_certificate(pem) for pem in found):
             problems.append(f"Its certificate can't be read (status {answer.status}).")
-            return []
-        return [pem]
+            return [], False
+        return [str(pem) for pem in found], usable == []
 
     def _ecus(self, row: DeviceRow, problems: list[str]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         path = f"{self._director}/admin/devices/{row.key}"
@@ -138,3 +144,7 @@ def _image(value: Any) -> dict[str, Any] | None:
     if not isinstance(name, str) or not isinstance(length, int) or not isinstance(hashes, dict) or not hashes:
         return None
     return {"filepath": name, "fileinfo": {"length": length, "hashes": hashes}}
+
+
+def _is_certificate(pem: Any) -> bool:
+    return isinstance(pem, str) and len(pem) <= CERTIFICATE_SIZE_BYTES_MAX and "PRIVATE" not in pem

@@ -69,6 +69,7 @@ class Exported:
     fleet_authorities: int = 0
     devices: int = 0
     devices_without_certificate: list[str] = field(default_factory=list)
+    devices_kept_out: list[str] = field(default_factory=list)
     devices_with_problems: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -340,7 +341,9 @@ class Exporter:
         self._after_step("device")
 
     def _note(self, device: Mapping[str, Any]) -> None:
-        if not device.get("certificates"):
+        if device.get("keptOut"):
+            self._told.devices_kept_out.append(str(device["deviceId"]))
+        elif not device.get("certificates"):
             self._told.devices_without_certificate.append(str(device["deviceId"]))
         if device.get("problems"):
             self._told.devices_with_problems[str(device["deviceId"])] = list(device["problems"])

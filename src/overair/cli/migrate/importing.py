@@ -27,7 +27,7 @@ from overair.wire.uptane.trust import Refused, TrustedSet
 
 DEVICES_AT_ONCE: Final = 100
 BATCH_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
-DEVICE_MEMBERS: Final = ("deviceId", "deviceName", "deviceType", "notes", "certificates", "ecus", "installed")
+DEVICE_MEMBERS: Final = ("deviceId", "deviceName", "deviceType", "notes", "certificates", "keptOut", "ecus", "installed")
 NEEDS_ROOTS: Final = "needs-roots"
 
 

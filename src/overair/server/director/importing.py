@@ -41,6 +41,8 @@ class VehicleImport:
     device_type: str = "Other"
     notes: str = ""
     certificates: Sequence[pyca.Certificate] = ()
+    is_kept_out: bool = False
+    """The other server lets it in no more: blocked, or its certificates were revoked."""
     registration: EcuRegistration | None = None
     """None: it has never registered any ECUs."""
     installed: Mapping[EcuSerial, Image] = field(default_factory=dict)
@@ -52,6 +54,8 @@ class VehicleOutcome(StrEnum):
     """An earlier import has brought it."""
     KEPT = "kept"
     """It lives here already, with other ECUs than over there: those stay."""
+    BLOCKED = "blocked"
+    """It was kept out over there, and is kept out here."""
     REFUSED = "refused"
 
 
@@ -86,7 +90,7 @@ class VehicleImports:
         self._things = things
         self._clock = clock
 
-    def take(self, tx: Tx, place: Place, asked: VehicleImport, *, source_ip: str) -> ImportedVehicle:
+    def take(self, tx: Tx, place: Place, asked: VehicleImport, *, source_ip: str, by: str) -> ImportedVehicle:
         """Bring one vehicle in, whole or not at all; the same again changes nothing."""
         account = place.account
         try:
@@ -95,6 +99,9 @@ class VehicleImports:
             return ImportedVehicle(
                 device_id=asked.device_id, thing=None, outcome=VehicleOutcome.REFUSED, errors=(refused.message,)
             )
+        if asked.is_kept_out:
+            self._certificates.keep_out(tx, account, thing, by=by)
+            return ImportedVehicle(device_id=asked.device_id, thing=thing, outcome=VehicleOutcome.BLOCKED)
         judged = self._certificates.judge(tx, account, thing, asked.certificates)
         told = ImportedVehicle(
             device_id=asked.device_id, thing=thing, outcome=VehicleOutcome.UNCHANGED, warnings=judged.warnings

@@ -3,6 +3,7 @@
 ``POST /api/v1/director/import/devices``, with ``dryRun``::
 
     {"devices": [{"deviceId": "…", "deviceName"?: "…", "deviceType"?: "Vehicle", "notes"?: "…", "certificates"?: ["PEM", …],
+                  "keptOut"?: true,
                   "ecus"?: {"primary_ecu_serial": "…", "ecus": [as in POST /director/ecus]},
                   "installed"?: {"SERIAL": {"filepath": "…", "fileinfo": {"length": 1, "hashes": {"sha256": "…"}}}}}, …]}
 
@@ -71,7 +72,7 @@ class VehicleImportRestApi:
             told = [
                 each
                 if isinstance(each, ImportedVehicle)
-                else self._imports.take(tx, caller.place, each, source_ip=caller.source_ip)
+                else self._imports.take(tx, caller.place, each, source_ip=caller.source_ip, by=caller.principal_arn)
                 for each in asked
             ]
             if dry_run == "true":
@@ -130,6 +131,7 @@ def _understood(device_id: str, row: Mapping[str, object]) -> VehicleImport:
         device_type=device_type if device_type in DEVICE_TYPES else "Other",
         notes=notes,
         certificates=read_certificates(certificates),
+        is_kept_out=member(row, "keptOut", bool, default=False),
         registration=None if ecus is None else read_registration(json.dumps(ecus).encode("ascii")),
         installed={EcuSerial(serial): _image(value, f"installed.{serial[:64]}") for serial, value in installed.items()},
     )

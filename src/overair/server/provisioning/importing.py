@@ -96,6 +96,11 @@ class CertificateImports:
             )
         return Judged(new=new, errors=errors, warnings=warnings)
 
+    def keep_out(self, tx: Tx, account: AccountId, thing: ThingName, *, by: str) -> None:
+        """The other server let it in no more, and so doesn't this one, whatever its authority's rule says."""
+        if not self._provisioning.is_blocked(tx, account, thing):
+            self._provisioning.block(tx, account, thing, reason="kept out by the server that it came from", by=by)
+
     def register(
         self, tx: Tx, place: Place, thing: ThingName, certificates: Sequence[pyca.Certificate], *, source_ip: str
     ) -> None:

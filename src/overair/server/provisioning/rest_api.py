@@ -88,7 +88,8 @@ class DeviceCertificatesRestApi:
 
     @route("GET", "/api/v1/devices/{device}/public_credentials", operation="DescribeUptaneDeviceCertificate")
     async def public_credentials(self, caller: Caller, request: RestRequest) -> RestAnswer:
-        """The certificate that a device last came with, by its name or UUID."""
+        """The certificate that a device last came with, by its name or UUID; and which of its certificates are good now: none
+        where it is kept out."""
         said = request.labels["device"]
 
         def query(tx: Tx) -> dict[str, object]:
@@ -99,7 +100,14 @@ class DeviceCertificatesRestApi:
             if pem is None:
                 raise NotFound(f"No certificate of {thing} is known.", subject="certificate")
             found = self._devices.find(tx, caller.account, thing)
-            return {"uuid": found.id, "deviceId": thing, "credentialsType": "PEM", "credentials": pem}
+            usable = self._provisioning.usable_certificates(tx, caller.account, thing)
+            return {
+                "uuid": found.id,
+                "deviceId": thing,
+                "credentialsType": "PEM",
+                "credentials": pem,
+                "usableCredentials": list(usable),
+            }
 
         return RestAnswer(json=await self._work.read(query))
 

@@ -26,6 +26,7 @@ from overair.basics.errors import Conflict, InvalidRequest
 from overair.basics.ids import AccountId, CertificateId, GroupName, ThingName
 from overair.basics.work import Tx
 from overair.server.certificates import x509
+from overair.server.certificates.model import CertificateStatus
 from overair.server.devices.blocks import REASON_LENGTH_MAX, Block, BlockKind, BlocksService
 from overair.server.provisioning.certificate_paths import PathRefused, device_name
 from overair.server.provisioning.credentials import Credentials
@@ -137,6 +138,18 @@ class ProvisioningService:
         provisioned = self._store.find_device(tx, account, thing)
         newest = None if provisioned is None else provisioned.certificate_id
         return next((each.pem for each in attached if each.id == newest), attached[-1].pem if attached else None)
+
+    def usable_certificates(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[str]:
+        """PEM of those of a thing's certificates that nobody has taken anything away from; none of a thing that is kept out."""
+        if self.is_blocked(tx, account, thing):
+            return ()
+        return [
+            each.pem
+            for each in self._enrolment.certificates_of(tx, account, thing)
+            if each.status is CertificateStatus.ACTIVE
+            and self._blocks.find(tx, account, BlockKind.CERTIFICATE, each.id) is None
+            and (not each.origin or self._blocks.find(tx, account, BlockKind.ORIGIN, each.origin) is None)
+        ]
 
     # Keeping out ------------------------------------------------------------------------------------------------------------
 
