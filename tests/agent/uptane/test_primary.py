@@ -504,3 +504,18 @@ def test_a_stop_ends_a_download_and_what_came_stays(vehicle: Vehicle) -> None:
     assert len(ranges) == 2
     assert ranges[0] is None
     assert ranges[1] is not None
+
+
+def test_a_disk_that_takes_nothing_ends_the_round_and_not_the_program(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vehicle.want("a.bin", b"a")
+    with monkeypatch.context() as broken:
+
+        def full(descriptor: int, data: bytes, offset_bytes: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        broken.setattr(vehicle.disk, "write_at", full)
+        outcome = vehicle.round()
+        assert (outcome.kind, "No space left" in outcome.message) == (Kind.REFUSED, True)
+    assert vehicle.round().kind is Kind.INSTALLED

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from overair.agent.durable import Disk
 from overair.agent.uptane.settings import KeyKind
 from overair.wire.uptane.keys import PSS_SALT_SIZE_BYTES, PublicKey, public_key_of
+from overair.wire.uptane.refusals import MetadataRefused
 
 KEY_SIZE_BYTES_MAX: Final = 16 * 1024
 _RSA_SIZES_BITS: Final = {KeyKind.RSA2048: 2048, KeyKind.RSA3072: 3072, KeyKind.RSA4096: 4096}
@@ -50,11 +52,14 @@ def load_or_make(path: Path, kind: KeyKind, disk: Disk) -> EcuKey:
         return _make(path, kind, disk)
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadEcuKey(f"{path} holds no key that can be read: {error}") from None
     if not isinstance(key, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):
         raise BadEcuKey(f"{path} holds neither an Ed25519 nor an RSA key.")
-    return EcuKey(key)
+    try:
+        return EcuKey(key)
+    except MetadataRefused as error:
+        raise BadEcuKey(f"{path}: {error.message}") from None
 
 
 def _make(path: Path, kind: KeyKind, disk: Disk) -> EcuKey:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -28,6 +29,8 @@ PEM_SIZE_BYTES_MAX: Final = 256 * 1024
 RENEW_AFTER: Final = 2 / 3
 """Of a certificate's life."""
 NAME_LENGTH_MAX: Final = 200
+UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm)
+"""What the library says of certificates and keys that it can't read, some of it only when it looks inside."""
 
 
 class BadIdentity(Exception):
@@ -183,9 +186,10 @@ def check_pair(chain_pem: bytes, private_key_pem: bytes) -> x509.Certificate:
     common_name(certificate)
     try:
         key = serialization.load_pem_private_key(private_key_in(private_key_pem), password=None)
-    except (ValueError, TypeError) as error:
-        raise BadIdentity(f"The private key can't be read: {error}") from None
-    if key.public_key() != certificate.public_key():
+        fits = key.public_key() == certificate.public_key()
+    except UNREADABLE as error:
+        raise BadIdentity(f"The private key, or the certificate's, can't be read: {error}") from None
+    if not fits:
         raise BadIdentity("The private key isn't the certificate's.")
     return certificate
 
@@ -200,7 +204,7 @@ def certificates_in(pem: bytes) -> Sequence[x509.Certificate]:
         raise BadIdentity(f"A file of certificates has at most {PEM_SIZE_BYTES_MAX} bytes.")
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise BadIdentity(f"There is no certificate that can be read: {error}") from None
 
 
@@ -224,7 +228,10 @@ def common_name(certificate: x509.Certificate) -> str:
     Raises:
         BadIdentity: none, several, or one that can't be an id.
     """
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    try:
+        names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    except UNREADABLE as error:
+        raise BadIdentity(f"The certificate's subject can't be read: {error}") from None
     name = str(names[0].value) if len(names) == 1 else ""
     if not 1 <= len(name) <= NAME_LENGTH_MAX or "/" in name or not name.isprintable():
         raise BadIdentity("A device's certificate has exactly one common name, of 1 to 200 printable characters without /.")

@@ -136,6 +136,8 @@ class Primary:
             return Outcome(kind=Kind.REFUSED, message=str(error))
         except EcusAway as error:
             return Outcome(kind=Kind.WAITING, message=str(error))
+        except OSError as error:
+            return Outcome(kind=Kind.REFUSED, message=f"The device's disk fails: {error}")
 
     def _round(self) -> Outcome:
         self._settle()

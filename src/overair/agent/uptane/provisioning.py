@@ -14,16 +14,27 @@ import ssl
 import string
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from overair.agent.durable import Disk
 from overair.agent.uptane.https import Answer, HttpClient, tls_context
-from overair.agent.uptane.identity import BadIdentity, Identity, IdentityStore, chain_to_pem, common_name, key_to_pem
+from overair.agent.uptane.identity import (
+    UNREADABLE,
+    BadIdentity,
+    Identity,
+    IdentityStore,
+    chain_to_pem,
+    common_name,
+    key_to_pem,
+)
 from overair.agent.uptane.settings import ImportedFiles
 from overair.basics.ids import IdSource
 from overair.basics.redacted import Redacted
@@ -44,6 +55,8 @@ ROOT_ENTRIES: Final = {
     Repository.IMAGE: ("repo/root.json", "root.json"),
 }
 ID_TAKEN: Final = "device_already_registered"
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
+"""What reading a zip may end in."""
 _ID_ALPHABET: Final = string.ascii_lowercase + string.digits
 
 
@@ -80,7 +93,7 @@ def read_credential(path: Path) -> SharedCredential:
             raise ValueError(f"it has more than {ARCHIVE_SIZE_BYTES_MAX} bytes")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = {name: _entry(archive, name) for name in archive.namelist() if not name.endswith("/")}
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (OSError, ValueError, *_DAMAGED) as error:
         raise ProvisioningFailed(f"{path} can't be used as a shared credential: {error}", for_good=True) from None
     url = entries.get("autoprov.url")
     pair, authorities = _unpacked(entries.get(CREDENTIAL_ENTRY), path)
@@ -106,7 +119,7 @@ def strip_credential(path: Path, disk: Disk) -> bool:
         disk.write_whole(path, stream.getvalue())
     except FileNotFoundError:
         return True
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (OSError, *_DAMAGED) as error:
         LOG.warning("the shared credential stays in %s, where it can be stolen: %s", path, error)
         return False
     return True
@@ -194,21 +207,11 @@ class SharedProvisioning:
 
     def _store_answer(self, container: bytes, name: str, *, gateway: str, ca_pem: bytes) -> Identity:
         try:
-            bundle = pkcs12.load_pkcs12(container, None)
-        except ValueError:
-            try:
-                bundle = pkcs12.load_pkcs12(container, b"")
-            except ValueError as error:
-                raise ProvisioningFailed(f"The gateway's answer is no PKCS #12 without a password: {error}") from None
-        if bundle.key is None or bundle.cert is None:
-            raise ProvisioningFailed("The gateway's PKCS #12 lacks a key or a certificate.")
-        certificate = bundle.cert.certificate
-        others = [each.certificate for each in bundle.additional_certs]
-        try:
+            key, certificate, others = _container(container)
             if common_name(certificate) != name:
                 raise BadIdentity(f"it is for {common_name(certificate)!r}, and {name!r} was asked for")
             self._store.provision(
-                private_key_pem=key_to_pem(bundle.key),  # type: ignore[arg-type]
+                private_key_pem=key_to_pem(key),
                 chain_pem=chain_to_pem([certificate, *others]),
                 # Whoever signed the gateway's own certificate stays trusted, whatever the answer adds.
                 ca_pem=ca_pem.rstrip() + b"\n" + chain_to_pem(others),
@@ -285,14 +288,27 @@ def _unpacked(container: bytes | None, path: Path) -> tuple[bytes | None, bytes]
     if container is None:
         return None, b""
     try:
-        bundle = pkcs12.load_pkcs12(container, b"")
-    except ValueError:
+        key, certificate, others = _container(container)
+    except BadIdentity as error:
+        raise ProvisioningFailed(f"{path}: {CREDENTIAL_ENTRY}: {error}", for_good=True) from None
+    return key_to_pem(key) + chain_to_pem([certificate, *others]), chain_to_pem(others)
+
+
+def _container(data: bytes) -> tuple[CertificateIssuerPrivateKeyTypes, x509.Certificate, list[x509.Certificate]]:
+    """Key, certificate and further certificates of a PKCS #12 without a password: not encrypted at all, or under an empty one.
+
+    Raises:
+        BadIdentity
+    """
+    problem: Exception = ValueError()
+    for password in (None, b""):
         try:
-            bundle = pkcs12.load_pkcs12(container, None)
-        except ValueError as error:
-            raise ProvisioningFailed(f"{path}: {CREDENTIAL_ENTRY} can't be read: {error}", for_good=True) from None
-    if bundle.key is None or bundle.cert is None:
-        raise ProvisioningFailed(f"{path}: {CREDENTIAL_ENTRY} lacks a key or a certificate.", for_good=True)
-    others = [each.certificate for each in bundle.additional_certs]
-    pair = key_to_pem(bundle.key) + chain_to_pem([bundle.cert.certificate, *others])  # type: ignore[arg-type]
-    return pair, chain_to_pem(others)
+            bundle = pkcs12.load_pkcs12(data, password)
+        except UNREADABLE as error:
+            problem = error
+            continue
+        if bundle.key is None or bundle.cert is None:
+            raise BadIdentity("the PKCS #12 lacks a key or a certificate")
+        others = [each.certificate for each in bundle.additional_certs]
+        return cast("CertificateIssuerPrivateKeyTypes", bundle.key), bundle.cert.certificate, others
+    raise BadIdentity(f"no PKCS #12 without a password: {problem}")

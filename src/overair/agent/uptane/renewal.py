@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from overair.agent.uptane.gateway import Gateway, NoIdentity
 from overair.agent.uptane.https import TransportFailed
-from overair.agent.uptane.identity import BadIdentity, IdentityStore, chain_to_pem, new_private_key, signing_request
+from overair.agent.uptane.identity import UNREADABLE, BadIdentity, IdentityStore, chain_to_pem, new_private_key, signing_request
 from overair.agent.uptane.provisioning import error_of
 from overair.basics.clock import Instant
 
@@ -73,9 +73,9 @@ def chain_in(answer: bytes, key: ec.EllipticCurvePublicKey) -> Sequence[x509.Cer
             found = pkcs7.load_pem_pkcs7_certificates(answer)
         else:
             found = pkcs7.load_der_pkcs7_certificates(_decoded(answer))
-    except ValueError as error:
+        mine = [certificate for certificate in found if certificate.public_key() == key]
+    except UNREADABLE as error:
         raise BadIdentity(f"The answer holds no certificates that can be read: {error}") from None
-    mine = [certificate for certificate in found if certificate.public_key() == key]
     if not mine:
         raise BadIdentity("The answer holds no certificate for the key that was asked for.")
     return [mine[0], *(certificate for certificate in found if certificate != mine[0])]
