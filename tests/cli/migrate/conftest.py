@@ -190,9 +190,31 @@ def unused(tmp_path_factory: pytest.TempPathFactory) -> Unused:
 
 @pytest.fixture
 def move(exported: tuple[Path, OldServer], unused: Unused, tmp_path: Path) -> Iterator[Move]:
+    """With a server of its own."""
     path, old = exported
     shutil.copytree(path, tmp_path / "export")
     shutil.copytree(unused.data, tmp_path / "data")
-    server = WholeServer(tmp_path / "data", SettableClock(WallClock().now()), made=unused.made, seed=11)
+    server = _opened(unused, tmp_path / "data")
     yield Move(ExportDirectory(tmp_path / "export"), old, server)
     server.close()
+
+
+@pytest.fixture(scope="module")
+def bystander(unused: Unused, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
+    folder = tmp_path_factory.mktemp("bystander")
+    shutil.copytree(unused.data, folder / "data")
+    server = _opened(unused, folder / "data")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def vain(exported: tuple[Path, OldServer], bystander: WholeServer, tmp_path: Path) -> Move:
+    """For imports that publish nothing: their server is shared."""
+    path, old = exported
+    shutil.copytree(path, tmp_path / "export")
+    return Move(ExportDirectory(tmp_path / "export"), old, bystander)
+
+
+def _opened(unused: Unused, data: Path) -> WholeServer:
+    return WholeServer(data, SettableClock(WallClock().now()), made=unused.made, seed=11)

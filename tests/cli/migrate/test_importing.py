@@ -138,17 +138,17 @@ def test_cut_after_any_step_the_same_command_ends_as_if_nothing_had_been(move: M
     assert served(move) == whole
 
 
-def test_without_the_old_keys_it_waits_under_a_name_and_publishes_nothing(move: Move) -> None:
-    before = {name: value for name, value in served(move).items() if name != "items"}
-    done = move.importer().run()
+def test_without_the_old_keys_it_waits_under_a_name_and_publishes_nothing(vain: Move) -> None:
+    before = {name: value for name, value in served(vain).items() if name != "items"}
+    done = vain.importer().run()
     assert done.state == NEEDS_ROOTS
     assert {each.repository for each in done.handover.missing} == set(Repository)  # type: ignore[union-attr]
-    assert {name: value for name, value in served(move).items() if name != "items"} == before
-    assert sorted(path.name for path in (move.directory.path / "import").glob("*.request.json")) == [
+    assert {name: value for name, value in served(vain).items() if name != "items"} == before
+    assert sorted(path.name for path in (vain.directory.path / "import").glob("*.request.json")) == [
         "director-root-4.request.json",
         "image-root-4.request.json",
     ]
-    state = json.loads((move.directory.path / "import" / "state.json").read_bytes())
+    state = json.loads((vain.directory.path / "import" / "state.json").read_bytes())
     assert state["state"] == "needs-roots"
 
 
@@ -184,16 +184,16 @@ def test_signatures_may_come_later_and_one_by_one_from_where_there_is_no_network
     assert served(move)["image"] == (move.old.roots(Repository.IMAGE), 4)
 
 
-def test_signatures_over_something_else_are_refused(move: Move) -> None:
-    waiting = move.importer().run()
-    signature_files = signatures(move, waiting)
+def test_signatures_over_something_else_are_refused(vain: Move) -> None:
+    waiting = vain.importer().run()
+    signature_files = signatures(vain, waiting)
     # Another level was wanted meanwhile: that settles other roots.
-    move.importer(ImportOptions(level=Level.PRODUCTION)).run()
+    vain.importer(ImportOptions(level=Level.PRODUCTION)).run()
     with pytest.raises(CommandEnded, match="doesn't wait here"):
-        move.importer(ImportOptions(level=Level.PRODUCTION, signature_files=signature_files)).run()
+        vain.importer(ImportOptions(level=Level.PRODUCTION, signature_files=signature_files)).run()
 
 
-def test_a_key_that_nobody_asks_is_a_usage_error(move: Move, tmp_path: Path) -> None:
+def test_a_key_that_nobody_asks_is_a_usage_error(vain: Move, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     private = ed25519.Ed25519PrivateKey.generate()
@@ -201,7 +201,7 @@ def test_a_key_that_nobody_asks_is_a_usage_error(move: Move, tmp_path: Path) -> 
     keyval = {"private": private.private_bytes_raw().hex()}
     path.write_text(json.dumps({"keytype": "ED25519", "keyval": keyval}))
     with pytest.raises(CommandEnded) as ended:
-        move.importer(ImportOptions(key_files=(path,))).run()
+        vain.importer(ImportOptions(key_files=(path,))).run()
     assert ended.value.code is ExitCode.USAGE
     assert MemoryKey(private).public_key.id in ended.value.message
     assert keyval["private"] not in ended.value.message
@@ -245,15 +245,15 @@ def refused(move: Move, **options: Any) -> str:
     return ended.value.message
 
 
-def test_everything_that_is_wrong_is_told_at_once(move: Move) -> None:
-    for path in list((move.directory.path / "image" / "files").iterdir())[:1]:
+def test_everything_that_is_wrong_is_told_at_once(vain: Move) -> None:
+    for path in list((vain.directory.path / "image" / "files").iterdir())[:1]:
         path.write_bytes(path.read_bytes() + b"!")
-    authorities = move.directory.path / "fleet_authorities.json"
+    authorities = vain.directory.path / "fleet_authorities.json"
     document = json.loads(authorities.read_bytes())
     document["values"].append({"certificatePem": "no PEM"})
     document["values"][0]["rule"] = {"thingGroupNames": ["nowhere"]}
     authorities.write_text(json.dumps(document))
-    message = refused(move)
+    message = refused(vain)
     assert message.count("\n") == 3
     assert "bytes" in message
     assert "nowhere" in message
@@ -279,19 +279,19 @@ def test_images_that_are_missing_keep_it_back_unless_that_is_said(move: Move) ->
     assert move.server.operator("GET", "/api/v1/user_repo/targets/gateway-1").status == 404
 
 
-def test_a_directory_that_was_tampered_with_is_refused(move: Move) -> None:
-    path = move.directory.path / "image" / "targets.json"
+def test_a_directory_that_was_tampered_with_is_refused(vain: Move) -> None:
+    path = vain.directory.path / "image" / "targets.json"
     path.write_bytes(path.read_bytes().replace(b"gateway-2", b"gateway-9"))
-    assert "Devices wouldn't believe the exported image repository" in refused(move)
+    assert "Devices wouldn't believe the exported image repository" in refused(vain)
 
 
 @pytest.mark.parametrize(
     "name", ["director/roots/1.root.json", "image/roots/2.root.json", "image/snapshot.json", "export.json"]
 )
-def test_a_directory_that_lacks_something_is_a_usage_error(move: Move, name: str) -> None:
-    (move.directory.path / name).unlink()
+def test_a_directory_that_lacks_something_is_a_usage_error(vain: Move, name: str) -> None:
+    (vain.directory.path / name).unlink()
     with pytest.raises(CommandEnded) as ended:
-        move.importer().plan()
+        vain.importer().plan()
     assert ended.value.code is ExitCode.USAGE
 
 
@@ -307,12 +307,12 @@ def test_the_rule_for_devices_that_nobody_has_seen_is_the_one_that_is_asked(move
     assert (rule["firstContact"], rule["deviceIdPattern"]) == ("deny", "car-*")
 
 
-def test_what_was_settled_stays_settled_so_that_signatures_fit(move: Move) -> None:
-    first, second = move.importer().run(), move.importer().run()
+def test_what_was_settled_stays_settled_so_that_signatures_fit(vain: Move) -> None:
+    first, second = vain.importer().run(), vain.importer().run()
     assert first.handover is not None
     assert second.handover is not None
     assert [part.sealed.id for part in first.handover.parts] == [part.sealed.id for part in second.handover.parts]
     assert second.handover.fresh == ()
-    production = move.importer(ImportOptions(level=Level.PRODUCTION)).run()
+    production = vain.importer(ImportOptions(level=Level.PRODUCTION)).run()
     assert production.handover is not None
     assert production.handover.fresh == tuple(Repository)

@@ -25,7 +25,8 @@ from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.metadata import Repository
 from overair.wire.uptane.trust import Refused, TrustedSet
 
-DEVICES_AT_ONCE: Final = 100
+DEVICES_AT_ONCE: Final = 25
+"""Each batch is one unit of work on the server's writer, where others wait."""
 BATCH_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
 DEVICE_MEMBERS: Final = ("deviceId", "deviceName", "deviceType", "notes", "certificates", "keptOut", "ecus", "installed")
 NEEDS_ROOTS: Final = "needs-roots"
