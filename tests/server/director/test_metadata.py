@@ -10,13 +10,16 @@ import pytest
 from overair.basics.clock import Instant
 from overair.basics.errors import NotFound, Unavailable
 from overair.basics.ids import JobId, ThingName
-from overair.server.director.documents import VERSIONS_BEGIN, next_version
+from overair.server.director.documents import VERSIONS_BEGIN
 from overair.server.director.model import CancelWay, DeviceStatus, View
 from overair.server.jobs.model import FailureType, JobSettings, JobStatus, RetryCriterion
 from overair.server.roots.service import RootsService
 from overair.wire.job_messages import ExecutionStatus
 from overair.wire.uptane.metadata import Repository, Role
 from tests.support.director_room import DirectorRoom, Vehicle
+
+pytestmark = pytest.mark.parametrize("work", ["sqlite"], indirect=True)
+"""What these tests are about isn't SQL; other files of this room run on both databases."""
 
 S = ExecutionStatus
 HOUR_MS = 3_600_000
@@ -58,19 +61,6 @@ def test_versions_count_seconds_so_that_they_rise_after_a_restore_too(room: Dire
     room.clock.advance(milliseconds=10_000)
     room.restart()
     assert car.refresh().version > before.version + 3
-
-
-@pytest.mark.parametrize(
-    ("last", "now", "expected"),
-    [
-        (0, VERSIONS_BEGIN + 5_999, 5),
-        (5, VERSIONS_BEGIN + 5_999, 6),
-        (100, VERSIONS_BEGIN + 5_000, 101),
-        (0, VERSIONS_BEGIN - 1_000, 1),
-    ],
-)
-def test_the_next_version_is_one_higher_or_the_second(last: int, now: int, expected: int) -> None:
-    assert next_version(last, Instant(now)) == expected
 
 
 def test_an_unregistered_vehicle_is_told_to_register(room: DirectorRoom) -> None:
