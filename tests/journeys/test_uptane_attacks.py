@@ -7,13 +7,18 @@ answers on a port with the server's own TLS certificate: the device has no way t
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from overair.cli import device_main
 from overair.wire.uptane.metadata import Repository, Role, read_document, read_targets
 from tests.support.aktualizr.device import Aktualizr, Outcome
 from tests.support.aktualizr.errors import ExpiredMetadata
@@ -210,3 +215,80 @@ def test_a_stolen_director_key_is_worth_nothing_once_the_root_names_another(
 
     assert device.installed_image() == runs
     assert device.last_error is not None
+
+
+class OwnPrimary:
+    """Our client as its commands run it, round by round."""
+
+    def __init__(self, road: UptaneRoad, fleet: FleetAuthority, name: str) -> None:
+        files = road.import_files(name, fleet.device(name))
+        self.name, self.tls = name, files.tls()
+        self.directory = road.folder / f"{name}-device"
+        self._command(
+            *("provision", "--certificate", files.certificate, "--private-key", files.private_key, "--ca", files.anchors),
+            *("--server", road.device_url, "--hardware-id", HARDWARE_ID, "--ecu-serial", f"{name}-primary"),
+            *("--install-file", "installed"),
+        )
+
+    def round(self) -> str:
+        return str(self._command("once", codes=(0, 2, 3))["outcome"])
+
+    def told(self) -> dict[str, Any]:
+        return self._command("status")
+
+    def runs(self) -> str:
+        (ecu,) = self.told()["ecus"].values()
+        return str(ecu["image"])
+
+    def calls(self, server_url: str) -> None:
+        """From now on, this address."""
+        path = self.directory / "device.json"
+        path.write_text(json.dumps(_with_server(json.loads(path.read_text()), server_url)))
+
+    def _command(self, *words: str | Path, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
+        action, *more = words
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            status = device_main.main(["uptane", str(action), str(self.directory), *map(str, more), "--json"])
+        assert status in codes, (words, status, said.getvalue())
+        return dict(json.loads(said.getvalue()))
+
+
+def _with_server(document: Any, server_url: str) -> Any:
+    """Every ``server`` in a document, replaced."""
+    if not isinstance(document, dict):
+        return document
+    return {name: server_url if name == "server" else _with_server(each, server_url) for name, each in document.items()}
+
+
+def test_our_own_client_goes_back_to_nothing_older_though_director_timestamp_and_snapshot_are_the_thiefs(
+    road: UptaneRoad, fleet: FleetAuthority, tmp_path: Path
+) -> None:
+    victim = OwnPrimary(road, fleet, road.name("own"))
+    assert victim.round() == "nothing-new"
+    names = []
+    for counter in (1, 2):
+        name = road.name("counted")
+        road.upload(name, name.encode() * 50, HARDWARE_ID, release_counter=counter)
+        road.assign(road.multi_target_update({HARDWARE_ID: (name, name.encode() * 50)}), victim.name)
+        assert victim.round() == "installed"
+        names.append(name)
+    older, newer = names
+
+    thief = Thief(road.server, Loot(road.server, tmp_path / "stolen"), victim.tls)
+    online = [(DIRECTOR, role) for role in Role] + [(IMAGE, Role.SNAPSHOT), (IMAGE, Role.TIMESTAMP)]
+    signed = read_targets(read_document(thief.genuine("/repo/targets.json"), Role.TARGETS)).targets
+    with thief.https:
+        victim.calls(thief.url)
+        thief.direct(f"{victim.name}-primary", HARDWARE_ID, *online, image=signed[older])
+        assert victim.round() == "failed"
+        assert "Rollback" in json.dumps(victim.told())
+        assert victim.runs() == newer
+        thief.direct(f"{victim.name}-primary", HARDWARE_ID, *online)
+        assert victim.round() == "failed"
+        assert "TargetMismatch" in json.dumps(victim.told())
+        thief.direct(f"{victim.name}-primary", HARDWARE_ID, *online)
+        thief.republish(*online)
+        assert victim.round() == "failed"
+        assert "BadKeyId: image targets" in json.dumps(victim.told())
+    assert victim.runs() == newer

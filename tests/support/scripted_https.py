@@ -117,7 +117,7 @@ class ScriptedHttps:
         )
         self.received.append(received)
         answer = self._handler(received)
-        told = {"Content-Length": str(len(answer.body)), **answer.headers}
+        told = {"Content-Length": str(len(answer.body)), "Connection": "close", **answer.headers}
         start = f"HTTP/1.1 {answer.status} {REASONS.get(answer.status, 'Told')}"
         connection.sendall(
             "\r\n".join([start, *(f"{name}: {value}" for name, value in told.items()), "", ""]).encode()

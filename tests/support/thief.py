@@ -106,6 +106,7 @@ class Thief:
         self._curl, self._genuine = Curl(victim), str(server.endpoints["device_url"])
         self.forged: dict[str, bytes] = {}
         self.own = OwnKey()
+        self._forgeries = 0
         self.https = ScriptedHttps(None, self._answer, identity=loot.tls, asks_certificate=False)
 
     @property
@@ -133,18 +134,22 @@ class Thief:
         return self.loot.keys[repository, role] if (repository, role) in stolen else self.own
 
     def direct(self, serial: str, hardware_id: str, *stolen: tuple[Repository, Role], image: TargetFile | None = None) -> None:
-        """Director targets that name an image for the victim: his own, unless another is given."""
+        """The Director's documents, with an image for the victim: his own, unless another is given."""
         said = read_targets(read_document(self.genuine("/director/targets.json"), Role.TARGETS))
         wanted = image or self.evil()
         named = replace(wanted, custom={"ecuIdentifiers": {serial: {"hardwareId": hardware_id}}, "uri": None})
         body = replace(
             said,
-            version=said.version + 1000,
+            version=self._above(said.version),
             expires=_in_days(1),
             targets={named.name: named},
-            custom={**said.custom, "correlationId": "urn:here-ota:mtu:stolen"},
+            custom={**said.custom, "correlationId": f"urn:here-ota:mtu:stolen-{self._forgeries}"},
         )
-        self._forge("/director/targets.json", body, self.key(Repository.DIRECTOR, Role.TARGETS, *stolen))
+        targets = self._forge("/director/targets.json", body, self.key(Repository.DIRECTOR, Role.TARGETS, *stolen))
+        snapshot = Snapshot(version=body.version, expires=body.expires, meta={"targets.json": meta_of(targets, body.version)})
+        above = self._forge("/director/snapshot.json", snapshot, self.key(Repository.DIRECTOR, Role.SNAPSHOT, *stolen))
+        timestamp = Timestamp(version=body.version, expires=body.expires, snapshot=meta_of(above, body.version))
+        self._forge("/director/timestamp.json", timestamp, self.key(Repository.DIRECTOR, Role.TIMESTAMP, *stolen))
         self.forged[f"/repo/targets/{EVIL_NAME}"] = EVIL
 
     def republish(self, *stolen: tuple[Repository, Role], targets: bytes | None = None) -> None:
@@ -153,19 +158,23 @@ class Thief:
         if targets is None:
             said = read_targets(read_document(self.genuine("/repo/targets.json"), Role.TARGETS))
             evil = replace(self.evil(), custom={"hardwareIds": ["gw-imx8"], "targetFormat": "BINARY"})
-            body = replace(said, version=said.version + 1000, expires=_in_days(30), targets={**said.targets, evil.name: evil})
+            body = replace(
+                said, version=self._above(said.version), expires=_in_days(30), targets={**said.targets, evil.name: evil}
+            )
             targets = sign_payload(payload(body), [self.key(Repository.IMAGE, Role.TARGETS, *stolen)])
         version = int(json.loads(targets)["signed"]["version"])
         self.forged["/repo/targets.json"] = targets
         known = read_snapshot(read_document(self.genuine("/repo/snapshot.json"), Role.SNAPSHOT))
         snapshot = Snapshot(
-            version=known.version + 1000,
+            version=self._above(known.version),
             expires=_in_days(30),
             meta={**known.meta, "targets.json": meta_of(targets, version)},
         )
         signed = self._forge("/repo/snapshot.json", snapshot, self.key(Repository.IMAGE, Role.SNAPSHOT, *stolen))
         latest = read_timestamp(read_document(self.genuine("/repo/timestamp.json"), Role.TIMESTAMP))
-        timestamp = Timestamp(version=latest.version + 1000, expires=_in_days(1), snapshot=meta_of(signed, snapshot.version))
+        timestamp = Timestamp(
+            version=self._above(latest.version), expires=_in_days(1), snapshot=meta_of(signed, snapshot.version)
+        )
         self._forge("/repo/timestamp.json", timestamp, self.key(Repository.IMAGE, Role.TIMESTAMP, *stolen))
 
     def take_over_root(self, repository: Repository) -> None:
@@ -185,6 +194,11 @@ class Thief:
     @staticmethod
     def evil() -> TargetFile:
         return TargetFile(name=EVIL_NAME, length=len(EVIL), hashes={"sha256": hashlib.sha256(EVIL).hexdigest()}, custom={})
+
+    def _above(self, version: int) -> int:
+        """A version that nobody has seen yet."""
+        self._forgeries += 1
+        return version + 1000 * self._forgeries
 
     def _forge(self, path: str, body: Body, key: MetadataSigner) -> bytes:
         document = sign_payload(payload(body), [key])

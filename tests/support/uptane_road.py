@@ -50,13 +50,22 @@ class UptaneRoad:
 
     # Operators.
 
-    def upload(self, name: str, content: bytes, *hardware_ids: str, display_name: str = "", version: str = "1.0") -> None:
+    def upload(
+        self,
+        name: str,
+        content: bytes,
+        *hardware_ids: str,
+        display_name: str = "",
+        version: str = "1.0",
+        release_counter: int | None = None,
+    ) -> None:
         """An image into the Image repository, signed at once where its keys are the server's."""
         query = {
             "name": display_name or name,
             "version": version,
             "hardwareIds": ",".join(hardware_ids or (HARDWARE_ID,)),
             "targetFormat": "BINARY",
+            **({} if release_counter is None else {"releaseCounter": str(release_counter)}),
         }
         self.rest.expect((200, 204), "PUT", f"{USER_REPO}/targets/{quote(name)}", body=content, query=query)
 
