@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,11 +138,13 @@ class DirectorRoom(JobsRoom):
         box = open_secret_box(folder / "wrapping.key", passphrase=None, ids=RandomIds())
         self.keyring = Keyring(SqlKeyStore(), box, clock=clock, ids=RandomIds())
         self.ids = SeededIds(11)
+        self.roots_changed: Callable[[AccountId], None] = lambda _account: None
         self.restart()
         work.run_blocking(lambda tx: self.roots.create(tx, place, Repository.DIRECTOR))
 
     def restart(self) -> None:
-        self.roots = RootsService(store=SqlRootStore(), keys=self.keyring, clock=self.clock, ids=self.ids)
+        store = SqlRootStore(changed=lambda account, _repository: self.roots_changed(account))
+        self.roots = RootsService(store=store, keys=self.keyring, clock=self.clock, ids=self.ids)
         self.director = DirectorService(
             vehicles=SqlVehicleStore(),
             oddities=SqlOddityStore(),

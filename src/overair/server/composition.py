@@ -80,6 +80,7 @@ from overair.server.director.rest_import import VehicleImportRestApi
 from overair.server.director.rest_jobs import DirectorJobsRestApi
 from overair.server.director.rest_support import Labels
 from overair.server.director.rest_vehicles import VehiclesRestApi
+from overair.server.director.served_roots import ServedRoots
 from overair.server.director.service import DirectorService
 from overair.server.director.store import SqlCampaignStore, SqlOddityStore, SqlRecordStore, SqlUpdateStore, SqlVehicleStore
 from overair.server.explain.operator_api import ExplainOperations
@@ -208,7 +209,7 @@ def compose(
     passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
     secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
     keyring = Keyring(SqlKeyStore(), secret_box, clock=clock, ids=ids)
-    root_store = SqlRootStore()
+    root_store = SqlRootStore(changed=lambda account, _repository: director_roots.evict(account))
     roots = RootsService(store=root_store, keys=keyring, clock=clock, ids=ids)
     erasure = KeyErasure(lambda: work.scrub(keyring_table))
     roots.keys.when_forgotten = erasure.note
@@ -397,6 +398,7 @@ def compose(
         clock=clock,
     )
     images.used_by(director)
+    director_roots = ServedRoots(work=work, roots=roots)
     groups.watched_by(director)
     groups.watched_by(provisioning)
     groups.watched_by(jobs.planner)
@@ -573,7 +575,7 @@ def compose(
     device_door.add(
         ProvisioningDeviceApi(work=work, credentials=shared_credentials, minting=minting, clock=clock),
         ImageRepositoryDeviceApi(shelf=shelf, probes=root_probes, contents=contents),
-        DirectorDeviceApi(work=work, director=director, roots=roots, probes=root_probes),
+        DirectorDeviceApi(work=work, director=director, roots=director_roots, probes=root_probes),
     )
     offered = [(service.name, operation) for service in operator_door.services.values() for operation in service.bound]
     for service_name, operation in (*offered, *[(REST_SERVICE, route.operation) for route, _ in rest_door.bound]):

@@ -8,16 +8,15 @@ from typing import Final
 import structlog
 
 from overair.basics.errors import InvalidRequest, NotFound, OverairError
-from overair.basics.work import Tx, Work
+from overair.basics.work import Work
 from overair.server.director.model import DirectorView
+from overair.server.director.served_roots import ServedRoots
 from overair.server.director.service import AwaitingApproval, DirectorService
 from overair.server.rest.operations import DeviceCaller, RestAnswer, RestRequest, device_route
 from overair.server.roots.probes import RootProbes
-from overair.server.roots.service import RootsService
 from overair.wire.uptane.canonical import VERSION_MAX
 from overair.wire.uptane.ecus import REGISTRATION_SIZE_BYTES_MAX, read_registration
 from overair.wire.uptane.events import EVENTS_SIZE_BYTES_MAX, read_events
-from overair.wire.uptane.keys import Flavour
 from overair.wire.uptane.manifest import MANIFEST_SIZE_BYTES_MAX, read_manifest
 from overair.wire.uptane.metadata import Repository
 from overair.wire.uptane.refusals import MetadataRefused, Reason
@@ -35,7 +34,7 @@ _NO_CONTENT: Final = RestAnswer(status=204)
 class DirectorDeviceApi:
     """What a vehicle posts, puts and gets. ``work`` is not the audited one: devices write no audit rows."""
 
-    def __init__(self, *, work: Work, director: DirectorService, roots: RootsService, probes: RootProbes) -> None:
+    def __init__(self, *, work: Work, director: DirectorService, roots: ServedRoots, probes: RootProbes) -> None:
         self._work = work
         self._director = director
         self._roots = roots
@@ -96,19 +95,10 @@ class DirectorDeviceApi:
         return RestAnswer(body=documents[found[2]])
 
     async def _root(self, device: DeviceCaller, version: int | None) -> bytes:
-        def find(tx: Tx) -> tuple[int, bytes | None]:
-            newest = self._roots.newest_version(tx, device.account, Repository.DIRECTOR, Flavour.UPTANE)
-            wanted = newest if version is None else version
-            if not 0 < wanted <= newest:
-                return newest, None
-            return newest, self._roots.document(tx, device.account, Repository.DIRECTOR, wanted, Flavour.UPTANE)
-
-        newest, document = await self._work.read(find)
         if version is not None and version <= VERSION_MAX:
+            newest = await self._roots.newest(device.account)
             await self._probes.note(device.account, Repository.DIRECTOR, device.thing, version, newest_version=newest)
-        if document is None:
-            raise NotFound(f"The Director repository has no root version {version or 1}.", subject="root-role")
-        return document
+        return await self._roots.document(device.account, version)
 
     async def _view(self, device: DeviceCaller) -> DirectorView:
         metadata = self._director.metadata

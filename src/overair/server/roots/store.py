@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -108,7 +108,10 @@ _KEY_COLUMNS: Final = tuple(column.name for column in online_keys.columns)
 
 
 class SqlRootStore:
-    """``RootStore`` over SQL."""
+    """``RootStore`` over SQL. ``changed`` is told after each commit that changes a chain: for whoever keeps it in memory."""
+
+    def __init__(self, *, changed: Callable[[AccountId, Repository], None] | None = None) -> None:
+        self._changed = changed
 
     def begin(self, tx: Tx, account: AccountId, repository: Repository, repository_id: str, *, now: Instant) -> None:
         sql(tx).execute(
@@ -184,6 +187,7 @@ class SqlRootStore:
                 for flavour, document in stored.documents.items()
             ],
         )
+        self._tell(tx, account, stored.repository)
 
     def publish(self, tx: Tx, account: AccountId, repository: Repository, flavours: Collection[Flavour]) -> None:
         sql(tx).execute(
@@ -196,10 +200,17 @@ class SqlRootStore:
             )
             .values(is_published=True)
         )
+        self._tell(tx, account, repository)
 
     def clear(self, tx: Tx, account: AccountId, repository: Repository) -> None:
         for table in (root_documents, repositories):
             sql(tx).execute(delete(table).where(table.c.account == account, table.c.repository == repository.value))
+        self._tell(tx, account, repository)
+
+    def _tell(self, tx: Tx, account: AccountId, repository: Repository) -> None:
+        changed = self._changed
+        if changed is not None:
+            tx.after_commit(lambda: changed(account, repository))
 
     def probes(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[RootProbe]:
         query = (
