@@ -94,7 +94,7 @@ class DirectorMetadata:
         following = self._jobs.device.fulfilled_next(tx, account, thing)
         if standing is not None and standing.is_for(following) and self._is_fresh(tx, account, standing):
             return standing
-        view = self._signed(tx, account, thing, self._wanted(tx, place, vehicle))
+        view = self._signed(tx, account, thing, self._wanted(tx, place, vehicle, following))
         self._updates.put_view(tx, account, thing, view)
         return view
 
@@ -104,10 +104,9 @@ class DirectorMetadata:
 
     # What is wanted -------------------------------------------------------------------------------------------------------
 
-    def _wanted(self, tx: Tx, place: Place, vehicle: Registered) -> _Wanted:
+    def _wanted(self, tx: Tx, place: Place, vehicle: Registered, execution: Execution | None) -> _Wanted:
         account, thing = place.account, vehicle.device.thing
-        # One that turns out to have nothing left to install ends here, and the next one has its turn.
-        while (execution := self._jobs.device.fulfilled_next(tx, account, thing)) is not None:
+        while execution is not None:
             if execution.status in STARTED:
                 return self._carried_on(tx, account, vehicle, execution)
             if not self._approvals.has_approved(tx, account, thing, execution.job):
@@ -116,6 +115,8 @@ class DirectorMetadata:
             begun = self._begun(tx, place, vehicle, execution)
             if begun is not None:
                 return begun
+            # One that turned out to have nothing left to install has ended, and the next one has its turn.
+            execution = self._jobs.device.fulfilled_next(tx, account, thing)
         return self._nothing_new(tx, account, vehicle, execution)
 
     def _begun(self, tx: Tx, place: Place, vehicle: Registered, execution: Execution) -> _Wanted | None:
@@ -213,11 +214,9 @@ class DirectorMetadata:
             version=next_version(standing.version if standing is not None else 0, now),
             expires=expires,
         )
-        targets_by, snapshot_by, timestamp_by = (
-            self._roots.signers(tx, account, Repository.DIRECTOR, role)
-            for role in (Role.TARGETS, Role.SNAPSHOT, Role.TIMESTAMP)
-        )
-        targets, snapshot, timestamp = signed_set(body, by=(targets_by, snapshot_by, timestamp_by))
+        root_version, signers = self._roots.online_signers(tx, account, Repository.DIRECTOR)
+        by = (signers[Role.TARGETS], signers[Role.SNAPSHOT], signers[Role.TIMESTAMP])
+        targets, snapshot, timestamp = signed_set(body, by=by)
         execution = wanted.execution
         is_assigned = wanted.view is View.ASSIGNMENT
         return DirectorView(
@@ -226,7 +225,7 @@ class DirectorMetadata:
             job=None if execution is None else execution.job,
             number=None if execution is None else execution.number,
             correlation_id=wanted.correlation_id,
-            root_version=self._root_version(tx, account),
+            root_version=root_version,
             signed_at=now,
             expires_at=expires,
             targets=targets,

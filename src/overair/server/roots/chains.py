@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -134,6 +134,24 @@ class RootChains:
         if len(found) < keys.threshold:
             raise keys_offline(repository, role, keys)
         return found
+
+    def online_signers(
+        self, tx: Tx, account: AccountId, repository: Repository
+    ) -> tuple[int, Mapping[Role, tuple[MetadataSigner, ...]]]:
+        """The published root's version, and who signs by it what only the server signs: one look for whoever signs often.
+
+        Raises:
+            Conflict: with subject ``role-keys-offline``.
+        """
+        current = self.current(tx, account, repository)
+        root, online = current.root, self.keys.all(tx, account, repository)
+        signers = {}
+        for role in ALWAYS_ONLINE[repository]:
+            keys = root.role_keys(role)
+            signers[role] = self.keys.signers_among(tx, account, repository, keys, root.keys, online=online)
+            if len(signers[role]) < keys.threshold:
+                raise keys_offline(repository, role, keys)
+        return current.version, signers
 
     def signing_instant(self, tx: Tx, account: AccountId, repository: Repository, *, remember: bool = True) -> Instant:
         """The moment to sign at: the clock's, never earlier than the last signature's.

@@ -92,11 +92,19 @@ class HeldKeys:
         return public_key_of(found)
 
     def signers_among(
-        self, tx: Tx, account: AccountId, repository: Repository, keys: RoleKeys, known: Mapping[str, PublicKey]
+        self,
+        tx: Tx,
+        account: AccountId,
+        repository: Repository,
+        keys: RoleKeys,
+        known: Mapping[str, PublicKey],
+        *,
+        online: Sequence[OnlineKey] | None = None,
     ) -> tuple[MetadataSigner, ...]:
         """Those keys of a role that the server holds, as many as the threshold asks, or fewer. Keys that are only kept until
-        somebody deletes them aren't among them."""
-        held = {key.key_id: key for key in self._store.keys(tx, account, repository) if key.unlisted_at is None}
+        somebody deletes them aren't among them. ``online``: what ``all`` has said, for whoever asks for several roles."""
+        online = self._store.keys(tx, account, repository) if online is None else online
+        held = {key.key_id: key for key in online if key.unlisted_at is None}
         found: list[MetadataSigner] = []
         for key_id in keys.key_ids:
             if key_id in held and key_id in known and len(found) < keys.threshold:
