@@ -195,6 +195,7 @@ def play(template: Template, *, examples: int, steps: int) -> None:
     )
 
 
+@pytest.mark.timeout(300)
 def test_whatever_operators_do_what_is_served_stands_as_a_whole(template: Template) -> None:
     play(template, examples=4, steps=25)
 

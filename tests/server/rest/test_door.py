@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -450,6 +451,43 @@ def test_a_stream_is_closed_when_nobody_is_left_to_read_it(world: RestWorld, not
         connection.sendall(head.encode())
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert notes.closed.wait(20)
+
+
+def test_a_peer_that_goes_while_nothing_has_to_wait_is_noticed_all_the_same(
+    world: RestWorld, notes: Notes, thread: EventLoopThread
+) -> None:
+    """Neither the stream nor sending to nobody ever waits here: without a turn of the loop's own it would stand still."""
+
+    class ForUs:
+        async def authenticate(self, request: HttpRequest) -> Authentication:
+            return Authentication(caller=world.room.caller("root"), service="overair", payload="UNSIGNED-PAYLOAD")
+
+    door = RestDoor(authenticator=ForUs(), tokens=Nobodys(), authoriser=world.room.authoriser, ids=RandomIds())
+    door.add(notes)
+    claim = b"AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/overair/aws4_request, SignedHeaders=host, Signature=00"
+    pieces: list[bytes] = []
+
+    async def ask() -> None:
+        gone = asyncio.Event()
+
+        async def receive() -> Any:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                pieces.append(message["body"])
+                gone.set()
+                # A loop that never gets its turn could not even be stopped by a test.
+                assert len(pieces) < 1000, "the peer is gone, and nobody noticed"
+
+        scope = {"type": "http", "method": "GET", "path": "/api/v1/failures/endless", "query_string": b""}
+        await door({**scope, "headers": [(b"authorization", claim)]}, receive, send)
+
+    notes.closed.clear()
+    thread.run(ask())
+    assert 1 <= len(pieces) < 10
+    assert notes.closed.is_set()
 
 
 # Registration -----------------------------------------------------------------------------------------------------------

@@ -212,6 +212,9 @@ class Exchange:
         gone = asyncio.create_task(_until_gone(self._receive))
         try:
             async for piece in stream:
+                # Neither a stream nor sending to nobody has to wait for anything: without a turn of its own nobody would hear
+                # that the peer is gone, nor anything else on this loop.
+                await asyncio.sleep(0)
                 if gone.done():
                     return
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
