@@ -144,6 +144,19 @@ def test_each_doubt_has_its_own_name_and_place() -> None:
     assert problem(tampered) is ManifestProblem.SIGNATURE_NOT_VALID
 
 
+def test_a_secondarys_report_that_was_good_before_is_not_good_under_another_key_or_with_another_word() -> None:
+    good = manifest()
+    assert isinstance(verified(good), VerifiedManifest)
+    assert isinstance(verified(good), VerifiedManifest)
+    assert problem(good, keys={**KEYS, "dash-7": PRIMARY.public_key}) is ManifestProblem.SIGNATURE_NOT_VALID
+
+    def another_word(signed: dict[str, Any]) -> None:
+        signed["ecu_version_manifests"]["dash-7"]["signed"]["attacks_detected"] = "none"
+
+    assert problem(changed(good, another_word)) is ManifestProblem.SIGNATURE_NOT_VALID
+    assert isinstance(verified(good), VerifiedManifest)
+
+
 def test_a_primary_can_not_speak_for_a_secondary() -> None:
     def forge(signed: dict[str, Any]) -> None:
         inner = signed["ecu_version_manifests"]["dash-7"]

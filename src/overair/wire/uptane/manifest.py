@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, cast
 
 from overair.wire.uptane.canonical import canonical, read
@@ -30,6 +31,10 @@ MANIFEST_SIZE_BYTES_MAX: Final = 512 * 1024
 ECUS_MAX: Final = 256
 SERIAL_LENGTH_MAX: Final = 64
 SIGNATURES_MAX: Final = 8
+REPORTS_REMEMBERED_MAX: Final = 8192
+"""Reports of Secondaries whose signatures needn't be looked at again."""
+REMEMBERED_SIZE_BYTES_MAX: Final = 4096
+"""Of one such report with its signatures: a larger one is looked at each time, so that nobody fills the memory."""
 LENGTH_MAX: Final = 2**53 - 1
 FILE_NAME_LENGTH_MAX: Final = 1024
 ATTACKS_LENGTH_MAX: Final = 4096
@@ -221,7 +226,9 @@ def verify_manifest(
                 message=f"The ECU {serial!r} isn't registered for this vehicle.",
                 field=path,
             )
-        if not is_signed_by(key, signed.signed_bytes, signed.signatures):
+        # What a Secondary says stays the same from one manifest to the next; a Primary counts each of its own.
+        holds = is_signed_by if serial == primary else _is_known_to_be_signed_by
+        if not holds(key, signed.signed_bytes, signed.signatures):
             return ManifestRefused(
                 problem=ManifestProblem.SIGNATURE_NOT_VALID,
                 message=f"The report of the ECU {serial!r} isn't signed by the key that it registered.",
@@ -236,6 +243,15 @@ def is_signed_by(key: PublicKey, data: bytes, signatures: tuple[Signature, ...])
         (signature.method or "").lower() in METHODS.get(key.type, ()) and key.verifies(signature.value, data)
         for signature in signatures
     )
+
+
+_remembered = lru_cache(maxsize=REPORTS_REMEMBERED_MAX)(is_signed_by)
+
+
+def _is_known_to_be_signed_by(key: PublicKey, data: bytes, signatures: tuple[Signature, ...]) -> bool:
+    """The same, answered from memory where it was asked before."""
+    size = len(data) + sum(len(each.value) + len(each.key_id) + len(each.method or "") for each in signatures)
+    return (_remembered if size <= REMEMBERED_SIZE_BYTES_MAX else is_signed_by)(key, data, signatures)
 
 
 # Writing ------------------------------------------------------------------------------------------------------------------
