@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuf.ngclient import Updater
 from typer.main import get_command
 
 from overair.basics.clock import WallClock
@@ -23,11 +22,11 @@ from overair.cli.migrate.importing import Importer, ImportOptions
 from overair.cli.migrate.layout import ExportDirectory
 from overair.cli.migrate.target import TargetServer
 from overair.cli.operator import operator_of
-from tests.journeys.test_tuf_clients_over_mutual_tls import OverMutualTls, taken, updater
 from tests.support.aktualizr.curl import TlsCredentials
 from tests.support.aktualizr.device import Aktualizr, Outcome
 from tests.support.server_process import ServerProcess
 from tests.support.signing_tool import SigningTool
+from tests.support.tuf_client import DevicePort, download, updater
 from tests.support.uptane_road import DIRECTOR, HARDWARE_ID, USER_REPO, UptaneRoad
 from tests.support.vehicle_on_hand import VehicleOnHand
 
@@ -121,6 +120,20 @@ def moved(device: Aktualizr, road: UptaneRoad) -> Aktualizr:
     return device.restart(configuration=replace(device.configuration, server_url=road.device_url))
 
 
+def device_port(device: Aktualizr, folder: Path) -> DevicePort:
+    """With the same device's certificate, key and CA."""
+    assert device.storage.tls is not None
+    folder.mkdir()
+    texts = {
+        "ca_certs": device.storage.tls.anchors,
+        "cert_file": device.storage.tls.certificate_chain,
+        "key_file": device.storage.tls.private_key,
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return DevicePort(**{name: str(folder / name) for name in texts})
+
+
 def versions_followed(device: Aktualizr) -> tuple[list[int], list[int]]:
     return sorted(device.storage.director.roots), sorted(device.storage.image.roots)
 
@@ -140,7 +153,7 @@ def test_every_kind_of_device_follows_to_the_new_server_and_installs_there(
     stolen.cycle()
     old.operator.block_device(thingName="fleet-stolen", reason="stolen")
     ours = VehicleOnHand(old.server, "our-car", tmp_path).provision()
-    tuf_root = OverMutualTls(own).curl.get(f"{own.server_url}/tuf/1.root.json", size_bytes_max=65536).body
+    tuf_root = old.rest.expect(200, "GET", f"{USER_REPO}/1.root.json", query={"flavour": "tuf"}).body
     first_image = own.installed_image()
     for _ in range(2):
         for repository in REPOSITORIES:
@@ -207,8 +220,8 @@ def test_every_kind_of_device_follows_to_the_new_server_and_installs_there(
 
     # TUF's own client, from the root that it began with over there.
     name, data_bytes = new.new_image()
-    client: Updater = updater(devices[0], tmp_path / "tuf", tuf_root)
-    assert taken(client, name) == data_bytes
+    fetcher = device_port(devices[0], tmp_path / "tls")
+    assert download(updater(tmp_path / "tuf", f"{new.device_url}/tuf/", fetcher, tuf_root), name) == data_bytes
 
     # A device that neither server has seen, by the authority that came over with its rule.
     stranger = new.own_pki_device(fleet, "fleet-newcomer")

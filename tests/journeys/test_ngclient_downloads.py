@@ -11,40 +11,18 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import urllib3
 from tuf.api.exceptions import DownloadHTTPError, RepositoryError
-from tuf.ngclient import FetcherInterface, Updater
+from tuf.ngclient import Updater
 
 from overair.basics.clock import WallClock
 from overair.wire.uptane.keys import Flavour
 from tests.support.image_documents import sign_described
 from tests.support.image_room import OfflineKey
 from tests.support.server_process import ServerProcess
+from tests.support.tuf_client import DevicePort, download, updater
 from tests.support.uptane_road import USER_REPO, UptaneRoad
 
 DAY_S = 24 * 3600
-CHUNK_SIZE_BYTES = 64 * 1024
-
-
-class DevicePort(FetcherInterface):
-    """HTTPS with a device's certificate, trusting the server's CA alone."""
-
-    def __init__(self, **tls: str) -> None:
-        self._pool = urllib3.PoolManager(cert_reqs="CERT_REQUIRED", retries=False, timeout=30.0, **tls)
-        self.asked: list[str] = []
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        answer = self._pool.request("GET", url, preload_content=False)
-        self.asked.append(url.rpartition("/tuf/")[2])
-        if answer.status >= 400:
-            answer.drain_conn()
-            raise DownloadHTTPError(f"{url}: {answer.status}", answer.status)
-        return self._pieces(answer)
-
-    @staticmethod
-    def _pieces(answer: Any) -> Iterator[bytes]:
-        yield from answer.stream(CHUNK_SIZE_BYTES)
-        answer.release_conn()
 
 
 class TufDevice:
@@ -52,8 +30,6 @@ class TufDevice:
 
     def __init__(self, road: UptaneRoad, name: str) -> None:
         self.folder = road.folder / name
-        (self.folder / "metadata").mkdir(parents=True)
-        (self.folder / "images").mkdir()
         issued = road.import_files(name, road.fleet().device(name))
         self.tls = {
             "ca_certs": road.server.endpoints["ca_file"],
@@ -66,21 +42,11 @@ class TufDevice:
 
     def updater(self) -> Updater:
         self.fetcher = DevicePort(**self.tls)
-        return Updater(
-            metadata_dir=str(self.folder / "metadata"),
-            metadata_base_url=self.url,
-            target_dir=str(self.folder / "images"),
-            target_base_url=f"{self.url}targets/",
-            fetcher=self.fetcher,
-            bootstrap=self.bootstrap,
-        )
+        return updater(self.folder, self.url, self.fetcher, self.bootstrap)
 
     def download(self, name: str) -> bytes | None:
         """The image by name, or None where no document that is believed lists it."""
-        updater = self.updater()
-        updater.refresh()
-        found = updater.get_targetinfo(name)
-        return None if found is None else Path(updater.download_target(found)).read_bytes()
+        return download(self.updater(), name)
 
     def root_version(self) -> int:
         return int(json.loads((self.folder / "metadata" / "root.json").read_bytes())["signed"]["version"])

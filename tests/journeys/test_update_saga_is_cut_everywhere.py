@@ -111,6 +111,7 @@ def test_an_update_that_was_accepted_is_not_accepted_again_after_a_power_cut(dri
         )
     assert refused.value.response["Error"]["Code"] == "ResourceAlreadyExistsException"
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 409
+    assert wait_until_whole(driven.client("iot"), "accepted-once")["otaUpdateStatus"] == "CREATE_COMPLETE"
 
 
 def test_a_power_cut_after_the_failure_of_an_update_leaves_it_failed_and_nothing_made(driven: ServerProcess) -> None:

@@ -127,6 +127,15 @@ def run_to_end(module: str, *arguments: str) -> str:
     return ended.stdout
 
 
+def wait_for(stage: Stage, condition: Callable[[], bool], otherwise: str) -> None:
+    """Until it holds, or the demo ends with the last words of everybody in it."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise CommandEnded(ExitCode.TIMED_OUT, f"{otherwise} within {START_TIMEOUT_S:g} s.\n{_last_words(stage)}")
+        time.sleep(REDRAW_INTERVAL_S)
+
+
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OVERAIR_"))}
 
@@ -153,7 +162,7 @@ class Vehicle:
 
 
 def follow_update(stage: Stage, update: str, name: str, *, expected_status: str, expected_version: str) -> Round:
-    """The same, of an OTA update for the devices alone."""
+    """As ``follow_job``, of an OTA update for the devices alone."""
     job = wait_until_created(stage.operator, update)
     return follow_job(stage, job, name, expected_status=expected_status, expected_version=expected_version)
 

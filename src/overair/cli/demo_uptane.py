@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,13 +13,12 @@ from overair.cli.demo_stage import (
     GROUP,
     IMAGE_NAME,
     OPERATOR_COMMAND,
-    REDRAW_INTERVAL_S,
-    START_TIMEOUT_S,
     Stage,
     Vehicle,
     follow_job,
     run_to_end,
     running,
+    wait_for,
 )
 from overair.cli.device import HARDWARE_ID_DEFAULT
 from overair.cli.ends import CommandEnded, ExitCode
@@ -64,7 +62,7 @@ def _vehicle(stack: ExitStack, stage: Stage, rest: UptaneRest) -> Vehicle:
     run_to_end(OPERATOR_COMMAND, "credentials", "device", "--out", str(credentials), "--uses", "1", "--data", data)
     arguments = ("uptane", "secondary", "run", str(secondary), "--hardware-id", HARDWARE[DOOR], "--ecu-serial", DOOR)
     stack.enter_context(running(folder / f"uptane-{DOOR}.log", *arguments))
-    _wait_for(lambda: (secondary / "secondary.sock").exists(), "The Secondary doesn't listen")
+    wait_for(stage, lambda: (secondary / "secondary.sock").exists(), "The Secondary doesn't listen")
     run_to_end(
         DEVICE_COMMAND,
         *("uptane", "provision", str(primary), "--credentials", str(credentials), "--device-id", CAR),
@@ -72,7 +70,7 @@ def _vehicle(stack: ExitStack, stage: Stage, rest: UptaneRest) -> Vehicle:
         *("--secondary", str(secondary / "secondary.sock"), "--polling-s", POLLING_S),
     )
     stack.enter_context(running(folder / f"uptane-{CAR}.log", "uptane", "run", str(primary)))
-    _wait_for(lambda: CAR in rest.registered(), "The vehicle doesn't register its ECUs")
+    wait_for(stage, lambda: CAR in rest.registered(), "The vehicle doesn't register its ECUs")
     stage.operator.client("iot").add_thing_to_thing_group(thingGroupName=GROUP, thingName=CAR)
     stage.console.print(
         f"\nA vehicle has joined them in {time.monotonic() - began:.1f} s: a Uptane Primary and a Secondary, two processes."
@@ -128,11 +126,3 @@ def _image(stage: Stage, version: str) -> Path:
     if not path.exists():
         path.write_bytes(build_image(IMAGE_NAME, version, HARDWARE_ID_DEFAULT))
     return path
-
-
-def _wait_for(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise CommandEnded(ExitCode.TIMED_OUT, f"{otherwise} within {START_TIMEOUT_S:g} s.")
-        time.sleep(REDRAW_INTERVAL_S)

@@ -374,6 +374,19 @@ def test_a_socket_that_a_dead_process_left_is_taken_over_and_another_file_is_not
     assert path.read_text() == "mine"
 
 
+def test_a_socket_may_lie_deeper_than_the_kernel_takes_names(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / ("d" * 100)
+    folder.mkdir(parents=True)
+    with served(secondary_in(tmp_path), folder / "s.sock") as port:
+        assert port.describe().serial == DASH
+        assert (folder / "s.sock").stat().st_mode & 0o777 == 0o600
+    assert list(folder.iterdir()) == []
+    with pytest.raises(SecondaryAway):
+        port.describe()
+    with pytest.raises(SecondaryAway):
+        SocketSecondaryPort(folder / "nowhere" / "s.sock").describe()
+
+
 # --- in a vehicle -----------------------------------------------------------------------------------------------------
 
 VIRTUAL = [

@@ -9,11 +9,12 @@ it isn't shown signatures for.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import stat
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ INSTALL_TIMEOUT_S: Final = 3600.0
 REQUEST_TIMEOUT_S: Final = 300.0
 """A connection on which a Secondary hears nothing for so long is closed."""
 CONNECTIONS_MAX: Final = 4
+ADDRESS_SIZE_BYTES_MAX: Final = 107
+"""Of ``sun_path`` without its NUL (unix(7))."""
 
 
 class SocketSecondaryPort:
@@ -90,7 +93,8 @@ class SocketSecondaryPort:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(timeout_s or self._timeout_s)
-                connection.connect(str(self._path))
+                with _address(self._path) as address:
+                    connection.connect(address)
                 send(connection, request)
                 answer = receive(connection)
         except FrameTooLarge as error:
@@ -113,7 +117,8 @@ class SecondaryServer:
         self._slots = threading.BoundedSemaphore(CONNECTIONS_MAX)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         _remove_stale(path)
-        self._listener.bind(str(path))
+        with _address(path) as address:
+            self._listener.bind(address)
         path.chmod(0o600)
         self._listener.listen(CONNECTIONS_MAX)
 
@@ -267,6 +272,23 @@ def _text(answer: Mapping[Any, Any], name: str) -> str:
     if not isinstance(value, str) or len(value) > 4096:
         raise SecondaryAway(f"The Secondary's answer has no {name}.")
     return value
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """The socket's name for the kernel, which takes few bytes (unix(7)): a longer path is named through its open folder.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    if len(os.fsencode(path)) <= ADDRESS_SIZE_BYTES_MAX:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _remove_stale(path: Path) -> None:
