@@ -217,6 +217,8 @@ def test_every_kind_of_device_follows_to_the_new_server_and_installs_there(
         assert ours.round() == 0
     ecus = new.rest.expect(200, "GET", f"{DIRECTOR}/admin/devices/our-car").json
     assert {ecu["id"]: (ecu["image"] or {}).get("filepath") for ecu in ecus}["our-car-gw"] == image[0]
+    trusted = ours.running(capsys)["repositories"]
+    assert {each["origin"] for each in trusted.values()} == {"imported"}, "its first roots came with its bundle"
 
     # TUF's own client, from the root that it began with over there.
     name, data_bytes = new.new_image()

@@ -144,7 +144,7 @@ def access_entries(operator: Operator, user: BundleUser) -> dict[str, bytes]:
 
 
 def root_entries(operator: Operator, *, clock: Clock) -> dict[str, bytes]:
-    """The roots that a signing tool trusts first, as they are served now."""
+    """The roots that devices and signing tools trust first, as they are served now."""
     url = operator.endpoints.operator_url
     access = Access(kind="key", key_id=operator.key.access_key_id, secret=operator.key.secret.reveal())
     config = Config(operator_url=url, director_url=url, region=operator.endpoints.region, access=access, pins={})

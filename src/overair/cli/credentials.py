@@ -71,12 +71,12 @@ def device(
         made = overair.create_provisioning_credential(**{key: value for key, value in asked.items() if value is not None})
         credential = made["credential"]
         undone.callback(overair.revoke_provisioning_credential, credentialId=credential["credentialId"])
-        entries = bundles.device_entries(made)
+        entries = bundles.device_entries(made) | bundles.root_entries(operator, clock=WallClock())
         user = None
         if combined:
             user = _make_user(operator, "combined", _signs(may_take_offline) + bundles.OPERATES, expires_days)
             undone.callback(bundles.drop_user, operator, user.name)
-            entries = {**bundles.access_entries(operator, user), **bundles.root_entries(operator, clock=WallClock()), **entries}
+            entries = bundles.access_entries(operator, user) | entries
         bundles.write_zip(out, entries)
         undone.pop_all()
     document = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from overair.basics.errors import InvalidRequest, NotFound
-from overair.basics.ids import GroupName, JobId
+from overair.basics.ids import GroupName, JobId, ThingName
 from overair.server.director.model import DeviceStatus, View
 from overair.server.jobs.model import (
     AbortCriterion,
     FailureType,
     JobSettings,
     JobStatus,
+    Report,
     RolloutConfig,
     TargetSelection,
 )
@@ -120,6 +121,44 @@ def test_a_vehicle_that_joins_the_group_is_chosen_like_the_others(room: Director
         room.work.run_blocking(lambda tx, thing=thing: room.jobs.joined(tx, room.account, thing, GroupName("fleet")))  # type: ignore[misc]
     assert fit.execution("A").fulfilled
     assert room.left_out("A") == {"car-2": "device_no_compatible_hardware"}
+
+
+def test_what_waits_for_a_thing_is_chosen_for_again_when_it_registers_its_ecus(room: DirectorRoom) -> None:
+    """It came in, was put into a job like a thing without ECUs, and only then started for the first time."""
+    image = room.images.add("gateway-2", "imx8")
+    for thing in ("car-1", "car-2", "esp"):
+        room.add_things(thing, group="fleet")
+    fleet = room.group_arn("fleet")
+    room.ship("mixed", room.update(imx8=image), fleet, document='{"afr_ota":{"protocols":["MQTT"]}}')
+    room.ship("weaker", None, fleet, document='{"afr_ota":{"protocols":["MQTT"]}}')
+    room.ship("reboot", None, fleet, document='{"operation":"reboot"}')
+    assert statuses(room, "mixed") == {"QUEUED": 3}
+    fit = room.vehicle("car-1", gw="imx8")
+    room.vehicle("car-2", gw="other")
+
+    assert fit.execution("mixed").fulfilled
+    assert room.execution("car-2", "mixed").status is S.REMOVED
+    assert not room.execution("esp", "mixed").fulfilled
+    assert statuses(room, "mixed") == {"QUEUED": 2, "REMOVED": 1}
+    assert room.left_out("mixed") == {"car-2": "device_no_compatible_hardware"}
+    assert statuses(room, "weaker") == {"QUEUED": 1, "REMOVED": 2}
+    assert room.left_out("weaker") == {"car-1": "no_multi_target_update", "car-2": "no_multi_target_update"}
+    assert statuses(room, "reboot") == {"QUEUED": 3}
+    assert fit.refresh().view is View.ASSIGNMENT
+    fit.register()
+    assert fit.execution("mixed").status is S.IN_PROGRESS
+
+
+def test_what_a_thing_has_begun_by_its_document_stays_with_it(room: DirectorRoom) -> None:
+    room.add_things("car-1")
+    room.ship("A", None, room.thing_arn("car-1"), document='{"afr_ota":{"protocols":["MQTT"]}}')
+    begin, end = Report(status=S.IN_PROGRESS), Report(status=S.SUCCEEDED)
+    device, car, job = room.jobs.device, ThingName("car-1"), JobId("A")
+    room.work.run_blocking(lambda tx: device.report(tx, room.place, car, job, begin))
+    room.vehicle("car-1", gw="imx8")
+    assert room.execution("car-1", "A").status is S.IN_PROGRESS
+    room.work.run_blocking(lambda tx: device.report(tx, room.place, car, job, end))
+    assert room.execution("car-1", "A").status is S.SUCCEEDED
 
 
 def test_the_reasons_of_a_deleted_job_are_forgotten(room: DirectorRoom) -> None:

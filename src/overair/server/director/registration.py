@@ -80,6 +80,8 @@ class EcuRegistrations:
         is_new = device is None or device.primary is None
         if changed or is_new:
             self._write(tx, account, thing, device, EcuSerial(asked.primary), known, changed, now=now)
+        if is_new:
+            self._jobs.device.choose_anew(tx, account, thing)
         self._enrolment.completed(tx, account, thing)
         return Registration(is_new=is_new)
 

@@ -132,7 +132,7 @@ class DeviceJobs:
         """Take a device's report (UpdateJobExecution). Durable once the unit is committed.
 
         Returns the execution as it now stands, or None where one statement settled it and nobody has looked: progress of an
-        execution that was in progress already. ``current`` reads it when the device asked.
+        execution that was in progress already. ``stands`` reads it when the device asked.
 
         Raises:
             NotFound: subject ``execution``.
@@ -166,6 +166,21 @@ class DeviceJobs:
         """What ``$next`` names, where it is one that ``ports.Fulfilment`` brings. One indexed read."""
         queue = self._executions.pending(tx, account, thing, limit=1)
         return queue[0] if queue and queue[0].fulfilled else None
+
+    def choose_anew(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """Who serves the thing has changed: its queued executions are chosen for again, each with its road."""
+        before: tuple[int, str, int] | None = None
+        while True:
+            page = self._executions.of_thing(
+                tx, account, thing, status=ExecutionStatus.QUEUED, job=None, before=before, limit=PENDING_LISTED_MAX
+            )
+            for execution in page:
+                if not execution.fulfilled:
+                    job = self._job(tx, account, execution.job)
+                    self._lifecycle.choose_anew(tx, job, execution, now=self._clock.now())
+            if len(page) < PENDING_LISTED_MAX:
+                return
+            before = (page[-1].queued_at, page[-1].job, page[-1].number)
 
     def start_fulfilled(
         self, tx: Tx, place: Place, execution: Execution, *, status_details: Mapping[str, str] | None = None
@@ -212,9 +227,13 @@ class DeviceJobs:
         self._lifecycle.move(tx, found, execution, after, now=now)
         return after
 
-    def current(self, tx: Tx, place: Place, thing: ThingName, job: JobId, *, include_document: bool) -> Described:
-        """The latest execution whatever its state, for the parts of an update's reply that were asked for."""
-        return self._described(tx, place, self._find(tx, place, thing, job, None), include_document=include_document)
+    def stands(
+        self, tx: Tx, place: Place, thing: ThingName, job: JobId, reported: Execution | None, *, include_document: bool
+    ) -> Described:
+        """The execution that was just reported on, for the parts of the reply that were asked for: ``reported`` as ``report``
+        gave it. It is that attempt, never the retry that its failure may have queued."""
+        execution = self._find(tx, place, thing, job, None) if reported is None else reported
+        return self._described(tx, place, execution, include_document=include_document)
 
     # ----------------------------------------------------------------------------------------------------------------------
 

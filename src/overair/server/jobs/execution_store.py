@@ -32,6 +32,7 @@ _CHANGEABLE: Final = (
     "in_progress_due_at",
     "step_due_at",
     "due_at",
+    "fulfilment",
 )
 _this_thing: Final = (job_executions.c.account == bindparam("b_account"), job_executions.c.thing == bindparam("b_thing"))
 _of_this_job: Final = (*_this_thing, job_executions.c.job == bindparam("b_job"))
@@ -166,7 +167,6 @@ class SqlExecutionStore:
                 "job_sequence": execution.job_sequence,
                 "retry_attempt": execution.retry_attempt,
                 "queued_at": execution.queued_at,
-                "fulfilment": execution.fulfilment,
                 **_changeable(execution),
             }
             for execution in executions
@@ -283,6 +283,7 @@ def _changeable(execution: Execution) -> dict[str, Any]:
         "step_due_at": execution.step_due_at,
         # Only what is pending can become due: the index names nothing else.
         "due_at": execution.due_at if execution.is_pending else None,
+        "fulfilment": execution.fulfilment,
     }
 
 

@@ -136,6 +136,20 @@ class Lifecycle:
             self.fulfilment.queued(tx, job, chosen.fulfilled)
         self._announcer.queued(tx, job, [(execution, queues.get(execution.thing, ())) for execution in added], now=now)
 
+    def choose_anew(self, tx: Tx, job: Job, execution: Execution, *, now: Instant) -> None:
+        """Ask ``fulfilment`` again about a queued execution whose document waits: its thing has ECUs now. One that is left out
+        is REMOVED."""
+        assert execution.status is ExecutionStatus.QUEUED
+        assert not execution.fulfilled
+        thing = execution.thing
+        chosen = self.fulfilment.may_queue(tx, job, [thing])
+        if thing in chosen.fulfilled:
+            fulfilled = replace(execution, fulfilment=job.fulfilment, version=execution.version + 1, last_updated_at=now)
+            self._executions.save(tx, job.place.account, fulfilled)
+            self.fulfilment.queued(tx, job, [thing])
+        elif thing not in chosen.by_document:
+            self.end(tx, job, execution, ExecutionStatus.REMOVED, now=now)
+
     def start(
         self,
         job: Job,
