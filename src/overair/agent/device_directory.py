@@ -27,8 +27,10 @@
      "mqtt_host": "127.0.0.1", "mqtt_port": 8883, "ca_file": "identity/ca.pem",
      "block_size_bytes": 4096, "slot_size_bytes_max": 67108864, "self_test_timeout_s": 30}
 
-``ca_file`` is relative to DIR or absolute. The last three may be left out. With a member ``uptane`` the device is a Uptane
-Primary (``agent/uptane/settings.py`` says what is in it): the broker's name and port may be left out, and ``thing_name`` too,
+``ca_file`` is relative to DIR or absolute. The last three may be left out, and so may these, which say how the agent gets its
+files and how long it waits: ``"primary_protocol"`` ("MQTT" or "HTTP"), ``"stream_format"`` ("cbor" or "json"),
+``"request_timeout_s"`` (10), ``"self_test_response_timeout_s"`` (16). With a member ``uptane`` the device is a Uptane Primary
+(``agent/uptane/settings.py`` says what is in it): the broker's name and port may be left out, and ``thing_name`` too,
 which then is the common name of the certificate that the device is given. Nothing else may be added. It has besides::
 
       uptane/                   0700
@@ -48,6 +50,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -55,16 +58,29 @@ from overair.agent.durable import Disk
 from overair.agent.uptane.settings import BadUptaneSettings, UptaneSettings, parse_uptane
 from overair.wire import strict_json
 from overair.wire.blocks import BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN
+from overair.wire.job_document import TransferProtocol
+from overair.wire.stream_messages import Dialect
 
 FORMAT: Final = 1
 DEVICE_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
 BLOCK_SIZE_BYTES: Final = 4096
 SLOT_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
 SELF_TEST_TIMEOUT_S: Final = 30
+REQUEST_TIMEOUT_S: Final = 10
+SELF_TEST_RESPONSE_TIMEOUT_S: Final = 16
 _HOST: Final = re.compile(r"[^\s/]{1,253}")
 _THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _HARDWARE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _ANCHOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+_LATER_MEMBERS: Final[dict[str, object]] = {
+    "primary_protocol": TransferProtocol.MQTT,
+    "stream_format": Dialect.CBOR,
+    "request_timeout_s": REQUEST_TIMEOUT_S,
+    "self_test_response_timeout_s": SELF_TEST_RESPONSE_TIMEOUT_S,
+}
+"""Members that images of an earlier library refuse: written only where they differ from what those images do anyway."""
 
 
 class BadDeviceDirectory(Exception):
@@ -87,6 +103,14 @@ class DeviceSettings:
     slot_size_bytes_max: int = SLOT_SIZE_BYTES_MAX
     self_test_timeout_s: int = SELF_TEST_TIMEOUT_S
     """An image on trial that hasn't accepted itself by then is ended, and the previous one runs again."""
+    primary_protocol: TransferProtocol = TransferProtocol.MQTT
+    """Which way files come where a job offers both."""
+    stream_format: Dialect = Dialect.CBOR
+    """How blocks are asked for and sent over MQTT."""
+    request_timeout_s: int = REQUEST_TIMEOUT_S
+    """After that long without an answer a request is made again."""
+    self_test_response_timeout_s: int = SELF_TEST_RESPONSE_TIMEOUT_S
+    """From the start of an image on trial until the server's word on its self-test; without it the image goes back."""
     uptane: UptaneSettings | None = None
     """Set: this device is a Uptane Primary."""
 
@@ -215,6 +239,11 @@ def read_settings(directory: DeviceDirectory) -> DeviceSettings:
 
 def _members(settings: DeviceSettings) -> dict[str, object]:
     members = {"format": FORMAT} | {name: getattr(settings, name) for name in DeviceSettings.__slots__}
+    for name, default in _LATER_MEMBERS.items():
+        if members[name] == default:
+            del members[name]
+        elif isinstance(members[name], Enum):
+            members[name] = members[name].value
     if settings.uptane is None:
         del members["uptane"]
         return members
@@ -238,6 +267,10 @@ def _parse_settings(members: dict[str, object]) -> DeviceSettings:
         block_size_bytes=_number(members, "block_size_bytes", BLOCK_SIZE_BYTES_MIN, BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES),
         slot_size_bytes_max=_number(members, "slot_size_bytes_max", 1, 2**32 - 4096, SLOT_SIZE_BYTES_MAX),
         self_test_timeout_s=_number(members, "self_test_timeout_s", 1, 3600, SELF_TEST_TIMEOUT_S),
+        primary_protocol=TransferProtocol(_one_of(members, "primary_protocol", "MQTT", "HTTP")),
+        stream_format=Dialect(_one_of(members, "stream_format", "cbor", "json")),
+        request_timeout_s=_number(members, "request_timeout_s", 1, 3600, REQUEST_TIMEOUT_S),
+        self_test_response_timeout_s=_number(members, "self_test_response_timeout_s", 1, 3600, SELF_TEST_RESPONSE_TIMEOUT_S),
         uptane=uptane,
     )
 
@@ -255,6 +288,14 @@ def _text(members: dict[str, object], name: str, pattern: re.Pattern[str]) -> st
     value = members.get(name)
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise BadDeviceDirectory(f"device.json: {name} must be text that matches {pattern.pattern}.")
+    return value
+
+
+def _one_of(members: dict[str, object], name: str, *values: str) -> str:
+    """One of some words, the first unless said otherwise."""
+    value = members.get(name, values[0])
+    if not isinstance(value, str) or value not in values:
+        raise BadDeviceDirectory(f"device.json: {name} must be one of {', '.join(values)}.")
     return value
 
 

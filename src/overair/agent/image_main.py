@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings, read_settings
 from overair.agent.platform import Platform
@@ -80,8 +81,16 @@ def _ota_agent(
         platform=platform,
         transport=MqttTransport(directory, settings, version=str(manifest.version)),
         application=application,
-        settings=AgentSettings(thing_name=settings.thing_name, block_size_bytes=settings.block_size_bytes),
+        settings=AgentSettings(
+            thing_name=settings.thing_name,
+            block_size_bytes=settings.block_size_bytes,
+            primary_protocol=settings.primary_protocol,
+            stream_format=settings.stream_format,
+            request_timeout_s=settings.request_timeout_s,
+            self_test_timeout_s=settings.self_test_response_timeout_s,
+        ),
         monotonic=time.monotonic,
+        chance=Random(),
         ranges=HttpRanges(directory.ca_file(settings)),
         progress=progress,
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from overair.wire.job_document import TransferProtocol
+from overair.wire.stream_messages import Dialect
+
 EXIT_STATUS_RESET = 75
 """Tells the boot loader to start the active slot again."""
 
@@ -23,6 +26,10 @@ class AgentSettings:
 
     thing_name: str
     block_size_bytes: int = 4096
+    primary_protocol: TransferProtocol = TransferProtocol.MQTT
+    """Which way files come where a job offers both."""
+    stream_format: Dialect = Dialect.CBOR
+    """How blocks are asked for and sent over MQTT."""
     request_timeout_s: float = 10
     request_momentum_max: int = 32
     """Unanswered requests for blocks before the work is given up."""

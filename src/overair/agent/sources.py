@@ -33,6 +33,11 @@ class Asked(Enum):
 class BlockSource(Protocol):
     """One way for blocks to come. They arrive as data messages with ``Event.RECEIVED_FILE_BLOCK``."""
 
+    @property
+    def dialect(self) -> Dialect:
+        """How its messages are written."""
+        ...
+
     def open(self) -> None:
         """Make ready; also after the connection was lost."""
         ...
@@ -47,15 +52,16 @@ class BlockSource(Protocol):
 
 
 class StreamSource:
-    """A stream over MQTT, in CBOR, as the C agent uses it."""
+    """A stream over MQTT: in CBOR, as the C agent uses it, or in JSON."""
 
-    def __init__(self, transport: Transport, *, thing: str, stream: str) -> None:
+    def __init__(self, transport: Transport, *, thing: str, stream: str, dialect: Dialect = Dialect.CBOR) -> None:
         self._transport = transport
         self._base = f"$aws/things/{thing}/streams/{stream}"
+        self.dialect = dialect
 
     def open(self) -> None:
         for operation in ("data", "rejected"):
-            self._transport.subscribe(f"{self._base}/{operation}/cbor", qos=0)
+            self._transport.subscribe(f"{self._base}/{operation}/{self.dialect.value}", qos=0)
 
     def ask(self, download: FileDownload) -> Asked:
         wanted = download.wanted()
@@ -67,13 +73,14 @@ class StreamSource:
             block_count=wanted.count,
             echo=Echo(client_token=CLIENT_TOKEN),
         )
-        sent = self._transport.publish(f"{self._base}/get/cbor", encode_get_stream(request, Dialect.CBOR), qos=0)
+        topic = f"{self._base}/get/{self.dialect.value}"
+        sent = self._transport.publish(topic, encode_get_stream(request, self.dialect), qos=0)
         return Asked.SENT if sent else Asked.NOT_SENT
 
     def meaning(self, topic: str) -> Event | None:
-        if topic == f"{self._base}/data/cbor":
+        if topic == f"{self._base}/data/{self.dialect.value}":
             return Event.RECEIVED_FILE_BLOCK
-        return Event.STREAM_REFUSED if topic == f"{self._base}/rejected/cbor" else None
+        return Event.STREAM_REFUSED if topic == f"{self._base}/rejected/{self.dialect.value}" else None
 
 
 class UrlNoLongerGood(Exception):
@@ -99,6 +106,8 @@ class Ranges(Protocol):
 class UrlSource:
     """A presigned URL, range by range. Each block is handed on as the data message that a stream would have sent."""
 
+    dialect = Dialect.CBOR
+
     def __init__(self, ranges: Ranges, *, url: str, deliver: Callable[[bytes], None]) -> None:
         self._ranges = ranges
         self._url = url
@@ -109,7 +118,7 @@ class UrlSource:
 
     def ask(self, download: FileDownload) -> Asked:
         file, size = download.context.file, download.context.block_size_bytes
-        encoder = BlockEncoder(dialect=Dialect.CBOR, file_id=file.file_id, block_size_bytes=size)
+        encoder = BlockEncoder(dialect=self.dialect, file_id=file.file_id, block_size_bytes=size)
         wanted = download.wanted()
         numbers = enumerate(blocks_named(wanted.bitmap, wanted.offset))
         for _, group in groupby(numbers, key=lambda entry: entry[1] - entry[0]):

@@ -55,8 +55,9 @@ class UpdateJob:
         return self.execution == other.execution
 
 
-def read_job(payload: bytes) -> UpdateJob | None:
-    """Read a reply to ``$next/get`` or a ``notify-next``; None where nothing is pending.
+def read_job(payload: bytes, primary: TransferProtocol = TransferProtocol.MQTT) -> UpdateJob | None:
+    """Read a reply to ``$next/get`` or a ``notify-next``; None where nothing is pending. A job that offers both protocols is
+    done by ``primary``; the order in its document doesn't matter.
 
     Raises:
         MalformedMessage: the message itself can't be read.
@@ -73,7 +74,8 @@ def read_job(payload: bytes) -> UpdateJob | None:
     firmware = [file for file in document.files if not file.file_type]
     if len(firmware) > 1:
         raise JobRefused(name, ParserSubCode.BAD_MODEL, "Two images can't both be installed.")
-    over_mqtt = TransferProtocol.MQTT in document.protocols
+    chosen = primary if primary in document.protocols else document.protocols[0]
+    over_mqtt = chosen is TransferProtocol.MQTT
     if not (document.stream_name if over_mqtt else all(file.url for file in document.files)):
         raise JobRefused(name, ParserSubCode.BAD_MODEL, "The job names neither a stream nor a URL for each file.")
     details = execution.status_details or {}

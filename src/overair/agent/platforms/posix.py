@@ -356,7 +356,9 @@ def _committed(state: SlotState) -> SlotState:
 
 
 def _check_label(path: str) -> None:
-    """A path that climbs is refused for firmware too, though firmware goes to a slot whatever its path says."""
+    """A path that climbs is refused for firmware too, though firmware goes to a slot whatever its path says; and so is none."""
+    if not path:
+        raise PlatformError(PlatformErrorCode.FILE_CREATE_FAILED, "The update names no file: filepath is empty.")
     if len(path) > PATH_LENGTH_MAX or "\x00" in path or "\\" in path or ".." in path.split("/"):
         raise PlatformError(PlatformErrorCode.FILE_CREATE_FAILED, f"{path[:300]!r} leads outside the places for updates.")
 
