@@ -280,10 +280,8 @@ def test_a_stream_that_is_gone_fails_the_job_at_once(machine: Machine) -> None:
     assert execution.details["reason"] == "0x00000008: 0x00000000"
 
 
-@pytest.mark.parametrize(
-    "document", ['{"operation":"reboot"}', '{"afr_ota":{}}', '{"afr_ota":{"protocols":["MQTT"],"files":[]}}']
-)
-def test_a_job_that_is_no_update_is_refused_as_the_c_agent_refuses_it(machine: Machine, document: str) -> None:
+@pytest.mark.parametrize("document", ['{"afr_ota":{}}', '{"afr_ota":7}', '{"afr_ota":{"protocols":["MQTT"],"files":[]}}'])
+def test_an_update_that_says_nothing_is_refused_as_the_c_agent_refuses_it(machine: Machine, document: str) -> None:
     execution = machine.cloud.queue("job", document)
     machine.run()
     assert reasons(execution) == [("FAILED", {"reason": "0x0000000c: 0x00000004"})]

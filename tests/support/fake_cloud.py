@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -53,6 +54,8 @@ class FakeCloud:
         self.block_hook: Any = None
         self.acknowledging = True
         """False: what is published arrives, and its acknowledgement is lost."""
+        self.lost: Callable[[], bool] = lambda: False
+        """Asked for each message in either direction."""
 
     # what a test does
 
@@ -98,6 +101,8 @@ class FakeCloud:
         if not self.online:
             return False
         self.published.append((topic, payload))
+        if self.lost():
+            return qos == 0
         if topic == f"$aws/things/{THING}/jobs/$next/get":
             token = parse_describe_request(payload).client_token
             self._deliver(f"{topic}/accepted", self._reply(token).to_json())
@@ -128,6 +133,8 @@ class FakeCloud:
     def _update(self, job_id: str, payload: bytes) -> None:
         request = parse_update_request(payload)
         attempts = [execution for execution in self.executions if execution.job_id == job_id]
+        if not attempts:
+            return  # a job that nobody made, or that is gone
         execution = attempts[(request.execution_number or len(attempts)) - 1]
         if execution.final:
             return
@@ -162,5 +169,5 @@ class FakeCloud:
             self._deliver(data_topic, encoder.write(number, data[number * size : (number + 1) * size]))
 
     def _deliver(self, topic: str, payload: bytes) -> None:
-        if self.listener is not None:
+        if self.listener is not None and not self.lost():
             self.listener.received(topic, payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from overair.agent.agent import Agent
@@ -41,6 +42,9 @@ class Machine:
         self.disk = Disk()
         self.boots: list[str] = []
         self.ranges: Any = None
+        self.chance = Random(1)
+        self.permission: Any = None
+        self.on_job: Any = None
         image = root / "first.zip"
         image.write_bytes(cached_image("1.0.0"))
         flash(self.directory, image, signature=None)
@@ -71,14 +75,19 @@ class Machine:
         self.boots.append(str(manifest.version))
         platform = PosixPlatform(self.directory, self.settings, running_image=manifest, disk=self.disk)
         settings = AgentSettings(thing_name=THING, block_size_bytes=self.settings.block_size_bytes)
-        return Agent(
+        agent = Agent(
             platform=platform,
             transport=self.cloud,
             application=self,
             settings=settings,
             monotonic=self.clock,
+            chance=self.chance,
             ranges=self.ranges,
+            permission=self.permission,
         )  # type: ignore[arg-type]
+        if self.on_job is not None:
+            agent.on_job(self.on_job)
+        return agent
 
     def run(self) -> Agent:
         """Boot until an agent has nothing more to do."""

@@ -7,13 +7,17 @@ a file is stored or how a signature is checked.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from dataclasses import replace
+from random import Random
 from typing import Any
 
-from overair.agent import reports
+from overair.agent import other_jobs, reports
+from overair.agent.backoff import Backoff
+from overair.agent.deferral import Deferrals, Permission, Stage
 from overair.agent.download import FileDownload, block_size_for
+from overair.agent.event_queue import EventQueue
+from overair.agent.other_jobs import JobHandler, OtherJob
 from overair.agent.platform import (
     Platform,
     PlatformError,
@@ -29,7 +33,7 @@ from overair.agent.self_test import SelfTestVerdict, judge
 from overair.agent.settings import EXIT_STATUS_RESET, AgentSettings, Application
 from overair.agent.sources import Asked, BlockSource, Ranges, StreamSource, UrlSource
 from overair.agent.states import TRANSITIONS, Event, State
-from overair.agent.timers import Timer, Timers
+from overair.agent.timers import Timer
 from overair.agent.transport import Transport
 from overair.agent.trial import conduct
 from overair.agent.update_job import JobRefused, UpdateJob, read_job
@@ -57,8 +61,10 @@ class Agent:
         application: Application,
         settings: AgentSettings,
         monotonic: Callable[[], float],
+        chance: Random,
         progress: ProgressSink | None = None,
         ranges: Ranges | None = None,
+        permission: Permission | None = None,
     ) -> None:
         self.state = State.READY
         self._platform = platform
@@ -67,36 +73,44 @@ class Agent:
         self._settings = settings
         self._progress = progress or NoProgress()
         self._thing = settings.thing_name
-        self._inbox: SimpleQueue[tuple[Event, bytes | None] | tuple[str, bytes]] = SimpleQueue()
-        self._signals: deque[tuple[Event, bytes | None]] = deque()
-        self._timers = Timers(monotonic)
+        self._queue = EventQueue(monotonic)
+        self._signals = self._queue.signals
+        self._timers = self._queue.timers
+        self._backoff = Backoff(base_s=settings.back_off_base_s, cap_s=settings.back_off_s_max, chance=chance)
+        self._deferrals = Deferrals(permission)
+        self._job_handler: JobHandler | None = None
         self._job: UpdateJob | None = None
         self._download: FileDownload | None = None
         self._source: BlockSource | None = None
         self._ranges = ranges
         self._momentum = 0
         self._requests = 0
+        self._unanswered = 0
         self._reporter = Reporter(
             platform, transport, thing=settings.thing_name, acknowledgement_timeout_s=settings.acknowledgement_timeout_s
         )
 
+    def on_job(self, handler: JobHandler) -> None:
+        """Who does jobs that are no OTA updates. To be called before ``run``; without it they are rejected."""
+        self._job_handler = handler
+
     # --- from outside; any thread ---
 
     def connected(self) -> None:
-        self._inbox.put((Event.CONNECTED, None))
+        self._queue.put(Event.CONNECTED)
 
     def received(self, topic: str, payload: bytes) -> None:
-        self._inbox.put((topic, payload))
+        self._queue.put(topic, payload)
 
     def signal(self, event: Event) -> None:
-        """Suspend, resume, abort or shut down."""
-        self._inbox.put((event, None))
+        """Suspend, resume, abort or shut down. Resuming also asks at once for an update that was put off."""
+        self._queue.put(event)
 
     # --- the loop ---
 
     def run(self) -> int:
         """Work until shut down (0) or until the device must restart (75)."""
-        self._inbox.put((Event.START, None))
+        self._queue.put(Event.START)
         try:
             while self.state is not State.STOPPED:
                 self.step(wait=True)
@@ -108,21 +122,13 @@ class Agent:
 
     def step(self, *, wait: bool = False) -> bool:
         """Handle one event, or the timers that are due; whether there was anything to do."""
-        if self._signals:
-            self._handle(*self._signals.popleft())
-            return True
-        timer = self._timers.take_due()
-        if timer is not None:
-            self._handle(Event.REQUEST_TIMER if timer is Timer.REQUEST else Event.SELF_TEST_TIMER, None)
-            return True
-        try:
-            first, second = self._inbox.get(block=wait, timeout=self._timers.seconds_left())
-        except Empty:
+        taken = self._queue.take(wait=wait)
+        if taken is None:
             return False
-        if isinstance(first, Event):
-            self._handle(first, second)
-        elif (event := self._meaning(first)) is not None:
-            self._handle(event, second)
+        what, payload = taken
+        event = what if isinstance(what, Event) else self._meaning(what)
+        if event is not None:
+            self._handle(event, payload)
         return True
 
     def _meaning(self, topic: str) -> Event | None:
@@ -153,22 +159,27 @@ class Agent:
         self._requests += 1
         request = DescribeRequest(client_token=token).to_json()
         self._transport.publish(describe_topic(self._thing), request, qos=1)
-        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
+        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s + self._backoff.wait_s(self._unanswered))
+        self._unanswered += 1
 
     def _process_job(self, payload: bytes) -> State | None:
         self._timers.clear(Timer.REQUEST)
+        self._timers.clear(Timer.DEFERRAL)
+        self._unanswered = 0
         try:
-            job = read_job(payload, self._settings.primary_protocol)
+            found = read_job(payload, self._settings.primary_protocol)
         except MalformedMessage as error:
             LOG.warning("a message about jobs can't be read: %s", error.message)
             return State.WAITING_FOR_JOB
         except JobRefused as refused:
+            LOG.warning("job %s can't be followed: %s", refused.execution.job_id, refused)
             self._forget_job()
             self._reporter.finish(refused.execution, reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refused.sub_code))
             return State.WAITING_FOR_JOB
-        if job is not None and self._reporter.owes(job.execution):
+        if found is not None and self._reporter.owes(found.execution):
             self._reporter.repeat()
             return State.WAITING_FOR_JOB
+        job = found if isinstance(found, UpdateJob) else None
         verdict = judge(
             image_state=self._platform.image_state(),
             self_test=job is not None and job.self_test,
@@ -182,6 +193,8 @@ class Agent:
         self._timers.clear(Timer.SELF_TEST)
         if job is None:
             self._forget_job()
+            if isinstance(found, OtherJob):
+                self._do_other_job(found)
             return State.WAITING_FOR_JOB
         if self._job is None or not job.same_work(self._job):
             self._momentum = 0
@@ -190,6 +203,8 @@ class Agent:
             self._signals.append((Event.START_SELF_TEST, None))
         elif job.stream_name is None and self._ranges is None:
             self._finish_job(reports.failed(AgentErrorCode.INVALID_DATA_PROTOCOL))
+            return State.WAITING_FOR_JOB
+        elif self._is_put_off(Stage.DOWNLOAD):
             return State.WAITING_FOR_JOB
         else:
             self._signals.append((Event.CREATE_FILE, None))
@@ -222,12 +237,20 @@ class Agent:
         if self._momentum >= self._settings.request_momentum_max:
             return self._fail(reports.aborted(AgentErrorCode.MOMENTUM_ABORT))
         assert self._source is not None
+        try:
+            self._download.widen()
+        except PlatformError as error:
+            return self._fail_because(error)
+        if self._download.complete:
+            self._signals.append((Event.CLOSE_FILE, None))
+            return None
         asked = self._source.ask(self._download)
+        wait_s = self._backoff.wait_s(self._momentum)
         if asked is not Asked.NOT_SENT:
             self._momentum += 1
         if asked is Asked.JOB_NEEDED:
             self._signals.append((Event.REQUEST_JOB_DOCUMENT, None))
-        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
+        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s + wait_s)
         return None
 
     def _take_block(self, payload: bytes) -> State | None:
@@ -273,7 +296,7 @@ class Agent:
             return self.state
         except JobRefused:
             job = None
-        if job is not None and self._job is not None and job.same_work(self._job):
+        if isinstance(job, UpdateJob) and self._job is not None and job.same_work(self._job):
             return self.state
         self._timers.clear(Timer.REQUEST)
         self._abandon_download()
@@ -302,6 +325,8 @@ class Agent:
             self._job = following
             self._signals.append((Event.CREATE_FILE, None))
             return State.CREATING_FILE
+        if self._is_put_off(Stage.RESTART):
+            return State.WAITING_FOR_JOB
         ready = reports.self_test_ready(self._platform.running_image.version)
         if not self._reporter.send(self._job.job_id, ready, wait=True):
             # Without that word the server wouldn't know of the self-test, and the new image would be rolled back.
@@ -323,6 +348,7 @@ class Agent:
 
     def _suspend(self, _: None) -> None:
         self._timers.clear(Timer.REQUEST)
+        self._timers.clear(Timer.DEFERRAL)
         self._signals.clear()
         self._download = None
 
@@ -341,6 +367,23 @@ class Agent:
 
     # --- what handlers share ---
 
+    def _is_put_off(self, stage: Stage) -> bool:
+        """Ask the application whether this is a good moment; if not, tell the operator and ask again later."""
+        assert self._job is not None
+        answer = self._deferrals.ask(self._job, stage)
+        if answer is None:
+            return False
+        seconds, report = answer
+        if report is not None:
+            self._reporter.send(self._job.job_id, report)
+        self._timers.set(Timer.DEFERRAL, seconds)
+        return True
+
+    def _do_other_job(self, job: OtherJob) -> None:
+        if self._job_handler is not None:
+            self._reporter.send(job.job_id, other_jobs.started())
+        self._reporter.finish(job.execution, other_jobs.report_of(job, self._job_handler))
+
     def _source_for(self, job: UpdateJob) -> BlockSource:
         if job.stream_name is not None:
             dialect = self._settings.stream_format
@@ -357,8 +400,11 @@ class Agent:
         return self._fail(reports.failed(error.code, error.sub_code))
 
     def _fail(self, report: Report) -> State:
-        """End the job with a failure and give up its file."""
+        """End the job with a failure and give up its file. Of several files the report names the one that failed."""
         self._timers.clear(Timer.REQUEST)
+        self._timers.clear(Timer.DEFERRAL)
+        if self._job is not None and self._job.files_total > 1 and self._job.file.path.isprintable() and self._job.file.path:
+            report = replace(report, details={**report.details, "file": self._job.file.path})
         self._abandon_download()
         self._finish_job(report)
         return State.WAITING_FOR_JOB

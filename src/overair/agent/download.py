@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from overair.agent.platform import FileContext, Platform
 from overair.wire.blocks import (
     ANSWER_SIZE_BYTES_MAX,
@@ -15,6 +17,8 @@ from overair.wire.blocks import (
 from overair.wire.job_document import DocumentFile
 from overair.wire.stream_client import decode_block
 from overair.wire.stream_messages import Dialect
+
+LOG = logging.getLogger("overair.agent")
 
 
 def block_size_for(file_size_bytes: int, preferred_bytes: int) -> int | None:
@@ -39,13 +43,21 @@ class FileDownload:
         self.context = FileContext(file=file, block_size_bytes=block_size_bytes)
         self._platform = platform
         bitmap = platform.create_file(self.context)
-        self._blocks = BlockDownload(
-            file_size_bytes=file.size_bytes,
-            block_size_bytes=block_size_bytes,
-            window_blocks=ANSWER_SIZE_BYTES_MAX // block_size_bytes,
-            durable_bitmap=bitmap,
-        )
+        try:
+            self._blocks = self._bookkeeping(bitmap)
+        except ValueError as error:
+            LOG.warning("what is here of %r can't be gone on with: %s", file.path, error)
+            platform.abort(self.context)
+            self._blocks = self._bookkeeping(platform.create_file(self.context))
         self.resumed_blocks = self._blocks.received
+
+    def _bookkeeping(self, durable_bitmap: bytes | None) -> BlockDownload:
+        return BlockDownload(
+            file_size_bytes=self.context.file.size_bytes,
+            block_size_bytes=self.context.block_size_bytes,
+            window_blocks=ANSWER_SIZE_BYTES_MAX // self.context.block_size_bytes,
+            durable_bitmap=durable_bitmap,
+        )
 
     @property
     def received(self) -> int:
@@ -66,6 +78,19 @@ class FileDownload:
         """What is missing in the window."""
         return self._blocks.request()
 
+    def widen(self) -> None:
+        """Before asking again for what was lost: keep what came, so that the next request names a whole window once more.
+
+        Raises:
+            PlatformError: it couldn't be kept.
+        """
+        if self._blocks.written():
+            self._make_durable()
+
+    def _make_durable(self) -> None:
+        self._platform.make_durable(self.context, self._blocks.durable_bitmap())
+        self._blocks.made_durable()
+
     def take(self, payload: bytes, dialect: Dialect = Dialect.CBOR) -> tuple[bool, bool]:
         """Take one data message; (it brought something new, its window is finished and durable).
 
@@ -83,6 +108,5 @@ class FileDownload:
                 case WriteBlock(offset_bytes=offset, data=data):
                     self._platform.write_block(self.context, offset, data)
                 case MakeDurable():
-                    self._platform.make_durable(self.context, self._blocks.durable_bitmap())
-                    self._blocks.made_durable()
+                    self._make_durable()
         return bool(effects), any(isinstance(effect, MakeDurable) for effect in effects)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings, read_settings
 from overair.agent.platform import Platform
@@ -89,6 +90,7 @@ def _ota_agent(
             self_test_timeout_s=settings.self_test_response_timeout_s,
         ),
         monotonic=time.monotonic,
+        chance=Random(),
         ranges=HttpRanges(directory.ca_file(settings)),
         progress=progress,
     )

@@ -39,6 +39,7 @@ class AgentErrorCode(IntEnum):
 class ParserSubCode(IntEnum):
     """Sub codes of JOB_PARSER_ERROR."""
 
+    NULL_JOB = 1
     ZERO_FILE_SIZE = 3
     NON_CONFORMING_DOCUMENT = 4
     BAD_MODEL = 5
@@ -49,7 +50,8 @@ class ExecutionId:
     """One attempt of this device at one job; a retry has the same job and the next number."""
 
     job_id: str
-    number: int
+    number: int | None
+    """None: the server's message didn't say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,10 @@ class AgentSettings:
     stream_format: Dialect = Dialect.CBOR
     """How blocks are asked for and sent over MQTT."""
     request_timeout_s: float = 10
+    back_off_base_s: float = 1
+    back_off_s_max: float = 60
+    """Beyond the time for an answer, each request that nobody answered adds a wait between nothing and a limit: the base,
+    doubled each time, up to the maximum."""
     request_momentum_max: int = 32
     """Unanswered requests for blocks before the work is given up."""
     self_test_timeout_s: float = 16

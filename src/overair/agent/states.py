@@ -39,6 +39,7 @@ class Event(Enum):
     STREAM_REFUSED = auto()
     CLOSE_FILE = auto()
     SELF_TEST_TIMER = auto()
+    DEFERRAL_TIMER = auto()
     SUSPEND = auto()
     RESUME = auto()
     USER_ABORT = auto()
@@ -66,6 +67,9 @@ TRANSITIONS: Final[dict[tuple[State, Event], Transition]] = {
     (_S.WAITING_FOR_JOB, _E.REQUEST_JOB_DOCUMENT): _T("request_job", _S.WAITING_FOR_JOB),
     (_S.WAITING_FOR_JOB, _E.REQUEST_TIMER): _T("request_job", _S.WAITING_FOR_JOB),
     (_S.WAITING_FOR_JOB, _E.RECEIVED_JOB_DOCUMENT): _T("process_job", _S.CREATING_FILE),
+    # An update that was put off is offered again by asking for it: it may have been withdrawn meanwhile.
+    (_S.WAITING_FOR_JOB, _E.DEFERRAL_TIMER): _T("request_job", _S.WAITING_FOR_JOB),
+    (_S.WAITING_FOR_JOB, _E.RESUME): _T("request_job", _S.WAITING_FOR_JOB),
     (_S.CREATING_FILE, _E.START_SELF_TEST): _T("run_self_test", _S.WAITING_FOR_JOB),
     (_S.CREATING_FILE, _E.CREATE_FILE): _T("create_file", _S.REQUESTING_FILE_BLOCK),
     (_S.CREATING_FILE, _E.REQUEST_TIMER): _T("create_file", _S.REQUESTING_FILE_BLOCK),

@@ -13,6 +13,8 @@ class Timer(Enum):
     """An answer to the last request."""
     SELF_TEST = auto()
     """The server's word on the self-test of an image on trial."""
+    DEFERRAL = auto()
+    """A better moment for the update."""
 
 
 class Timers:

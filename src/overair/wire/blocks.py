@@ -228,9 +228,14 @@ class BlockDownload:
         self._written.clear()
         self._open_window()
 
+    def written(self) -> bool:
+        """Whether blocks have come since the last ``made_durable``. While others of their window are waited for in vain, making
+        these durable opens a window that is full again: few requests then carry what many losses left."""
+        return bool(self._written)
+
     def _open_window(self) -> None:
         number = self._first_missing
-        end = self.total
+        end = min(self.total, min(self._in_window) + WINDOW_SPAN_BLOCKS_MAX) if self._in_window else self.total
         while number < end and len(self._in_window) < self.window_blocks:
             byte = self._durable[number >> 3]
             if byte == 0xFF and not number & 7:
