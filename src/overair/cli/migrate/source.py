@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
 from cryptography.hazmat.primitives import serialization
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from overair.basics.clock import Clock
 from overair.basics.redacted import Redacted
+from overair.cli.credentials_zip import BundleUnreadable, OAuth2Client, https_url, oauth2_client, read_entries
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import read_endpoints, read_key
 from overair.cli.rest import (
@@ -33,10 +33,7 @@ from overair.cli.rest import (
     SigV4Proof,
     TokenProof,
 )
-from overair.wire.strict_json import MalformedJson, decode_object
 
-ENTRY_SIZE_BYTES_MAX: Final = 1024 * 1024
-ENTRIES_MAX: Final = 64
 REDIRECTS_MAX: Final = 5
 USER_REPO: Final = "/api/v1/user_repo"
 DIRECTORS: Final = ("/api/v1/director", "/api/v1")
@@ -122,7 +119,10 @@ def open_source(named: str, access: Access, *, clock: Clock) -> Iterator[Source]
     Raises:
         CommandEnded: USAGE: nothing that can be read names a server so.
     """
-    address = _address(named, access)
+    try:
+        address = _address(named, access)
+    except BundleUnreadable as error:
+        raise _usage(error.message) from None
     with tempfile.TemporaryDirectory(prefix="overair-migrate-") as folder:
         ca = None
         if address.ca is not None:
@@ -140,7 +140,7 @@ def open_source(named: str, access: Access, *, clock: Clock) -> Iterator[Source]
 
 def _address(named: str, access: Access) -> _Address:
     if named.startswith(("https://", "http://")):
-        return _of_url(_url(named, named), access)
+        return _of_url(https_url(named, named), access)
     path = Path(named)
     if path.is_dir():
         endpoints, key = read_endpoints(path), read_key(path)
@@ -162,20 +162,14 @@ def _of_url(url: str, access: Access) -> _Address:
 
 
 def _of_bundle(path: Path, access: Access) -> _Address:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if len(archive.infolist()) > ENTRIES_MAX:
-                raise _usage(f"{path} has more than {ENTRIES_MAX} entries: no credentials.zip.")
-            entries = {name: _entry(archive, name) for name in _ENTRIES if name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _usage(f"{path} is neither an address nor a state directory nor a zip that can be read: {error}.") from None
+    entries = read_entries(path, _ENTRIES)
     if "tufrepo.url" not in entries:
         raise _usage(f"{path} doesn't say where the repository is: there is no tufrepo.url in it.")
-    image_url = _url(entries["tufrepo.url"].decode("ascii", "replace"), str(path)).removesuffix(USER_REPO)
+    image_url = https_url(entries["tufrepo.url"], path).removesuffix(USER_REPO)
     gateway = entries.get("api_gateway.url")
-    gateway_url = image_url if gateway is None else _url(gateway.decode("ascii", "replace"), str(path))
+    gateway_url = image_url if gateway is None else https_url(gateway, path)
     client_p12 = access.client_p12 or (Redacted(entries["client_auth.p12"]) if "client_auth.p12" in entries else None)
-    proof = None if client_p12 is not None else _token_of(entries.get("treehub.json"), path)
+    proof = None if client_p12 is not None else _proof_of(oauth2_client(entries.get("treehub.json"), path))
     ca = access.ca or entries.get("server_ca.pem")
     if ca is None and "server.p12" in entries:
         ca = _authorities_of(entries["server.p12"], access.password)
@@ -187,22 +181,10 @@ def _of_bundle(path: Path, access: Access) -> _Address:
     return _Address(image_url=image_url, gateway_url=gateway_url, proof=proof, client_p12=client_p12, ca=ca, roots=roots)
 
 
-def _token_of(treehub: bytes | None, path: Path) -> Proof:
-    try:
-        document: dict[str, Any] = decode_object(treehub or b"{}", size_bytes_max=ENTRY_SIZE_BYTES_MAX, depth_max=8)
-        oauth2 = document.get("oauth2")
-        if oauth2 is None:
-            if document.get("no_auth") is True:
-                return None
-            raise _usage(f"{path} holds no right to read the server: neither oauth2 in treehub.json nor client_auth.p12.")
-        server = str(oauth2["server"]).rstrip("/")
-        return TokenProof(
-            token_url=server if server.endswith("/token") else f"{server}/token",
-            client_id=str(oauth2["client_id"]),
-            secret=Redacted(str(oauth2["client_secret"])),
-        )
-    except (MalformedJson, KeyError, TypeError, AttributeError):
-        raise _usage(f"The treehub.json in {path} can't be understood.") from None
+def _proof_of(client: OAuth2Client | None) -> Proof:
+    if client is None:
+        return None
+    return TokenProof(token_url=client.token_url, client_id=client.client_id, secret=client.secret)
 
 
 def _client_certificate(data: Redacted[bytes], password: Redacted[str] | None, folder: Path) -> ClientCertificate:
@@ -234,22 +216,6 @@ def _container(data: bytes, password: Redacted[str] | None) -> pkcs12.PKCS12KeyA
         except ValueError:
             continue
     raise _usage("A PKCS#12 file doesn't open: give its password with --password-file.")
-
-
-def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as file:
-        data = file.read(ENTRY_SIZE_BYTES_MAX + 1)
-    if len(data) > ENTRY_SIZE_BYTES_MAX:
-        raise _usage(f"{name} in the zip is longer than {ENTRY_SIZE_BYTES_MAX} bytes.")
-    return data
-
-
-def _url(text: str, where: str) -> str:
-    text = text.strip().rstrip("/")
-    parts = urlsplit(text)
-    if parts.scheme != "https" or not parts.hostname:
-        raise _usage(f"{where} names {text[:200]!r} as the server: only https:// is spoken.")
-    return text
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
