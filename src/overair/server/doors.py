@@ -107,6 +107,9 @@ class Doors:
                     Path(prefix=prefix, application=self._joined.device_door, needs_certificate=False, unless=is_object_link)
                     for prefix in UPTANE_PREFIXES
                 ],
+                Path(
+                    prefix="/things/", application=self._joined.device_jobs_door, needs_certificate=False, unless=is_object_link
+                ),
                 # Last: whatever path no room has a word for may be a bucket's; the signature in it is the proof.
                 Path(
                     methods=frozenset({"GET", "HEAD"}),

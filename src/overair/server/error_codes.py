@@ -128,6 +128,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
         InvalidRequest: "InvalidRequestException",
         (InvalidRequest, "malformed-body"): "InvalidRequestException",
         (InvalidRequest, "command"): "ValidationException",
+        (InvalidRequest, "certificate"): "CertificateValidationException",
         NotFound: "ResourceNotFoundException",
         VersionConflict: "InvalidRequestException",  # the model has no better one (wire reference §2.7)
         InvalidStateTransition: "InvalidStateTransitionException",

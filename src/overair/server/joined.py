@@ -11,6 +11,7 @@ from overair.server.broker.service import Broker
 from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.config import Settings
 from overair.server.gateway.service import Gateway
+from overair.server.jobs.device_https import DeviceJobsDoor
 from overair.server.metrics import Readings
 from overair.server.objects.presigned_downloads import PresignedDownloads
 from overair.server.rest.device_door import DeviceDoor
@@ -31,6 +32,7 @@ class Joined:
     operator_door: AwsProtocol
     rest_door: RestDoor
     device_door: DeviceDoor
+    device_jobs_door: DeviceJobsDoor
     downloads: PresignedDownloads
     renewal: ServerCertificateRenewal
     readings: Readings

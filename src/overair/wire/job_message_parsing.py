@@ -61,7 +61,9 @@ def parse_describe_request(payload: bytes) -> DescribeRequest:
 def parse_start_next_request(payload: bytes) -> StartNextRequest:
     reader = _request(payload)
     return StartNextRequest(
-        client_token=reader.token, status_details=reader.status_details(), step_timeout_minutes=reader.step_timeout()
+        client_token=reader.token,
+        status_details=reader.status_details(),
+        step_timeout_minutes=reader.step_timeout(may_stop=False),
     )
 
 
@@ -214,11 +216,13 @@ class _Reader:
             raise self.refusal(wrong)
         return cast("Mapping[str, str]", value)
 
-    def step_timeout(self) -> int | None:
+    def step_timeout(self, *, may_stop: bool = True) -> int | None:
+        """``may_stop``: whether -1 has a meaning; a start has no timer to stop yet."""
         value = self.whole("stepTimeoutInMinutes", STEP_TIMEOUT_CANCEL, STEP_TIMEOUT_MINUTES_MAX)
-        if value == 0:
-            raise self.refusal(f"stepTimeoutInMinutes must be 1 to {STEP_TIMEOUT_MINUTES_MAX}, or -1 to stop the timer.")
-        return value
+        if value is None or value > 0 or (may_stop and value == STEP_TIMEOUT_CANCEL):
+            return value
+        stop = ", or -1 to stop the timer" if may_stop else ""
+        raise self.refusal(f"stepTimeoutInMinutes must be 1 to {STEP_TIMEOUT_MINUTES_MAX}{stop}.")
 
 
 def _request(payload: bytes) -> _Reader:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from overair.server.jobs.model import JobSettings
+from overair.server.jobs.model import FailureType, JobSettings, RetryCriterion
 from tests.support.jobs_room import JobsRoom
 
 # The clock of these tests stands at 2026-01-01T00:00:00Z.
@@ -158,6 +158,52 @@ async def test_a_stale_version_changes_nothing_and_tells_where_the_execution_sta
     assert one_job.execution("dev-1", "A").version == 3
 
 
+async def test_a_steps_timer_is_replaced_stopped_and_never_outlives_the_timer_of_the_whole(room: JobsRoom) -> None:
+    """The worked example of wire reference §2.8, minutes after 12:00."""
+    room.add_things("dev-1")
+    room.create("A", room.thing_arn("dev-1"), settings=JobSettings(in_progress_timeout_minutes=20))
+
+    async def minutes_left() -> float:
+        return (await room.told(next_topic()))["execution"]["approximateSecondsBeforeTimedOut"] / 60
+
+    assert "approximateSecondsBeforeTimedOut" not in (await room.told(next_topic()))["execution"], "no timer runs yet"
+    await room.told("$aws/things/dev-1/jobs/start-next")
+    assert await minutes_left() == 20
+    now = 0
+    for at, step, due in ((5, 7, 12), (10, 5, 15), (13, 9, 20), (14, None, 20), (15, 1, 16), (15, None, 16), (15, -1, 20)):
+        room.clock.advance(milliseconds=(at - now) * 60_000)
+        now = at
+        report = {"status": "IN_PROGRESS"} | ({} if step is None else {"stepTimeoutInMinutes": step})
+        await room.told(update_topic("A"), report)
+        assert await minutes_left() == due - at
+    started = await room.told("$aws/things/dev-1/jobs/start-next", {"stepTimeoutInMinutes": 2})
+    assert started["execution"]["approximateSecondsBeforeTimedOut"] == 120, "start-next sets a timer of one in progress too"
+    version = started["execution"]["versionNumber"]
+    room.heard()
+    room.clock.advance(milliseconds=2 * 60_000)
+    room.work.run_blocking(lambda tx: room.jobs.executions.time_out_overdue(tx, now=room.clock.now()))
+    ended = room.execution("dev-1", "A")
+    assert (ended.status, ended.version) == ("TIMED_OUT", version + 1)
+    assert [kind for _, kind in room.kinds()] == ["notify", "notify-next"]
+
+
+async def test_a_failure_that_is_retried_is_answered_with_how_that_attempt_ended(room: JobsRoom) -> None:
+    room.add_things("dev-1")
+    retry = (RetryCriterion(failure_type=FailureType.FAILED, retries=1),)
+    room.create("A", room.thing_arn("dev-1"), settings=JobSettings(retry=retry))
+    failed = {
+        "status": "FAILED",
+        "statusDetails": {"reason": "x"},
+        "includeJobExecutionState": True,
+        "includeJobDocument": True,
+    }
+    told = await room.told(update_topic("A"), failed)
+    assert told["executionState"] == {"status": "FAILED", "statusDetails": {"reason": "x"}, "versionNumber": 2}
+    assert told["jobDocument"] == {"operation": "x"}
+    queued = (await room.told(next_topic()))["execution"]
+    assert (queued["executionNumber"], queued["versionNumber"], queued["status"]) == (2, 1, "QUEUED")
+
+
 async def test_what_has_ended_moves_no_more(one_job: JobsRoom) -> None:
     await one_job.told(update_topic("A"), {"status": "SUCCEEDED"})
     refused = await one_job.refused(update_topic("A"), {"status": "IN_PROGRESS"})
@@ -177,13 +223,15 @@ async def test_what_has_ended_moves_no_more(one_job: JobsRoom) -> None:
         (update_topic("B"), b'{"status":"SUCCEEDED"}', "ResourceNotFound"),
         (update_topic("B"), b'{"status":"IN_PROGRESS","statusDetails":{"a":"b"}}', "ResourceNotFound"),
         (update_topic("A", "dev-2"), b'{"status":"SUCCEEDED"}', "ResourceNotFound"),
-        (update_topic("$next"), b'{"status":"SUCCEEDED"}', "ResourceNotFound"),
+        (update_topic("$next"), b'{"status":"SUCCEEDED"}', "InvalidRequest"),
         (update_topic(""), b'{"status":"FAILED"}', "ResourceNotFound"),
         ("$aws/things/dev-1/jobs/B/get", b"{}", "ResourceNotFound"),
         ("$aws/things/dev-1/jobs/A/get", b'{"executionNumber":2}', "ResourceNotFound"),
         ("$aws/things/nobody/jobs/get", b"{}", "ResourceNotFound"),
         ("$aws/things/nobody/jobs/$next/get", b"{}", "ResourceNotFound"),
         ("$aws/things/nobody/jobs/start-next", b"{}", "ResourceNotFound"),
+        ("$aws/things/dev-1/jobs/start-next", b'{"stepTimeoutInMinutes":-1}', "InvalidRequest"),
+        ("$aws/things/dev-1/jobs/start-next", b'{"stepTimeoutInMinutes":10081}', "InvalidRequest"),
         ("$aws/things/a b/jobs/get", b"{}", "InvalidRequest"),
         ("$aws/things/dev-1/jobs/get/get/get", b"{}", "InvalidTopic"),
         ("$aws/things/dev-1/jobs/A/delete", b"{}", "InvalidTopic"),

@@ -138,10 +138,11 @@ class JobTopics:
             )
 
             def take(tx: Tx) -> Described | None:
-                self._jobs.report(tx, connection.place, thing, job, report)
+                reported = self._jobs.report(tx, connection.place, thing, job, report)
                 if not (request.include_job_execution_state or request.include_job_document):
                     return None
-                return self._jobs.current(tx, connection.place, thing, job, include_document=request.include_job_document)
+                include_document = request.include_job_document
+                return self._jobs.stands(tx, connection.place, thing, job, reported, include_document=include_document)
 
             described = await self._work.run(take)
             shown = described is not None and request.include_job_execution_state

@@ -137,8 +137,12 @@ class DeviceJobs:
         Raises:
             NotFound: subject ``execution``.
             VersionConflict, InvalidStateTransition: subject ``execution``; ``details["execution_state"]`` is where it stands.
-            InvalidRequest: it isn't the device's to report on. Subject ``fulfilled``.
+            InvalidRequest: it isn't the device's to report on. Subject ``fulfilled``. Or ``$next`` for a job; ``job-id``.
         """
+        if names_next(job):
+            raise InvalidRequest(
+                f"{NEXT} names no job in an update: say which one, as the answer to {NEXT}/get did.", subject="job-id"
+            )
         now = self._clock.now()
         details = report.status_details
         progress = report.status in STARTED and report.execution_number is None and report.step_timeout_minutes is None

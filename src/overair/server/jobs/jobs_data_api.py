@@ -65,7 +65,7 @@ class JobsDataOperations:
                 caller.place,
                 ThingName(request["thingName"]),
                 status_details=details,
-                step_timeout_minutes=step_timeout_minutes(request),
+                step_timeout_minutes=step_timeout_minutes(request, may_stop=False),
             )
         )
         return {"execution": self._shown(started)}
@@ -84,10 +84,10 @@ class JobsDataOperations:
         include_document = request.get("includeJobDocument", False)
 
         def take(tx: Tx) -> Described | None:
-            self._jobs.report(tx, caller.place, thing, job, report)
+            reported = self._jobs.report(tx, caller.place, thing, job, report)
             if not include_state and not include_document:
                 return None
-            return self._jobs.current(tx, caller.place, thing, job, include_document=include_document)
+            return self._jobs.stands(tx, caller.place, thing, job, reported, include_document=include_document)
 
         described = await self._work.run(take)
         if described is None:

@@ -91,14 +91,17 @@ def status_details(request: Request) -> dict[str, str] | None:
     return dict(details)
 
 
-def step_timeout_minutes(request: Request) -> int | None:
-    """Raises InvalidRequest, subject ``step-timeout``."""
+def step_timeout_minutes(request: Request, *, may_stop: bool = True) -> int | None:
+    """``may_stop``: whether -1 has a meaning; a start has no timer to stop yet.
+
+    Raises:
+        InvalidRequest: subject ``step-timeout``.
+    """
     minutes: int | None = request.get("stepTimeoutInMinutes")
-    if minutes is not None and minutes != STEP_TIMEOUT_CANCEL and not 1 <= minutes <= STEP_TIMEOUT_MINUTES_MAX:
-        raise InvalidRequest(
-            f"stepTimeoutInMinutes must be 1 to {STEP_TIMEOUT_MINUTES_MAX}, or -1 to stop the timer.", subject="step-timeout"
-        )
-    return minutes
+    if minutes is None or 1 <= minutes <= STEP_TIMEOUT_MINUTES_MAX or (may_stop and minutes == STEP_TIMEOUT_CANCEL):
+        return minutes
+    stop = ", or -1 to stop the timer" if may_stop else ""
+    raise InvalidRequest(f"stepTimeoutInMinutes must be 1 to {STEP_TIMEOUT_MINUTES_MAX}{stop}.", subject="step-timeout")
 
 
 def described_job(job: Job, targets: Sequence[JobTarget]) -> Members:
