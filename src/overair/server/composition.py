@@ -106,7 +106,6 @@ from overair.server.image_repository.store import SqlDocumentStore, SqlImageUplo
 from overair.server.image_repository.uploads import ImageUploads
 from overair.server.image_repository.worker import MetadataRenewal
 from overair.server.jobs.device_api import JobTopics
-from overair.server.jobs.device_https import DeviceJobsDoor
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.jobs_data_api import JobsDataOperations
 from overair.server.jobs.operator_api import JobOperations
@@ -459,7 +458,9 @@ def compose(
     )
     authoriser = PolicyAuthoriser(work, grants, identity_store, objects, bucket_policies)
     objects_api = ObjectsApi(work=audited, objects=objects, uploads=uploads, lists=object_lists, contents=contents)
-    downloads = PresignedDownloads(authenticator=authenticator, authoriser=authoriser, downloads=objects_api, ids=ids)
+    downloads = PresignedDownloads(
+        authenticator=authenticator, authoriser=authoriser, downloads=objects_api, ids=ids, observe=observe_device
+    )
     operator_door = AwsProtocol(
         authenticator=authenticator,
         authoriser=authoriser,
@@ -578,13 +579,6 @@ def compose(
         ImageRepositoryDeviceApi(shelf=shelf, probes=root_probes, contents=contents),
         DirectorDeviceApi(work=work, director=director, roots=director_roots, probes=root_probes),
     )
-    device_jobs_door = DeviceJobsDoor(
-        authority=authority,
-        operations=JobsDataOperations(work=work, jobs=jobs.device, clock=schedule_clock),
-        clock=clock,
-        ids=ids,
-        observe=observe_device,
-    )
     offered = [(service.name, operation) for service in operator_door.services.values() for operation in service.bound]
     for service_name, operation in (*offered, *[(REST_SERVICE, route.operation) for route, _ in rest_door.bound]):
         if not authoriser.knows(service_name, operation):
@@ -654,7 +648,6 @@ def compose(
         operator_door=operator_door,
         rest_door=rest_door,
         device_door=device_door,
-        device_jobs_door=device_jobs_door,
         downloads=downloads,
         renewal=renewal,
         readings=Readings(

@@ -18,6 +18,7 @@ import structlog
 from overair.basics.clock import Instant, from_datetime
 from overair.basics.errors import InvalidRequest, NotAuthenticated, OverairError, Unsupported
 from overair.basics.ids import IdSource
+from overair.server.aws_protocol.asgi import Observe
 from overair.server.aws_protocol.authentication import Authenticator, Authoriser, HttpRequest
 from overair.server.aws_protocol.operations import Answer, Caller, Request
 from overair.server.error_codes import HTTP_STATUSES, INTERNAL_FAILURE, code_for
@@ -74,11 +75,20 @@ class Downloads(Protocol):
 class PresignedDownloads:
     """An ASGI application."""
 
-    def __init__(self, *, authenticator: Authenticator, authoriser: Authoriser, downloads: Downloads, ids: IdSource) -> None:
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        authoriser: Authoriser,
+        downloads: Downloads,
+        ids: IdSource,
+        observe: Observe | None = None,
+    ) -> None:
         self._authenticator = authenticator
         self._authoriser = authoriser
         self._downloads = downloads
         self._ids = ids
+        self._observe = observe
 
     async def __call__(
         self,
@@ -88,6 +98,19 @@ class PresignedDownloads:
     ) -> None:
         if scope["type"] != "http":
             raise RuntimeError("Downloads are served over HTTP only.")
+        begun_s = asyncio.get_running_loop().time()
+        status = await self._serve(scope, receive, send)
+        if self._observe is not None:
+            operation = "HeadObject" if scope["method"] == "HEAD" else "GetObject"
+            self._observe("s3", operation, status, asyncio.get_running_loop().time() - begun_s)
+
+    async def _serve(
+        self,
+        scope: Scope,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> int:
+        """Answer; the status that was sent."""
         request_id = self._ids.uuid()
         is_head = scope["method"] == "HEAD"
         try:
@@ -96,21 +119,23 @@ class PresignedDownloads:
             status, headers, body = _refusal(error, request_id)
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if is_head else body})
-            return
+            return status
         headers = _headers(answer.members, request_id)
-        await send({"type": "http.response.start", "status": answer.status_code or 200, "headers": headers})
+        status = answer.status_code or 200
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         if is_head or answer.stream is None:
             await send({"type": "http.response.body", "body": b""})
-            return
+            return status
         gone = asyncio.create_task(_until_gone(receive))
         try:
             async for piece in answer.stream:
                 if gone.done():
-                    return
+                    return status
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
             gone.cancel()
         await send({"type": "http.response.body", "body": b""})
+        return status
 
     async def _answer(self, scope: Scope, request_id: str) -> Answer:
         method: str = scope["method"]
