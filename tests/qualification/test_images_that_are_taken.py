@@ -1,0 +1,83 @@
+"""The qualification's good images: newer, signed and whole, one is installed whatever the blocks and the protocol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from overair.wire.job_document import TransferProtocol
+from tests.support.qualification import Board, Way, image, later, scenario, with_one_bit_flipped
+from tests.support.server_process import ServerProcess
+
+EVERY_WAY = ("cbor", "json", "http")
+
+
+@scenario("GreaterVersion", briefly=EVERY_WAY)
+def test_greater_version(board: Board, way: Way) -> None:
+    board.updates_to(later(board.version))
+
+
+@scenario("BackToBackDownloads")
+def test_back_to_back_downloads(board: Board, way: Way) -> None:
+    pids = [board.image_pid]
+    for _ in range(3):
+        board.updates_to(later(board.version))
+        pids.append(board.image_pid)
+    assert len(set(pids)) == 4, "each new image is a process of its own"
+
+
+@scenario("AnyFile", briefly=EVERY_WAY)
+def test_any_file(board: Board, way: Way) -> None:
+    pid, version, content = board.image_pid, board.version, os.urandom(300_001)
+    job = board.send(content, file_name="models/voice.bin", file_type=7)
+    board.ended(
+        job, "SUCCEEDED", {"reason": "accepted  v0.0.7", "updatedBy": "  v0.0.0"}, updates=1 + 300_001 // 4096 // 64 + 1
+    )
+    assert (board.directory.files / "models/voice.bin").read_bytes() == content
+    assert (board.image_pid, board.version) == (pid, version), "nothing restarts for a file"
+
+
+@scenario("MinBlockConfig")
+def test_min_block_config(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
+    board = new_board(server, way, block_size_bytes=256)
+    before = board.operator.blocks_sent()
+    content = board.updates_to(later(board.version))
+    if way.protocol is TransferProtocol.MQTT:
+        assert board.operator.blocks_sent() - before == -(-len(content) // 256)
+
+
+@scenario("MaxBlockConfig")
+def test_max_block_config(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
+    board = new_board(server, way, block_size_bytes=131_072)
+    before, version = board.operator.blocks_sent(), board.version
+    content = image(later(version), size_bytes=1_000_000)
+    job = board.send(content)
+    board.ended(job, "SUCCEEDED", {"reason": f"accepted  v{later(version)}", "updatedBy": f"  v{version}"}, updates=1 + 3)
+    board.runs(content, later(version))
+    if way.protocol is TransferProtocol.MQTT:
+        assert board.operator.blocks_sent() - before == -(-len(content) // 131_072)
+
+
+@scenario("BackToBackSwitchProtocol")
+def test_back_to_back_switch_protocol(board: Board, way: Way) -> None:
+    """Over each protocol a bad signature first, then a good image over the other: a failure leaves no protocol behind."""
+    first = way.protocol
+    second = TransferProtocol.HTTP if first is TransferProtocol.MQTT else TransferProtocol.MQTT
+    for bad, good in ((first, second), (second, first)):
+        content = image(later(board.version))
+        signature = board.operator.signed_elsewhere(board.operator.signature_of(with_one_bit_flipped(content)))
+        board.refuses(content, "0x000000e3: 0x00000000", protocols=[bad.value], code_signing=signature)
+        board.updates_to(later(board.version), protocols=[good.value])
+
+
+@scenario("DefaultDataProtocol")
+def test_default_data_protocol(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
+    """Of two protocols the board's primary one is taken; the new image comes with the other as its primary."""
+    board, first = new_board(server, way), way.protocol
+    second = TransferProtocol.HTTP if first is TransferProtocol.MQTT else TransferProtocol.MQTT
+    board.change_settings(primary_protocol=second)  # what runs has read its settings already; the next image reads these
+    for expected in (first, second):
+        blocks, ranges = board.operator.blocks_sent(), board.operator.ranges_sent()
+        board.updates_to(later(board.version), protocols=["MQTT", "HTTP"])
+        came = board.operator.blocks_sent() > blocks, board.operator.ranges_sent() > ranges
+        assert came == (expected is TransferProtocol.MQTT, expected is TransferProtocol.HTTP)
