@@ -59,6 +59,11 @@ class Machine:
         record = state.record(state.active) if state.active else None
         return record.version if record else None
 
+    def platform_report(self) -> bytes | None:
+        """A final report that the server hasn't acknowledged yet."""
+        path = self.directory.slots / "report.json"
+        return path.read_bytes() if path.exists() else None
+
     def boot(self) -> Agent:
         """What the boot loader does, then an agent of the image in the active slot."""
         state = self.slots.read()

@@ -186,6 +186,7 @@ class Agent:
             updated_by=None if job is None else job.updated_by,
             running=self._platform.running_image,
             is_firmware=job is None or job.installs_firmware,
+            waiting=self._platform.digests.waiting is not None,
         )
         if verdict is SelfTestVerdict.ROLL_BACK:
             LOG.warning("this image is on trial, but the server knows of no self-test: going back")

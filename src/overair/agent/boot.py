@@ -157,7 +157,15 @@ class BootLoader:
             self._slots.write(state)
         slot, path = self._verified(state)
         state = self._slots.read()
-        self._slots.write(replace(state, boots=state.boots + 1))
+        try:
+            self._slots.write(replace(state, boots=state.boots + 1))
+        except OSError as error:
+            # The boots of an accepted image are only for people. One on trial must be counted: it has one.
+            if state.image_state is not PlatformImageState.VALID:
+                raise NothingToBoot(
+                    f"The boot of an image on trial can't be recorded: {error}. Make room on the disk."
+                ) from None
+            self._say(f"this boot can't be recorded: {error}")
         return slot, path
 
     def _verified(self, state: SlotState) -> tuple[str, Path]:
@@ -221,8 +229,11 @@ class BootLoader:
     def _write_pids(self, image_pid: int, slot: str) -> None:
         text = json.dumps({"pid": os.getpid(), "image_pid": image_pid, "slot": slot}) + "\n"
         temporary = self._directory.run / "boot.json.new"
-        temporary.write_text(text)
-        temporary.replace(self._directory.run / "boot.json")
+        try:
+            temporary.write_text(text)
+            temporary.replace(self._directory.run / "boot.json")
+        except OSError as error:
+            self._say(f"what runs can't be shown: {error}")
 
 
 def command_for(directory: DeviceDirectory, image: Path) -> list[str]:

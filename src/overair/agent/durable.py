@@ -13,6 +13,19 @@ from pathlib import Path
 class Disk:
     """The operating system's files, with the order of durable steps made plain."""
 
+    def create(self, path: Path, flags: int, mode: int = 0o600) -> int:
+        """Open a file to write to, made where it isn't there; its name is durable once its directory was synced."""
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, mode)
+
+    def allocate(self, descriptor: int, size_bytes: int) -> None:
+        """Reserve room for a file of that size; it reads as zeros."""
+        os.posix_fallocate(descriptor, 0, size_bytes)
+
+    def make_directory(self, path: Path, mode: int = 0o700) -> None:
+        """Make a directory that may be there already; it is durable when this returns."""
+        path.mkdir(mode=mode, exist_ok=True)
+        self.sync_directory(path.parent)
+
     def write_at(self, descriptor: int, data: bytes, offset_bytes: int) -> None:
         """Put all of ``data`` there; not durable yet."""
         view = memoryview(data)
@@ -44,10 +57,13 @@ class Disk:
     def write_whole(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         """Replace a file durably and at once: readers and power cuts see the old content or the new."""
         temporary = path.with_name(path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        descriptor = self.create(temporary, os.O_WRONLY | os.O_TRUNC, mode)
         try:
             self.write_at(descriptor, data, 0)
             self.sync(descriptor)
+        except OSError:
+            self.remove(temporary)  # where the disk is full, nothing stays behind
+            raise
         finally:
             os.close(descriptor)
         self.rename(temporary, path)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+LOG = logging.getLogger("overair.agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,13 @@ class NoProgress:
 
 
 class ProgressFile:
-    """Writes ``run/progress.json`` by rename: a reader sees a whole moment. Not durable, and needn't be."""
+    """Writes ``run/progress.json`` by rename: a reader sees a whole moment. Not durable, and needn't be; on a full disk nobody
+    watches, and the agent goes on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last = read_progress(path)
+        self._failing = False
 
     def show(self, progress: Progress) -> None:
         if progress.job is not None and progress.total_blocks:
@@ -66,8 +71,15 @@ class ProgressFile:
             return
         self._last = progress
         temporary = self._path.with_name(self._path.name + ".new")
-        temporary.write_text(json.dumps(asdict(progress)) + "\n")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(json.dumps(asdict(progress)) + "\n")
+            temporary.replace(self._path)
+        except OSError as error:
+            if not self._failing:
+                LOG.warning("progress can't be shown: %s", error)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def _remembering(progress: Progress, job: str | None, received: int, total: int) -> Progress:

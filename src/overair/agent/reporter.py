@@ -41,8 +41,11 @@ class Reporter:
         self._platform.store_report(kept.to_bytes())
 
     def finish(self, execution: ExecutionId, report: Report) -> None:
-        """Keep a final report, send it, and forget it once acknowledged."""
-        self.keep(execution, report)
+        """Keep a final report, send it, and forget it once acknowledged. Where the disk is full it is sent all the same."""
+        try:
+            self.keep(execution, report)
+        except OSError as error:
+            LOG.warning("the final report can't be kept until it is acknowledged: %s", error)
         if self.send(execution.job_id, report, wait=True):
             self._platform.store_report(None)
 

@@ -24,18 +24,25 @@ class SelfTestVerdict(Enum):
 
 
 def judge(
-    *, image_state: PlatformImageState, self_test: bool, updated_by: int | None, running: ImageManifest, is_firmware: bool
+    *,
+    image_state: PlatformImageState,
+    self_test: bool,
+    updated_by: int | None,
+    running: ImageManifest,
+    is_firmware: bool,
+    waiting: bool = False,
 ) -> SelfTestVerdict:
     """Decide from the platform's state and the execution's details.
 
     ``updated_by`` is the version word of the image that installed this one; it must be lower than the running one's, unless
-    this image, by its own signed word, may replace a newer one. Only firmware is compared.
+    this image, by its own signed word, may replace a newer one. Only firmware is compared. ``waiting``: a verified image is
+    here that was announced and, because of a power cut, never activated: it has yet to have its trial.
     """
     on_trial = image_state is PlatformImageState.PENDING_COMMIT
     if not self_test:
         return SelfTestVerdict.ROLL_BACK if on_trial else SelfTestVerdict.NOTHING
     if not on_trial:
-        return SelfTestVerdict.STATE_MISMATCH
+        return SelfTestVerdict.NOTHING if waiting else SelfTestVerdict.STATE_MISMATCH
     if is_firmware and updated_by is not None and not running.allow_downgrade:
         if updated_by == running.version.word:
             return SelfTestVerdict.SAME_VERSION

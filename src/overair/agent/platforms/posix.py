@@ -115,9 +115,9 @@ class PosixPlatform:
             if resumed is not None:
                 return resumed
             self._forget_received()
-            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            self._descriptor = self._disk.create(self._part, os.O_RDWR | os.O_EXCL)
             try:
-                os.posix_fallocate(self._descriptor, 0, file.size_bytes)
+                self._disk.allocate(self._descriptor, file.size_bytes)
             except OSError as error:
                 self._close_descriptor()
                 self._disk.remove(self._part)
@@ -229,7 +229,7 @@ class PosixPlatform:
     def _store(self, context: FileContext, image: VerifiedImage) -> None:
         place = self._place_for(context.file.path)
         for parent in reversed(place.relative_to(self._directory.files).parents):
-            (self._directory.files / parent).mkdir(mode=0o700, exist_ok=True)
+            self._disk.make_directory(self._directory.files / parent)
         self._place_for(context.file.path)  # again: no link may have come in between
         self._disk.rename(self._part, place)
         self._disk.sync_directory(place.parent)
