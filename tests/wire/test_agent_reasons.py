@@ -18,6 +18,11 @@ from overair.wire.agent_reasons import blocks_received, reason_in_words
         ("rejected: 0xe3000005", "rejected: the image's signature does not verify (detail 0x5)"),
         ("0x000000e8: 0x00000002", "the platform can't be in that image state (detail 0x2)"),
         ("rejected: 0x00000099", "rejected: code 0x99"),
+        ("0x24000000: 5", "the job document could not be used: it is no OTA document, or a field is missing or malformed"),
+        ("0x24000000: 99", "the job document could not be used (detail 0x63)"),
+        ("0x01000000: 0", "the image's signature does not verify"),
+        ("rejected: 0x22000000", "rejected: the image is older than the one that runs"),
+        ("0x00000000: -1", "the application gave no code (detail -0x1)"),
     ],
 )
 def test_a_code_is_told_in_words_with_the_devices_own_text_behind(reason: str, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,9 @@ from overair.cli.output import Json, console, print_json
 HARDWARE_ID_DEFAULT = "posix"
 DEVICE_POLICY = "overair-device"
 """One policy for every enrolled device: its variables narrow it to the topics of the thing that connects."""
+
+ENROLLED_AT_ONCE_MAX = 100_000
+ENROLLING_THREADS = 8
 
 app = typer.Typer(help="Bring devices into the registry.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -139,6 +143,14 @@ def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hard
     )
 
 
+def names_of(name: str, count: int) -> list[str]:
+    """``NAME``, or for a count above 1 ``NAME-0001`` and so on, so that they sort as they are numbered."""
+    if count == 1:
+        return [name]
+    digits = max(4, len(str(count)))
+    return [f"{name}-{number:0{digits}}" for number in range(1, count + 1)]
+
+
 def _ensure_policy(operator: Operator, iot: Any) -> None:
     document = own_topics_policy(operator.endpoints.region, operator.endpoints.account)
     try:
@@ -161,10 +173,17 @@ def enroll(
     out: Annotated[Path, typer.Option(help="The device directory to write.")],
     group: Annotated[str | None, typer.Option(help="A group to put it into; made if it isn't there.")] = None,
     hardware_id: Annotated[str, typer.Option(help="What it accepts images for.")] = HARDWARE_ID_DEFAULT,
+    count: Annotated[
+        int,
+        typer.Option(min=1, max=ENROLLED_AT_ONCE_MAX, help="So many: NAME-0001 and on, each in its own directory below --out."),
+    ] = 1,
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
     """Make a thing, its certificate and a policy for its own topics alone; write the device directory."""
+    if count > 1:
+        _enroll_many(name, out, count, group=group, hardware_id=hardware_id, data=data, as_json=json)
+        return
     with told_plainly():
         enrolled = enroll_device(operator_of(data), name, out, group=group, hardware_id=hardware_id)
     if json:
@@ -181,6 +200,33 @@ def enroll(
     console.print(f"{name} is enrolled; its key and certificate lie in {out}.", soft_wrap=True)
     console.print(f"  overair-device flash {out} IMAGE     # the factory's act: its first image", soft_wrap=True)
     console.print(f"  overair-device boot --device {out}", soft_wrap=True)
+
+
+def _enroll_many(name: str, out: Path, count: int, *, group: str | None, hardware_id: str, data: Path, as_json: bool) -> None:
+    """Several at once, since most of each is waiting for disks; the same command again goes on where it was stopped."""
+    things = names_of(name, count)
+    missing = [thing for thing in things if not (out / thing / "device.json").exists()]
+    made = len(missing)
+
+    def enroll_one(thing: str) -> None:
+        enroll_device(operator, thing, out / thing, group=group, hardware_id=hardware_id)
+
+    with told_plainly():
+        operator = operator_of(data)
+        for thing in missing[:1]:
+            enroll_one(thing)  # it makes what all of them share: the policy, the group, the client
+        with ThreadPoolExecutor(ENROLLING_THREADS) as threads:
+            for _ in threads.map(enroll_one, missing[1:]):
+                pass
+    if as_json:
+        print_json({"things": things, "directory": str(out), "made": made, "groups": [group] if group else []})
+        return
+    console.print(
+        f"{made:,} devices are enrolled, {things[0]} to {things[-1]}; each has a directory below {out}.", soft_wrap=True
+    )
+    if made < count:
+        console.print(f"{count - made:,} of them were there already.")
+    console.print(f"  overair-device fleet {out}     # all of them, virtually, in one process", soft_wrap=True)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory
 from overair.agent.flash import FlashRefused, flash, read_status
 from overair.agent.slots import SlotSignature
 from overair.agent.stop_signals import call_on_stop_signals
-from overair.cli import device_tuf, device_uptane
+from overair.cli import device_fleet, device_tuf, device_uptane
 from overair.wire.image_signature import SIGNATURE_SIZE_BYTES_MAX, SignatureAlgorithm
 
 DONE, USAGE, REFUSED = 0, 1, 2
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(command=_status)
     device_uptane.add_to(commands)
     device_tuf.add_to(commands)
+    device_fleet.add_to(commands)
     return parser
 
 

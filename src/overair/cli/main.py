@@ -7,7 +7,7 @@ import sys
 import typer
 
 from overair.basics.errors import OverairError
-from overair.cli import credentials, demo, device, environment, fleet_ca, migrate, ship, sign, status, up, watch, why
+from overair.cli import cancel, credentials, executions, jobs, retry, demo, device, environment, fleet_ca, migrate, ship, sign, status, up, watch, why
 from overair.cli.ends import CommandEnded, ExitCode
 
 app = typer.Typer(
@@ -24,7 +24,11 @@ app.command()(status.status)
 app.command()(ship.ship)
 app.command()(watch.watch)
 app.command()(why.why)
+app.command()(retry.retry)
+app.command()(cancel.cancel)
 app.command()(demo.demo)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(executions.app, name="executions")
 app.add_typer(device.app, name="device")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(fleet_ca.app, name="fleet-ca")

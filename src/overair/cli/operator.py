@@ -64,9 +64,15 @@ class Operator:
         )
         session._loader.search_paths.append(str(models_folder()))
         self._session = session
+        self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
-        """A boto3 client of one service against this server."""
+        """The boto3 client of one service against this server. Making one takes longer than most calls do: it is kept."""
+        if service not in self._clients:
+            self._clients[service] = self._new_client(service)
+        return self._clients[service]
+
+    def _new_client(self, service: str) -> Any:
         from botocore.config import Config
 
         return self._session.client(

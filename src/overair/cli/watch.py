@@ -1,28 +1,36 @@
-"""``overair watch``: follow a job until each device is done, with bars while blocks flow."""
+"""``overair watch``: follow a job until each device is done, drawn as one bar over the fleet."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
+from overair.cli.rollout_bar import WIDTH, Rollout, lines
 from overair.cli.uptane_rest import LeftOut, UptaneRest
-from overair.wire.agent_reasons import reason_in_words
+from overair.wire.agent_reasons import blocks_received, reason_in_words
 from overair.wire.job_document import MalformedDocument, parse
 
 POLL_INTERVAL_S = 0.5
+ENDED = frozenset({"COMPLETED", "CANCELED"})
+DEVICES_DRAWN_MAX = 8
+DEVICES_LISTED_MAX = 20
+"""Of a larger fleet only those are listed at the end that didn't take it."""
+DETAILED_MAX = 1000
+STILL_NAMED_MAX = 10
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"})
 
 Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait before giving up with code 4.")]
@@ -39,8 +47,14 @@ class Follow:
     @property
     def blocks(self) -> tuple[int, int] | None:
         """(received, total), where the device has said so: ``receive`` reads ``64/256``."""
-        match = re.fullmatch(r"(\d+)/(\d+)", self.details.get("receive", ""))
-        return (int(match[1]), int(match[2])) if match else None
+        return blocks_received(self.details)
+
+    @property
+    def words(self) -> str:
+        """What the device said last, in words, progress included; empty where it said nothing."""
+        if not self.what and self.blocks is not None:
+            return f"{self.blocks[0]} of {self.blocks[1]} blocks received"
+        return self.what
 
     @property
     def what(self) -> str:
@@ -62,67 +76,90 @@ class Follow:
 
 
 def executions(operator: Operator, job: str) -> list[Follow]:
-    """Every execution of a job with its details, by thing name."""
+    """Every execution of a job by thing name; with its details, of a fleet beyond ``DETAILED_MAX`` of those alone that didn't
+    succeed: AWS tells details one by one."""
     iot = operator.client("iot")
-    found: list[Follow] = []
-    for page in iot.get_paginator("list_job_executions_for_job").paginate(jobId=job):
-        for summary in page["executionSummaries"]:
-            thing = summary["thingArn"].rsplit("/", 1)[1]
+    rows = [
+        (summary["thingArn"].rsplit("/", 1)[1], summary["jobExecutionSummary"])
+        for page in iot.get_paginator("list_job_executions_for_job").paginate(jobId=job)
+        for summary in page["executionSummaries"]
+    ]
+    latest: dict[str, Mapping[str, Any]] = {}
+    for thing, summary in rows:
+        if thing not in latest or latest[thing]["executionNumber"] < summary["executionNumber"]:
+            latest[thing] = summary
+    found, asked = [], 0
+    for thing, summary in sorted(latest.items()):
+        if asked < DETAILED_MAX and (len(latest) <= DETAILED_MAX or summary["status"] != "SUCCEEDED"):
+            asked += 1
             execution = iot.describe_job_execution(jobId=job, thingName=thing)["execution"]
-            found.append(
-                Follow(
-                    thing=thing,
-                    status=execution["status"],
-                    details=execution.get("statusDetails", {}).get("detailsMap", {}),
-                )
-            )
-    return sorted(found, key=lambda follow: follow.thing)
+            details = execution.get("statusDetails", {}).get("detailsMap", {})
+            found.append(Follow(thing=thing, status=execution["status"], details=details))
+        else:
+            found.append(Follow(thing=thing, status=summary["status"]))
+    return found
+
+
+def rollout_of(operator: Operator, job: str) -> Rollout:
+    """Where all of a job's things stand now: one question, however large the fleet is."""
+    return Rollout(operator.client("overair").describe_rollout(jobId=job))
 
 
 def follow(operator: Operator, job: str, *, timeout_s: float, quiet: bool) -> list[Follow]:
-    """Follow a job until it has ended for each thing, drawing bars unless ``quiet``.
+    """Follow a job until it has ended for each thing, drawing it unless ``quiet``.
 
     Raises:
         CommandEnded: TIMED_OUT, with what is still open.
     """
-    deadline = time.monotonic() + timeout_s
-    iot = operator.client("iot")
-    with Progress(
-        TextColumn("{task.fields[thing]:<20}"),
-        BarColumn(bar_width=32),
-        TextColumn("{task.fields[blocks]:>11} {task.fields[status]:<12} {task.fields[what]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-        transient=True,
-    ) as progress:
-        bars: dict[str, TaskID] = {}
+    began = time.monotonic()
+    screen = Console(stderr=True)
+    overair = operator.client("overair")
+    with Live(console=screen, transient=True, auto_refresh=False, screen=False) if not quiet else nullcontext() as live:
         while True:
-            now = executions(operator, job)
-            for each in now:
-                bar = bars.get(each.thing)
-                if bar is None:
-                    bar = bars[each.thing] = progress.add_task("", total=None, thing=each.thing, blocks="", status="", what="")
-                received, total = each.blocks or (None, None)
-                done = each.status in TERMINAL
-                progress.update(
-                    bar,
-                    total=1 if done else total,
-                    completed=1 if done else received,
-                    blocks=f"{received}/{total}" if total else "",
-                    status=each.status,
-                    what=each.what,
-                )
-            described = iot.describe_job(jobId=job)["job"]
-            if described["status"] in {"COMPLETED", "CANCELED"}:
+            rollout = Rollout(overair.describe_rollout(jobId=job))
+            elapsed_s = time.monotonic() - began
+            if live is not None:
+                picture = lines(job, rollout, elapsed_s=elapsed_s, width=min(WIDTH, screen.width))
+                if 0 < rollout.total <= DEVICES_DRAWN_MAX:
+                    picture += [device_line(each) for each in executions(operator, job)]
+                live.update(Group(*picture), refresh=True)
+            if rollout.answer["status"] in ENDED:
                 return executions(operator, job)
             # A job that goes on for whoever joins its group never completes; one at a rate has more to come.
-            if described["targetSelection"] == "CONTINUOUS" and now and all(each.status in TERMINAL for each in now):
-                return now
-            if time.monotonic() > deadline:
-                still = ", ".join(f"{each.thing} ({each.status})" for each in now if each.status not in TERMINAL) or "no device"
-                raise CommandEnded(ExitCode.TIMED_OUT, f"After {timeout_s:g} s job {job} still waits for {still}.")
+            if rollout.answer["targetSelection"] == "CONTINUOUS" and rollout.total and not rollout.open:
+                return executions(operator, job)
+            if elapsed_s > timeout_s:
+                raise CommandEnded(
+                    ExitCode.TIMED_OUT, f"After {timeout_s:g} s job {job} still waits for {_still(operator, job)}."
+                )
             time.sleep(POLL_INTERVAL_S)  # the AWS API has no notice for operators: asking again is its only way
+
+
+def device_line(each: Follow) -> Text:
+    """One device of a small fleet, in 80 columns."""
+    name = each.thing if len(each.thing) <= 20 else f"{each.thing[:19]}…"
+    line = Text(f"  {name:<20} ", no_wrap=True)
+    if each.status == "IN_PROGRESS" and each.blocks is not None and "self_test" not in each.details:
+        received, total = each.blocks
+        done = min(20, received * 20 // total) if total else 0
+        line.append("█" * done, "blue").append("░" * (20 - done), "dim").append(f" {received}/{total} blocks")
+    else:
+        colour = "green" if each.status == "SUCCEEDED" else "default" if each.status not in TERMINAL else "red"
+        line.append(f"{each.status:<12}", colour).append(f" {each.what}")
+    line.truncate(WIDTH, overflow="ellipsis")
+    return line
+
+
+def _still(operator: Operator, job: str) -> str:
+    found = [
+        f"{summary['thingArn'].rsplit('/', 1)[1]} ({status})"
+        for status in ("IN_PROGRESS", "QUEUED")
+        for summary in operator.client("iot").list_job_executions_for_job(jobId=job, status=status, maxResults=STILL_NAMED_MAX)[
+            "executionSummaries"
+        ]
+    ]
+    more = rollout_of(operator, job).open - len(found)
+    return (", ".join(found) or "no device") + (f" and {more:,} more" if found and more > 0 else "")
 
 
 def is_unsigned(operator: Operator, job: str) -> bool:
@@ -135,41 +172,60 @@ def is_unsigned(operator: Operator, job: str) -> bool:
 
 
 def report(
-    job: str, followed: list[Follow], *, as_json: bool, unsigned: bool = False, left_out: Sequence[LeftOut] = ()
+    job: str,
+    followed: list[Follow],
+    *,
+    as_json: bool,
+    unsigned: bool = False,
+    left_out: Sequence[LeftOut] = (),
+    rollout: Rollout | None = None,
 ) -> None:
     """Print where each device ended, and end with DEVICES_FAILED if one didn't succeed, or if nobody got it at all."""
     counts = Counter(each.status for each in followed)
+    failed = [each for each in followed if each.status != "SUCCEEDED"]
     if as_json:
-        print_json(
-            {
-                "job": job,
-                "unsigned": unsigned,
-                "counts": dict(counts),
-                "devices": [{"thing": each.thing, "status": each.status, "details": dict(each.details)} for each in followed],
-                "left_out": [each.to_json() for each in left_out],
-            }
-        )
+        document = {
+            "job": job,
+            "unsigned": unsigned,
+            "counts": dict(counts),
+            "devices": [
+                {"thing": each.thing, "status": each.status, "details": dict(each.details), "words": each.words or None}
+                for each in followed
+            ],
+            "left_out": [each.to_json() for each in left_out],
+        }
+        print_json(document if rollout is None else document | {"rollout": rollout.to_json()})
     else:
         if unsigned:
             console.print(f"{job} is UNSIGNED: a device that checks signatures refuses it.", soft_wrap=True)
-        table = Table("device", "status", "in its own words")
-        for each in followed:
-            colour = "green" if each.status == "SUCCEEDED" else "red"
-            table.add_row(each.thing, f"[{colour}]{each.status}[/{colour}]", escape(each.what))
-        for each_left in left_out:
-            table.add_row(each_left.thing, "[yellow]LEFT OUT[/yellow]", escape(each_left.reason))
-        console.print(table)
-    failed = [each.thing for each in followed if each.status != "SUCCEEDED"]
+        _print_devices(followed, failed, left_out)
     if failed:
-        raise CommandEnded(
-            ExitCode.DEVICES_FAILED, f"{len(failed)} of {len(followed)} devices didn't take it: {', '.join(failed[:10])}"
-        )
+        named = ", ".join(each.thing for each in failed[:10]) + (f" and {len(failed) - 10:,} more" if len(failed) > 10 else "")
+        raise CommandEnded(ExitCode.DEVICES_FAILED, f"{len(failed):,} of {len(followed):,} devices didn't take it: {named}")
     if left_out and not followed:
         raise CommandEnded(ExitCode.DEVICES_FAILED, f"Nobody got it: all {len(left_out)} were left out.")
 
 
+def _print_devices(followed: Sequence[Follow], failed: Sequence[Follow], left_out: Sequence[LeftOut]) -> None:
+    """Each device of a small fleet; of a large one those that didn't take it, and the others counted."""
+    shown = followed if len(followed) <= DEVICES_LISTED_MAX else failed[:DEVICES_LISTED_MAX]
+    table = Table("device", "status", "in its own words")
+    for each in shown:
+        colour = "green" if each.status == "SUCCEEDED" else "red"
+        table.add_row(each.thing, f"[{colour}]{each.status}[/{colour}]", escape(each.what))
+    for each_left in left_out:
+        table.add_row(each_left.thing, "[yellow]LEFT OUT[/yellow]", escape(each_left.reason))
+    if table.row_count:
+        console.print(table)
+    if len(followed) > DEVICES_LISTED_MAX:
+        done = len(followed) - len(failed)
+        more = f"; {len(failed) - len(shown):,} that didn't are not listed" if len(failed) > len(shown) else ""
+        console.print(f"{done:,} of {len(followed):,} devices took it{more}.", soft_wrap=True)
+
+
 def watch(
     update: Annotated[str, typer.Argument(help="An OTA update's id or a job's id.")],
+    once: Annotated[bool, typer.Option("--once", help="Say where it stands now, and end.")] = False,
     data: Data = DATA_DEFAULT,
     timeout: Timeout = 3600,
     json: Json = False,
@@ -178,10 +234,19 @@ def watch(
     with told_plainly():
         operator = operator_of(data)
         job = job_of(operator, update)
+        if once:
+            rollout = rollout_of(operator, job)
+            if json:
+                print_json({"job": job, "status": rollout.answer["status"], "rollout": rollout.to_json()})
+                return
+            for line in lines(job, rollout, elapsed_s=None):
+                console.print(line)
+            return
         unsigned = is_unsigned(operator, job)
         followed = follow(operator, job, timeout_s=timeout, quiet=json)
         left_out = UptaneRest(operator).left_out(job)
-    report(job, followed, as_json=json, unsigned=unsigned, left_out=left_out)
+        rollout = rollout_of(operator, job)
+    report(job, followed, as_json=json, unsigned=unsigned, left_out=left_out, rollout=rollout)
 
 
 def job_of(operator: Operator, name: str) -> str:

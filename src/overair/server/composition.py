@@ -84,6 +84,7 @@ from overair.server.director.served_roots import ServedRoots
 from overair.server.director.service import DirectorService
 from overair.server.director.store import SqlCampaignStore, SqlOddityStore, SqlRecordStore, SqlUpdateStore, SqlVehicleStore
 from overair.server.explain.operator_api import ExplainOperations
+from overair.server.explain.rollout_api import RolloutOperations
 from overair.server.explain.server_status import Running, ServerStatusOperations
 from overair.server.explain.service import ExplainService
 from overair.server.gateway.limits import PROFILES
@@ -114,6 +115,8 @@ from overair.server.jobs.planning import JobPlanner
 from overair.server.jobs.presigning import RolePresigner
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
+from overair.server.jobs.tallies import JobTallies
+from overair.server.jobs.tally_store import SqlTallyStore
 from overair.server.joined import Joined, open_records
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
@@ -505,6 +508,7 @@ def compose(
             ),
             clock=clock,
         ),
+        RolloutOperations(work=audited, jobs=jobs, tallies=JobTallies(SqlTallyStore()), connections=broker),
         ExplainOperations(work=audited, explain=explain, presences=broker, authority=authority, clock=schedule_clock),
         CredentialOperations(work=audited, credentials=shared_credentials, provisioning=provisioning, device_url=download_url),
         LevelOperations(work=audited, levels=levels, scrub=lambda: work.scrub(keyring_table)),

@@ -49,8 +49,57 @@ DOCUMENT_CODES: Final[Mapping[int, str]] = {
 """Second word after ``0x0000000c``."""
 _JOB_PARSER_ERROR: Final = 0x0C
 
+OLD_AGENT_CODES: Final[Mapping[int, str]] = {
+    0x01: "the image's signature does not verify",
+    0x02: "the signer's certificate on the device could not be used",
+    0x03: "the device ran out of memory",
+    0x04: "the new image could not be activated",
+    0x05: "committing the image failed",
+    0x06: "rejecting the image failed",
+    0x07: "aborting failed",
+    0x08: "it could not publish",
+    0x09: "the platform can't be in that image state",
+    0x0A: "there is no job to act on",
+    0x0B: "it has no room for another file",
+    0x0C: "it could not begin the transfer over HTTP",
+    0x0D: "a request over HTTP failed",
+    0x10: "the half-received file could not be dropped",
+    0x11: "the received file could not be closed",
+    0x12: "the image file could not be made",
+    0x13: "the boot information could not be written",
+    0x14: "the image is too large for the device",
+    0x20: "the platform layer was called without a file",
+    0x21: "too many requests for blocks stayed unanswered",
+    0x22: "the image is older than the one that runs, and downgrades aren't allowed",
+    0x23: "the image has the same version as the one that runs",
+    0x24: "the job document could not be used",
+    0x25: "a request could not be encoded as CBOR",
+    0x26: "the new image did not last: the device went back to the one before",
+    0x27: "a block could not be taken in",
+    0x28: "the application aborted it",
+    0x29: "the device can't restart by itself",
+    0x2A: "a topic is longer than the device's buffer",
+    0x2B: "the timer of the self-test could not be started",
+    0x2C: "the agent's queue of events was full",
+    0x2D: "the document names no protocol that the device speaks",
+    0x2E: "the agent was stopped",
+}
+"""Of the agents before 2021, which write a main code above 24 bits of its own (``kOTA_Err_…`` of amazon-freertos)."""
+OLD_DOCUMENT_CODES: Final[Mapping[int, str]] = {
+    1: "it was busy with another job",
+    2: "it has no job id",
+    3: "it was busy with this job already",
+    4: "the file size is zero",
+    5: "it is no OTA document, or a field is missing or malformed",
+    6: "the device's own description of documents is wrong",
+    7: "it has no room for another file",
+    8: "there is no active job",
+}
+"""Second word after ``0x24000000``."""
+_OLD_JOB_PARSER_ERROR: Final = 0x24000000
+
 _ENDED: Final = re.compile(r"(rejected|aborted): 0x([0-9a-fA-F]{1,8})")
-_FAILED: Final = re.compile(r"0x([0-9a-fA-F]{1,8}): 0x([0-9a-fA-F]{1,8})")
+_FAILED: Final = re.compile(r"0x([0-9a-fA-F]{1,8}): (0x[0-9a-fA-F]{1,8}|-?[0-9]{1,10})")
 _RECEIVED: Final = re.compile(r"(\d{1,10})/(\d{1,10})")
 _ACCEPTED: Final = re.compile(r"accepted\s+v(\S+)")
 
@@ -66,10 +115,13 @@ def reason_in_words(reason: str) -> str:
         return f"{ended[1]}: {_code_in_words(int(ended[2], 16))} [{text}]"
     failed = _FAILED.fullmatch(text)
     if failed is not None:
-        main, sub = int(failed[1], 16), int(failed[2], 16)
+        # Agents before 2021 write the second word as a decimal number.
+        main, sub = int(failed[1], 16), int(failed[2], 16 if failed[2].startswith("0x") else 10)
         words = _code_in_words(main)
         if main == _JOB_PARSER_ERROR and sub in DOCUMENT_CODES:
             words = f"{words}: {DOCUMENT_CODES[sub]}"
+        elif main == _OLD_JOB_PARSER_ERROR and sub in OLD_DOCUMENT_CODES:
+            words = f"{words}: {OLD_DOCUMENT_CODES[sub]}"
         elif sub:
             words = f"{words} (detail {sub:#x})"
         return f"{words} [{text}]"
@@ -89,5 +141,6 @@ def _code_in_words(code: int) -> str:
     if code > 0xFFFFFF:
         # A platform layer's word: its main code above 24 bits of its own.
         main, sub = code >> 24, code & 0xFFFFFF
-        return AGENT_CODES.get(main, f"code {main:#x}") + (f" (detail {sub:#x})" if sub else "")
+        known = OLD_AGENT_CODES.get(main) or AGENT_CODES.get(main, f"code {main:#x}")
+        return known + (f" (detail {sub:#x})" if sub else "")
     return AGENT_CODES.get(code, "the application gave no code" if code == 0 else f"code {code:#x}")

@@ -121,6 +121,7 @@ TABLE: Final = {
     ("iot-data", "GetRetainedMessage"): (need("iot:GetRetainedMessage", on=iot("topic/{topic}")),),
     ("iot-data", "ListRetainedMessages"): (need("iot:ListRetainedMessages"),),
     ("overair", "ExplainThing"): (need("overair:ExplainThing", on=_THING),),
+    ("overair", "DescribeRollout"): (need("overair:DescribeRollout", on=_JOB),),
     ("overair", "DescribeServer"): (need("overair:DescribeServer"),),
     ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),
 }

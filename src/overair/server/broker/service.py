@@ -111,6 +111,11 @@ class Broker:
         """Sessions held, live and waiting."""
         return len(self._sessions)
 
+    def is_connected(self, account: AccountId, client_id: ClientId) -> bool:
+        """Whether a client of that id is connected."""
+        record = self._sessions.get((account, client_id))
+        return record is not None and record.link is not None
+
     def presence_of(self, account: AccountId, client_id: ClientId, certificates: Collection[CertificateId]) -> ClientPresence:
         """Whether a client of that id, or one with one of these certificates, is connected."""
         record = self._sessions.get((account, client_id))
