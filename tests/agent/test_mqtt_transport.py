@@ -7,7 +7,9 @@ import ssl
 import threading
 from pathlib import Path
 from queue import Queue
+from random import Random
 
+import paho.mqtt.client as paho
 import pytest
 
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings, create_device_directory
@@ -103,7 +105,7 @@ def device_for(root: Path, authority: Authority, port: int, ca_pem: bytes | None
         root, settings, certificate_pem=certificate, private_key_pem=key, ca_pem=ca_pem or authority.pem, anchors={}
     )
     assert isinstance(directory, DeviceDirectory)
-    return MqttTransport(directory, settings, version="1.2.3")
+    return MqttTransport(directory, settings, version="1.2.3", chance=Random(3))
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +178,20 @@ def test_a_server_that_cannot_prove_itself_hears_nothing(tmp_path: Path, authori
     assert server.packets.empty()
     transport.stop()
     server.close()
+
+
+def test_each_attempt_that_brings_nothing_makes_the_next_wait_longer_and_a_message_makes_it_short_again(
+    tmp_path: Path, authority: Authority
+) -> None:
+    transport = device_for(tmp_path / "d", authority, 1)
+    waits: list[float] = []
+    transport._client.reconnect_delay_set = lambda low, high: waits.append(high)  # type: ignore[method-assign]
+    for _ in range(400):
+        transport._client.on_connect_fail(transport._client, None)  # type: ignore[misc]
+    assert max(waits[:3]) <= 4
+    assert 0 <= min(waits) < 5 < 35 < max(waits) <= 40
+    listener = Listener()
+    transport._listener = listener
+    transport._on_message(None, None, paho.MQTTMessage(topic=b"a"))
+    transport._client.on_connect_fail(transport._client, None)  # type: ignore[misc]
+    assert waits[-1] <= 1

@@ -77,9 +77,10 @@ def _ota_agent(
     from overair.agent.settings import AgentSettings
     from overair.agent.states import Event
 
+    chance = Random()
     agent = Agent(
         platform=platform,
-        transport=MqttTransport(directory, settings, version=str(manifest.version)),
+        transport=MqttTransport(directory, settings, version=str(manifest.version), chance=chance),
         application=application,
         settings=AgentSettings(
             thing_name=settings.thing_name,
@@ -90,7 +91,7 @@ def _ota_agent(
             self_test_timeout_s=settings.self_test_response_timeout_s,
         ),
         monotonic=time.monotonic,
-        chance=Random(),
+        chance=chance,
         ranges=HttpRanges(directory.ca_file(settings)),
         progress=progress,
     )

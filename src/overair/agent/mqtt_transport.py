@@ -5,23 +5,24 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-import zlib
 from collections import deque
+from random import Random
 from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
+from overair.agent.backoff import Backoff
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings
 from overair.agent.transport import TransportListener
 
 LOG = logging.getLogger("overair.agent.mqtt")
 
 KEEP_ALIVE_S = 60
-RECONNECT_DELAY_S_MIN = 1
-RECONNECT_DELAY_S_MAX = 20
-RECONNECT_SPREAD_S = 20
-"""Devices that lost their server together come back apart: each waits longer by a number drawn from its name."""
+RECONNECT_BASE_S = 1
+RECONNECT_CAP_S = 40
+"""Devices that lost their server together come back apart: each wait is drawn between nothing and a limit that doubles up to
+this with each attempt from which nothing came."""
 
 
 def tls_context(directory: DeviceDirectory, settings: DeviceSettings) -> ssl.SSLContext:
@@ -36,8 +37,10 @@ def tls_context(directory: DeviceDirectory, settings: DeviceSettings) -> ssl.SSL
 class MqttTransport:
     """Implements ``agent.transport.Transport``. Clean sessions: whatever was missed is asked for again on ``connected``."""
 
-    def __init__(self, directory: DeviceDirectory, settings: DeviceSettings, *, version: str) -> None:
+    def __init__(self, directory: DeviceDirectory, settings: DeviceSettings, *, version: str, chance: Random) -> None:
         self._settings = settings
+        self._backoff = Backoff(base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, chance=chance)
+        self._failures = 0
         self._listener: TransportListener | None = None
         self._acknowledged: deque[int] = deque(maxlen=256)
         self._changed = threading.Condition()
@@ -48,9 +51,8 @@ class MqttTransport:
         # As the C SDKs introduce themselves; there is no password.
         self._client.username_pw_set(f"?SDK=Overair&Version={version}")
         self._client.tls_set_context(tls_context(directory, settings))
-        spread = zlib.crc32(settings.thing_name.encode()) % RECONNECT_SPREAD_S
-        self._client.reconnect_delay_set(RECONNECT_DELAY_S_MIN, RECONNECT_DELAY_S_MAX + spread)
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
@@ -94,11 +96,22 @@ class MqttTransport:
         assert self._listener is not None
         self._listener.connected()
 
+    def _on_connect_fail(self, client: Any, userdata: Any) -> None:
+        self._draw_wait()
+
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             LOG.warning("the connection was lost: %s", reason)
+        self._draw_wait()
+
+    def _draw_wait(self) -> None:
+        """Before another attempt. A server that accepts and says nothing counts as one that doesn't answer."""
+        self._failures += 1
+        wait_s: Any = self._backoff.wait_s(self._failures)  # paho's hint says int; it adds it to a clock
+        self._client.reconnect_delay_set(wait_s, wait_s)
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        self._failures = 0
         assert self._listener is not None
         self._listener.received(message.topic, message.payload)
 
