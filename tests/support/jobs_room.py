@@ -10,15 +10,28 @@ from typing import Any
 from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import SettableClock
 from overair.basics.errors import InvalidRequest, NotFound
-from overair.basics.ids import AccountId, BucketName, CertificateId, ClientId, GroupName, JobId, ObjectKey, ThingName, VersionId
+from overair.basics.ids import (
+    AccountId,
+    BucketName,
+    CertificateId,
+    ClientId,
+    GroupName,
+    JobId,
+    ObjectKey,
+    SeededIds,
+    ThingName,
+    VersionId,
+)
 from overair.basics.work import Notice, Tx
 from overair.server.gateway.handlers import Reply, topics_of
 from overair.server.jobs.device_api import JobTopics
+from overair.server.jobs.event_store import SqlEventConfigurations
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.model import Execution, Job, JobPlan, JobSettings, TargetSelection
 from overair.server.jobs.planning import JobPlanner
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
+from overair.server.jobs.template_store import SqlTemplateStore
 from overair.server.storage.schema import outbox
 from overair.server.storage.work import SqlWork, sql
 
@@ -141,7 +154,10 @@ class JobsRoom:
             roles=self.roles,
             presigner=self.presigner,
             tags=self.tags,
+            events=SqlEventConfigurations(),
+            templates=SqlTemplateStore(),
             clock=clock,
+            ids=SeededIds(11),
         )
         self.topics = JobTopics(work=work, jobs=self.jobs.device, clock=clock)
         self.planner = JobPlanner(work=work, planner=self.jobs.planner, clock=clock)

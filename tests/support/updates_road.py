@@ -9,10 +9,12 @@ from sqlalchemy import func, select
 
 from overair.basics.ids import BucketName, GroupName, JobId, ObjectKey, OtaUpdateId, StreamId, ThingName, VersionId
 from overair.basics.work import Tx
+from overair.server.jobs.event_store import SqlEventConfigurations
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
 from overair.server.jobs.tables import jobs as jobs_table
+from overair.server.jobs.template_store import SqlTemplateStore
 from overair.server.storage.work import sql
 from overair.server.streams.descriptors import Descriptors
 from overair.server.streams.model import Stream
@@ -81,7 +83,10 @@ class UpdatesRoad(SigningRoad):
             roles=self.access,
             presigner=FixedPresigner(),
             tags=self.registry.tags,
+            events=SqlEventConfigurations(),
+            templates=SqlTemplateStore(),
             clock=self.clock,
+            ids=self.ids,
         )
         store = SqlUpdatesStore()
         self.updates = UpdatesService(

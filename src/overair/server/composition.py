@@ -107,6 +107,9 @@ from overair.server.image_repository.store import SqlDocumentStore, SqlImageUplo
 from overair.server.image_repository.uploads import ImageUploads
 from overair.server.image_repository.worker import MetadataRenewal
 from overair.server.jobs.device_api import JobTopics
+from overair.server.jobs.document_sources import DocumentSources
+from overair.server.jobs.event_operator_api import EventConfigurationOperations
+from overair.server.jobs.event_store import SqlEventConfigurations
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.jobs_data_api import JobsDataOperations
 from overair.server.jobs.operator_api import JobOperations
@@ -117,6 +120,8 @@ from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
 from overair.server.jobs.tallies import JobTallies
 from overair.server.jobs.tally_store import SqlTallyStore
+from overair.server.jobs.template_store import SqlTemplateStore
+from overair.server.jobs.templates_operator_api import JobTemplateOperations
 from overair.server.joined import Joined, open_records
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
@@ -369,8 +374,12 @@ def compose(
         roles=access,
         presigner=presigner,
         tags=tags,
+        events=SqlEventConfigurations(),
+        templates=SqlTemplateStore(),
         clock=schedule_clock,
+        ids=ids,
     )
+    devices.provisioning_watched_by(jobs)
     # Which ECU gets which image now. It hears of a deleted thing before jobs do.
     director = DirectorService(
         vehicles=SqlVehicleStore(),
@@ -460,6 +469,7 @@ def compose(
         links=link_keys,
     )
     authoriser = PolicyAuthoriser(work, grants, identity_store, objects, bucket_policies)
+    document_sources = DocumentSources(work=audited, rights=access, objects=objects, contents=contents)
     objects_api = ObjectsApi(work=audited, objects=objects, uploads=uploads, lists=object_lists, contents=contents)
     downloads = PresignedDownloads(
         authenticator=authenticator, authoriser=authoriser, downloads=objects_api, ids=ids, observe=observe_device
@@ -488,7 +498,9 @@ def compose(
         ),
         SigningOperations(work=audited, signing=signing, access=access),
         StreamOperations(work=audited, streams=streams, rights=access),
-        JobOperations(work=audited, jobs=jobs, rights=access, objects=objects, contents=contents),
+        JobOperations(work=audited, jobs=jobs, rights=access, sources=document_sources),
+        JobTemplateOperations(work=audited, jobs=jobs, rights=access, sources=document_sources, clock=schedule_clock),
+        EventConfigurationOperations(work=audited, events=jobs.events),
         JobsDataOperations(work=audited, jobs=jobs.device, clock=schedule_clock),
         UpdateOperations(work=audited, updates=updates, contents=contents, after_step=after_step),
         ServerStatusOperations(

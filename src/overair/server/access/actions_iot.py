@@ -49,6 +49,11 @@ TABLE: Final = {
     **by_resource("iot", _THING, "AttachThingPrincipal", "DetachThingPrincipal", "ListThingPrincipals"),
     **by_resource("iot", _THING, "ListThingGroupsForThing", "ListJobExecutionsForThing"),
     ("iot", "ListThingPrincipalsV2"): (need("iot:ListThingPrincipals", "iot:ListThingPrincipalsV2", on=_THING),),
+        "ListJobTemplates",
+        "ListManagedJobTemplates",
+        "DescribeManagedJobTemplate",
+        "DescribeEventConfigurations",
+        "UpdateEventConfigurations",
     **by_resource("iot", member_arn("principal"), "ListPrincipalThings"),
     ("iot", "ListPrincipalThingsV2"): (
         need("iot:ListPrincipalThings", "iot:ListPrincipalThingsV2", on=member_arn("principal")),
@@ -95,7 +100,15 @@ TABLE: Final = {
     # The 2018 guide's name of the permission still opens the operation.
     ("iot", "CreateOTAUpdate"): (need("iot:CreateOTAUpdate", "iot:CreateDeployment", on=_UPDATE),),
     **by_resource("iot", _UPDATE, "GetOTAUpdate", "DeleteOTAUpdate"),
-    ("iot", "CreateJob"): (need("iot:CreateJob", on=both(_JOB, each_of("targets"))),),
+    ("iot", "CreateJob"): (
+        need("iot:CreateJob", on=both(_JOB, each_of("targets"))),
+        need("iot:CreateJob", on=member_arn("jobTemplateArn"), when=lambda request: bool(request.get("jobTemplateArn"))),
+    ),
+    ("iot", "CreateJobTemplate"): (
+        need("iot:CreateJobTemplate", on=_JOB_TEMPLATE),
+        need("iot:CreateJobTemplate", on=member_arn("jobArn"), when=lambda request: bool(request.get("jobArn"))),
+    ),
+    **by_resource("iot", _JOB_TEMPLATE, "DescribeJobTemplate", "DeleteJobTemplate"),
     ("iot", "AssociateTargetsWithJob"): (need("iot:AssociateTargetsWithJob", on=both(_JOB, each_of("targets"))),),
     **by_resource(
         "iot", _JOB, "DescribeJob", "UpdateJob", "CancelJob", "DeleteJob", "GetJobDocument", "ListJobExecutionsForJob"

@@ -36,6 +36,32 @@ class MembershipChanged(Protocol):
     def thing_deleted(self, tx: Tx, account: AccountId, thing: ThingName) -> None: ...
 
 
+class ProvisionedAgain(Protocol):
+    """Who must know, in the same transaction, that a thing which had no valid certificate left was given a new one: it isn't
+    the device that it was. Implemented above, by jobs."""
+
+    def provisioned_again(self, tx: Tx, account: AccountId, thing: ThingName) -> None: ...
+
+
+class RegistryChanged(Protocol):
+    """Who must know, in the same transaction, what the registry says now. Implemented above, by the fleet index.
+
+    Told after ``MembershipChanged``; not of changes in dynamic groups, which are its own.
+    """
+
+    def thing_changed(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """A thing was made, or its type, its attributes or its static groups have changed."""
+        ...
+
+    def thing_deleted(self, tx: Tx, account: AccountId, thing: ThingName) -> None: ...
+
+    def group_changed(self, tx: Tx, account: AccountId, group: GroupName) -> None:
+        """A group was made, or its description or its attributes have changed."""
+        ...
+
+    def group_deleted(self, tx: Tx, account: AccountId, group: GroupName) -> None: ...
+
+
 class AccessChanged(Protocol):
     """Whoever judges live connections. Each call takes effect after the commit of its unit."""
 
@@ -139,6 +165,10 @@ class GroupStore(Protocol):
 
     def delete(self, tx: Tx, account: AccountId, group: GroupName) -> None: ...
 
+    def dynamic_groups(self, tx: Tx, account: AccountId) -> Sequence[ThingGroup]:
+        """By name. Their queries don't change before this unit's commit."""
+        ...
+
     def ancestors(self, tx: Tx, account: AccountId, group: GroupName) -> Sequence[GroupName]:
         """From the root down to the parent."""
         ...
@@ -217,6 +247,10 @@ class PolicyStore(Protocol):
         self, tx: Tx, account: AccountId, targets: Sequence[PolicyTarget], *, after: str | None = None, limit: int
     ) -> Sequence[PolicyName]:
         """Policies of any of these targets, by name, each once."""
+        ...
+
+    def has_any(self, tx: Tx, account: AccountId, targets: Sequence[PolicyTarget]) -> bool:
+        """Whether one of these targets has a policy."""
         ...
 
     def targets(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.errors import AlreadyExists, InvalidRequest, NotFound, VersionConflict
 from overair.basics.ids import AccountId, CertificateId, GroupName, IdSource, ThingName, ThingTypeName
 from overair.basics.work import Tx
+from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.service import CertificatesService
 from overair.server.devices.model import (
     GENEROUS,
@@ -23,16 +25,21 @@ from overair.server.devices.model import (
     principal_certificate,
 )
 from overair.server.devices.policies import PoliciesService
-from overair.server.devices.ports import AccessChanged, MembershipChanged, ThingStore
+from overair.server.devices.ports import AccessChanged, MembershipChanged, ProvisionedAgain, RegistryChanged, ThingStore
 from overair.server.devices.tags import TagsService
 from overair.server.devices.thing_groups import ThingGroupsService
 from overair.server.devices.thing_types import ThingTypesService
+
+PRINCIPALS_LOOKED_AT_MAX: Final = 100
+"""Certificates of one thing that are looked at when another one is attached."""
 
 __all__ = [
     "AccessChanged",
     "DevicesService",
     "MembershipChanged",
     "PoliciesService",
+    "ProvisionedAgain",
+    "RegistryChanged",
     "TagsService",
     "ThingGroupsService",
     "ThingTypesService",
@@ -80,6 +87,16 @@ class DevicesService:
         self._clock = clock
         self._ids = ids
         self._limits = limits
+        self._provisioning_watcher: ProvisionedAgain | None = None
+        self._indexers: list[RegistryChanged] = []
+
+    def indexed_by(self, indexer: RegistryChanged) -> None:
+        """Register, at composition, a room above that keeps what the registry says."""
+        self._indexers.append(indexer)
+
+    def provisioning_watched_by(self, watcher: ProvisionedAgain) -> None:
+        """Register, at composition, the room above that must know of a thing that was provisioned again."""
+        self._provisioning_watcher = watcher
 
     # Things ---------------------------------------------------------------------------------------------------------------
 
@@ -116,6 +133,7 @@ class DevicesService:
             created_at=self._clock.now(),
         )
         self._store.insert(tx, thing)
+        self._tell_indexers(tx, place.account, name)
         return thing
 
     def find(self, tx: Tx, account: AccountId, name: ThingName) -> Thing:
@@ -159,6 +177,7 @@ class DevicesService:
         changed = replace(thing, type_name=type_name, attributes=attributes, version=thing.version + 1)
         self._store.update(tx, changed)
         self._tell_thing(tx, account, name)
+        self._tell_indexers(tx, account, name)
         return changed
 
     def delete(self, tx: Tx, account: AccountId, name: ThingName, *, expected_version: int | None = None) -> None:
@@ -234,7 +253,11 @@ class DevicesService:
         principal_arn: str,
         type: ThingPrincipalType = ThingPrincipalType.NON_EXCLUSIVE_THING,
     ) -> None:
-        """Attach a certificate to a thing; again is fine. An exclusive attachment suffers no other one of its certificate."""
+        """Attach a certificate to a thing; again is fine. An exclusive attachment suffers no other one of its certificate.
+
+        A thing that no valid certificate is attached to any more is provisioned again by this; beside a valid one it is
+        renewed.
+        """
         certificate = principal_certificate(place, principal_arn)
         self.find(tx, place.account, name)
         self._certificates.find(tx, place, certificate)
@@ -246,8 +269,16 @@ class DevicesService:
                 f"The certificate is attached to thing {others[0].thing} already, and an exclusive attachment allows no other.",
                 subject="principal",
             )
+        is_first = self._provisioning_watcher is not None and not self._has_valid_certificate(tx, place.account, name)
         self._store.attach(tx, place.account, ThingPrincipal(thing=name, certificate=certificate, type=type))
         self._access_changed.certificates(tx, place.account, [certificate])
+        if is_first and self._provisioning_watcher is not None:
+            self._provisioning_watcher.provisioned_again(tx, place.account, name)
+
+    def _has_valid_certificate(self, tx: Tx, account: AccountId, name: ThingName) -> bool:
+        attached = self._store.principals(tx, account, name, type=None, after=None, limit=PRINCIPALS_LOOKED_AT_MAX)
+        found = (self._certificates.find_anywhere(tx, each.certificate) for each in attached)
+        return any(certificate is not None and certificate.status is CertificateStatus.ACTIVE for certificate in found)
 
     def detach(self, tx: Tx, place: Place, name: ThingName, principal_arn: str) -> None:
         """Detach a certificate from a thing; one that isn't attached is fine."""
@@ -284,6 +315,10 @@ class DevicesService:
         certificate = principal_certificate(place, principal_arn)
         self._certificates.find(tx, place, certificate)
         return self._store.things_of(tx, place.account, certificate, type=type, after=after, limit=limit)
+
+    def _tell_indexers(self, tx: Tx, account: AccountId, name: ThingName) -> None:
+        for indexer in self._indexers:
+            indexer.thing_changed(tx, account, name)
 
     def _tell_thing(self, tx: Tx, account: AccountId, name: ThingName) -> None:
         tell_certificates_of_thing(tx, account, name, self._store, self._access_changed)

@@ -23,6 +23,7 @@ from overair.server.jobs.model import (
     Report,
 )
 from overair.server.jobs.ports import ExecutionStore, JobMembers, JobStore
+from overair.server.jobs.resets import UPDATED_BY
 from overair.server.jobs.views import state
 from overair.wire.job_messages import NEXT, ExecutionStatus
 
@@ -161,10 +162,13 @@ class DeviceJobs:
                 now=now,
             )
         ):
+            self._look_for_a_reset(tx, place, thing, details)
             return None
-        execution = self._find(tx, place, thing, job, report.execution_number)
+        execution = self._find_to_change(tx, place, thing, job, report.execution_number)
         _refuse_fulfilled(execution)
-        return self._reported(tx, place, execution, report, now=now)
+        reported = self._reported(tx, place, execution, report, now=now)
+        self._look_for_a_reset(tx, place, thing, details)
+        return reported
 
     def fulfilled_next(self, tx: Tx, account: AccountId, thing: ThingName) -> Execution | None:
         """What ``$next`` names, where it is one that ``ports.Fulfilment`` brings. One indexed read."""
@@ -203,7 +207,7 @@ class DeviceJobs:
         Raises:
             NotFound, VersionConflict, InvalidStateTransition: as ``report``.
         """
-        execution = self._find(tx, place, thing, job, report.execution_number)
+        execution = self._find_to_change(tx, place, thing, job, report.execution_number)
         assert execution.fulfilled
         return self._reported(tx, place, execution, report, now=self._clock.now())
 
@@ -258,6 +262,16 @@ class DeviceJobs:
             return Described(execution=execution)
         job = self._job(tx, place.account, execution.job)
         return Described(execution=execution, document=self._documents.for_device(tx, job))
+
+    def _look_for_a_reset(self, tx: Tx, place: Place, thing: ThingName, details: Mapping[str, str] | None) -> None:
+        if details is not None and UPDATED_BY in details:
+            self._lifecycle.details_reported(tx, place.account, thing, details)
+
+    def _find_to_change(self, tx: Tx, place: Place, thing: ThingName, job: JobId, number: int | None) -> Execution:
+        """``_find``, with the job held first: whatever changes an execution takes hold in this order."""
+        if JOB_ID.fullmatch(job):
+            self._jobs.find(tx, place.account, job)
+        return self._find(tx, place, thing, job, number)
 
     def _find(self, tx: Tx, place: Place, thing: ThingName, job: JobId, number: int | None) -> Execution:
         execution = None

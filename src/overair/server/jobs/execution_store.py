@@ -13,7 +13,7 @@ from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.model import PENDING, PENDING_LISTED_MAX, STARTED, Execution
 from overair.server.jobs.tables import job_executions
-from overair.server.storage.work import HotStatement, sql
+from overair.server.storage.work import HotStatement, is_writable, sql
 from overair.wire.job_messages import ExecutionStatus
 
 ROWS_PER_INSERT_MAX: Final = 1_000
@@ -33,13 +33,17 @@ _CHANGEABLE: Final = (
     "step_due_at",
     "due_at",
     "fulfilment",
+    "outlived",
 )
 _this_thing: Final = (job_executions.c.account == bindparam("b_account"), job_executions.c.thing == bindparam("b_thing"))
 _of_this_job: Final = (*_this_thing, job_executions.c.job == bindparam("b_job"))
-_find_latest: Final = HotStatement(select(*job_executions.c).where(*_of_this_job, job_executions.c.latest.is_(True)))
-_find_numbered: Final = HotStatement(
-    select(*job_executions.c).where(*_of_this_job, job_executions.c.number == bindparam("b_number"))
-)
+_latest: Final = select(*job_executions.c).where(*_of_this_job, job_executions.c.latest.is_(True))
+_numbered: Final = select(*job_executions.c).where(*_of_this_job, job_executions.c.number == bindparam("b_number"))
+_find_latest: Final = HotStatement(_latest)
+_find_numbered: Final = HotStatement(_numbered)
+# A unit that may write holds what it looks at, so that no other node's report comes in between (PostgreSQL).
+_find_latest_to_change: Final = HotStatement(_latest.with_for_update())
+_find_numbered_to_change: Final = HotStatement(_numbered.with_for_update())
 _insert: Final = HotStatement(insert(job_executions), columns=_COLUMNS)
 _save: Final = HotStatement(
     update(job_executions)
@@ -125,9 +129,11 @@ class SqlExecutionStore:
     def find(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, number: int | None = None) -> Execution | None:
         """One attempt, or the latest."""
         if number is None:
-            found = _find_latest.first(tx, b_account=account, b_thing=thing, b_job=job)
+            latest = _find_latest_to_change if is_writable(tx) else _find_latest
+            found = latest.first(tx, b_account=account, b_thing=thing, b_job=job)
         else:
-            found = _find_numbered.first(tx, b_account=account, b_thing=thing, b_job=job, b_number=number)
+            numbered = _find_numbered_to_change if is_writable(tx) else _find_numbered
+            found = numbered.first(tx, b_account=account, b_thing=thing, b_job=job, b_number=number)
         return None if found is None else _execution(dict(zip(_COLUMNS, found, strict=True)))
 
     def pending(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]:
@@ -188,10 +194,14 @@ class SqlExecutionStore:
             )
         )
 
-    def attempts(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> Mapping[ExecutionStatus, int]:
-        """How often a thing's attempts at a job stand in each state."""
+    def attempts(
+        self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, *, since: int
+    ) -> Mapping[ExecutionStatus, int]:
+        """How often a thing's attempts at a job, from number ``since`` on, stand in each state."""
         query = (
-            select(job_executions.c.status, func.count()).where(*_key(account, thing, job)).group_by(job_executions.c.status)
+            select(job_executions.c.status, func.count())
+            .where(*_key(account, thing, job), job_executions.c.number >= since)
+            .group_by(job_executions.c.status)
         )
         return {ExecutionStatus(status): int(count) for status, count in sql(tx).execute(query)}
 
@@ -200,17 +210,34 @@ class SqlExecutionStore:
         query = select(func.max(job_executions.c.number)).where(*_key(account, thing, job))
         return int(sql(tx).execute(query).scalar() or 0)
 
-    def things_with(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> frozenset[ThingName]:
-        """Those of some things that have an execution of a job already."""
+    def latest_of(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> Mapping[ThingName, Execution]:
+        """Where those of some things stand that have an execution of a job already."""
         if len(things) == 1:
-            return frozenset(things) if self.find(tx, account, things[0], job) is not None else frozenset()
-        query = select(job_executions.c.thing).where(
+            found = self.find(tx, account, things[0], job)
+            return {} if found is None else {things[0]: found}
+        query = select(*job_executions.c).where(
             job_executions.c.account == account,
             job_executions.c.job == job,
             job_executions.c.thing.in_(things),
             job_executions.c.latest.is_(True),
         )
-        return frozenset(ThingName(thing) for thing in sql(tx).execute(query).scalars())
+        executions = [_execution(row) for row in sql(tx).execute(query).mappings()]
+        return {execution.thing: execution for execution in executions}
+
+    def outlive(self, tx: Tx, account: AccountId, thing: ThingName) -> int:
+        """A thing isn't what it was when it ended its executions. Returns how many of them it has outlived now."""
+        ended = (
+            update(job_executions)
+            .where(
+                job_executions.c.account == account,
+                job_executions.c.thing == thing,
+                job_executions.c.status.not_in(_PENDING),
+                job_executions.c.latest.is_(True),
+                job_executions.c.outlived.is_(False),
+            )
+            .values(outlived=True)
+        )
+        return int(sql(tx).execute(ended).rowcount)
 
     def of_job(
         self,
@@ -284,6 +311,7 @@ def _changeable(execution: Execution) -> dict[str, Any]:
         # Only what is pending can become due: the index names nothing else.
         "due_at": execution.due_at if execution.is_pending else None,
         "fulfilment": execution.fulfilment,
+        "outlived": execution.outlived,
     }
 
 
@@ -309,4 +337,5 @@ def _execution(row: Mapping[Any, Any]) -> Execution:
         in_progress_due_at=_instant(row["in_progress_due_at"]),
         step_due_at=_instant(row["step_due_at"]),
         fulfilment=row["fulfilment"],
+        outlived=row["outlived"],
     )

@@ -11,6 +11,8 @@ from overair.basics.errors import InvalidStateTransition, NotFound
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.announcements import Announcer
+from overair.server.jobs.event_publisher import JobEvents
+from overair.server.jobs.events import JobEvent
 from overair.server.jobs.model import (
     JOB_MAY_BECOME,
     MINUTE_MS,
@@ -23,8 +25,9 @@ from overair.server.jobs.model import (
     JobStatus,
     TargetSelection,
 )
-from overair.server.jobs.ports import Chosen, ExecutionStore, Fulfilment, JobStore
+from overair.server.jobs.ports import Chosen, ExecutionStore, Fulfilment, JobStore, StatusesChanged
 from overair.server.jobs.rollout import may_retry, must_abort
+from overair.server.jobs.schedule import opens_at
 from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, ExecutionStatus
 
 ABORT_REASON_CODE: Final = "ABORT_CRITERIA_MET"
@@ -33,14 +36,19 @@ ABORT_REASON_CODE: Final = "ABORT_CRITERIA_MET"
 class Lifecycle:
     """Moves executions and jobs along their tables. The caller has checked that the step is allowed to whoever asks."""
 
-    def __init__(self, *, jobs: JobStore, executions: ExecutionStore, announcer: Announcer) -> None:
+    def __init__(self, *, jobs: JobStore, executions: ExecutionStore, announcer: Announcer, events: JobEvents) -> None:
         self._jobs = jobs
         self._executions = executions
         self._announcer = announcer
+        self._events = events
         self.wake: Callable[[], None] = _nobody
         """Called after a commit that left background work; ``app.py`` points it at the worker."""
         self.fulfilment: Fulfilment = DocumentsAlone()
         """Who brings jobs to things that have ECUs; ``composition.py`` points it at the Director."""
+        self.statuses: StatusesChanged = NobodySearches()
+        """Hears of each change of a status; ``composition.py`` points it at the fleet index."""
+        self.details_reported: Callable[[Tx, AccountId, ThingName, Mapping[str, str]], None] = _unheard
+        """Hears of each report of a device that names a version."""
 
     # Executions -----------------------------------------------------------------------------------------------------------
 
@@ -62,10 +70,14 @@ class Lifecycle:
         self._jobs.count(tx, account, job.id, changes)
         if after.fulfilled and not after.is_pending:
             self.fulfilment.ended(tx, job, after)
+        if not after.is_pending:
+            self._events.execution(tx, job, after, now=now)
         self._announcer.compare(tx, account, before.thing, queue, set_changed=not after.is_pending, now=now)
         # A job that was cancelled or is being deleted has ended already, whatever its executions still do.
         if not after.is_pending and _is_running(job):
             self.conclude(tx, account, job.id, now=now)
+        becomes = after.status if changes.get(after.status) else ExecutionStatus.QUEUED
+        self.statuses.statuses_changed(tx, account, job.id, [before.thing], becomes)
 
     def end(
         self, tx: Tx, job: Job, execution: Execution, status: ExecutionStatus, *, now: Instant, force: bool = False
@@ -88,26 +100,36 @@ class Lifecycle:
         account = job.place.account
         queue = self._announcer.queue(tx, account, execution.thing) if execution.is_pending else ()
         self._executions.delete(tx, account, execution)
+        self._events.execution(tx, job, execution, deleted=True, now=now)
         if not execution.latest:
             return
         changes = {execution.status: -1}
+        remaining: ExecutionStatus | None = None
         earlier = self._executions.last_number(tx, account, execution.thing, job.id)
         if earlier:
             previous = self._executions.find(tx, account, execution.thing, job.id, earlier)
             assert previous is not None
             self._executions.save(tx, account, replace(previous, latest=True))
             changes[previous.status] = changes.get(previous.status, 0) + 1
+            remaining = previous.status
         self._jobs.count(tx, account, job.id, changes)
         if execution.is_pending:
             if execution.fulfilled:
                 self.fulfilment.ended(tx, job, replace(execution, status=ExecutionStatus.REMOVED))
             self._announcer.compare(tx, account, execution.thing, queue, set_changed=True, now=now)
+        self.statuses.statuses_changed(tx, account, job.id, [execution.thing], remaining)
 
     def queue(
-        self, tx: Tx, job: Job, things: Sequence[ThingName], *, numbers: Mapping[ThingName, int] | None = None, now: Instant
+        self,
+        tx: Tx,
+        job: Job,
+        things: Sequence[ThingName],
+        *,
+        earlier: Mapping[ThingName, Execution] | None = None,
+        now: Instant,
     ) -> None:
-        """Give things that have no execution of this job (or an ended one, with ``numbers`` for the next) one at the end of
-        their queues; but for those that ``fulfilment`` leaves out."""
+        """Give things one execution at the end of their queues, but for those that ``fulfilment`` leaves out. They have none of
+        this job, or an ended one, which ``earlier`` names: the new attempt counts in its place."""
         if not things:
             return
         account = job.place.account
@@ -117,11 +139,12 @@ class Lifecycle:
         if not things:
             return
         queues = self._executions.pending_of(tx, account, things)
+        numbers = self._put_aside(tx, job, [earlier[thing] for thing in things if thing in earlier]) if earlier else {}
         added = [
             Execution(
                 job=job.id,
                 thing=thing,
-                number=(numbers or {}).get(thing, 1),
+                number=numbers.get(thing, 1),
                 job_sequence=job.sequence,
                 status=ExecutionStatus.QUEUED,
                 queued_at=now,
@@ -135,6 +158,19 @@ class Lifecycle:
         if fulfilled:
             self.fulfilment.queued(tx, job, chosen.fulfilled)
         self._announcer.queued(tx, job, [(execution, queues.get(execution.thing, ())) for execution in added], now=now)
+        self.statuses.statuses_changed(tx, account, job.id, things, ExecutionStatus.QUEUED)
+
+    def _put_aside(self, tx: Tx, job: Job, ended: Sequence[Execution]) -> Mapping[ThingName, int]:
+        """Ended attempts aren't the latest ones any more; returns the number of each thing's next."""
+        account = job.place.account
+        numbers: dict[ThingName, int] = {}
+        changes: dict[ExecutionStatus, int] = {}
+        for execution in ended:
+            self._executions.save(tx, account, replace(execution, latest=False))
+            changes[execution.status] = changes.get(execution.status, 0) - 1
+            numbers[execution.thing] = self._executions.last_number(tx, account, execution.thing, job.id) + 1
+        self._jobs.count(tx, account, job.id, changes)
+        return numbers
 
     def choose_anew(self, tx: Tx, job: Job, execution: Execution, *, now: Instant) -> None:
         """Ask ``fulfilment`` again about a queued execution whose document waits: its thing has ECUs now. One that is left out
@@ -191,8 +227,14 @@ class Lifecycle:
             self.cancel(tx, found, comment=comment, reason_code=ABORT_REASON_CODE, force=False, now=now)
             return
         ended = found.phase is JobPhase.SETTLED and found.pending == 0
-        if ended and found.target_selection is TargetSelection.SNAPSHOT and _is_running(found):
-            self._jobs.save(tx, replace(found, status=JobStatus.COMPLETED, completed_at=now, last_updated_at=now))
+        # A CONTINUOUS job waits for whoever may still join, until its schedule has ended.
+        closed = found.target_selection is TargetSelection.SNAPSHOT or (
+            found.schedule is not None and opens_at(found.schedule, now=now) is None
+        )
+        if ended and closed and _is_running(found):
+            completed = replace(found, status=JobStatus.COMPLETED, completed_at=now, last_updated_at=now, ends_at=None)
+            self._jobs.save(tx, completed)
+            self._events.job(tx, completed, JobEvent.COMPLETED, now=now)
 
     def cancel(self, tx: Tx, job: Job, *, comment: str | None, reason_code: str | None, force: bool, now: Instant) -> Job:
         """CANCELED at once; nothing more is rolled out, and the executions follow in the background."""
@@ -204,10 +246,12 @@ class Lifecycle:
             reason_code=reason_code,
             force_canceled=force,
             next_step_at=now,
+            ends_at=None,
             last_updated_at=now,
             completed_at=now,
         )
         self._jobs.save(tx, canceled)
+        self._events.job(tx, canceled, JobEvent.CANCELLATION_IN_PROGRESS, now=now)
         self._jobs.drop_waiting(tx, job.place.account, job=job.id)
         tx.after_commit(lambda: self.wake())
         return canceled
@@ -221,7 +265,9 @@ class Lifecycle:
             or JobStatus.COMPLETED not in JOB_MAY_BECOME.get(job.status, ())
         ):
             return False
-        attempts = dict(self._executions.attempts(tx, job.place.account, ended.thing, job.id))
+        # A thing that came to the job anew (it left and came back, or was reset) has all its retries before it.
+        since = ended.number - ended.retry_attempt
+        attempts = dict(self._executions.attempts(tx, job.place.account, ended.thing, job.id, since=since))
         attempts[ended.status] = attempts.get(ended.status, 0) + 1
         return may_retry(job.settings.retry, ended.status, attempts)
 
@@ -238,6 +284,15 @@ class Lifecycle:
             retry_attempt=ended.retry_attempt + 1,
             fulfilment=ended.fulfilment,
         )
+
+
+class NobodySearches:
+    """``ports.StatusesChanged`` where there is no index."""
+
+    def statuses_changed(
+        self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName], status: ExecutionStatus | None
+    ) -> None:
+        """Nobody hears of it."""
 
 
 class DocumentsAlone:
@@ -275,4 +330,8 @@ def _is_running(job: Job) -> bool:
 
 
 def _nobody() -> None:
+    return None
+
+
+def _unheard(tx: Tx, account: AccountId, thing: ThingName, details: Mapping[str, str]) -> None:
     return None

@@ -49,6 +49,21 @@ class TargetSelection(StrEnum):
     CONTINUOUS = "CONTINUOUS"
 
 
+class EndBehavior(StrEnum):
+    """What becomes of a job at its schedule's end."""
+
+    STOP_ROLLOUT = "STOP_ROLLOUT"
+    CANCEL = "CANCEL"
+    FORCE_CANCEL = "FORCE_CANCEL"
+
+
+class EventKind(StrEnum):
+    """What of jobs is told on ``$aws/events/…`` (wire reference §2.11), once an account asks for it."""
+
+    JOB = "JOB"
+    JOB_EXECUTION = "JOB_EXECUTION"
+
+
 class FailureType(StrEnum):
     FAILED = "FAILED"
     REJECTED = "REJECTED"
@@ -64,6 +79,7 @@ JOB_MAY_BECOME: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
     JobStatus.COMPLETED: frozenset({JobStatus.DELETION_IN_PROGRESS}),
     JobStatus.CANCELED: frozenset({JobStatus.DELETION_IN_PROGRESS}),
 }
+RUNNING: Final = frozenset({JobStatus.SCHEDULED, JobStatus.IN_PROGRESS})
 JOB_DELETABLE_WITHOUT_FORCE: Final = frozenset({JobStatus.COMPLETED, JobStatus.CANCELED})
 
 _REPORTED: Final = frozenset(
@@ -131,6 +147,33 @@ class RetryCriterion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventConfiguration:
+    """Whether an account hears of one kind of events."""
+
+    enabled: bool
+    created_at: Instant
+    last_updated_at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceWindow:
+    """When a rollout may go on, again and again. ``starts`` is a cron expression that ``cron.parse_cron`` let through."""
+
+    starts: str
+    duration_minutes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When a job rolls out (wire reference §3.7). All of it is settled when the job is made."""
+
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    end_behavior: EndBehavior = EndBehavior.STOP_ROLLOUT
+    windows: tuple[MaintenanceWindow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
     """The parts that UpdateJob may change."""
 
@@ -140,6 +183,25 @@ class JobSettings:
     abort: tuple[AbortCriterion, ...] = ()
     retry: tuple[RetryCriterion, ...] = ()
     in_progress_timeout_minutes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTemplate:
+    """What jobs can be made from, again and again."""
+
+    id: str
+    place: Place
+    description: str
+    document: str
+    settings: JobSettings
+    created_at: Instant
+    document_source: str | None = None
+    windows: tuple[MaintenanceWindow, ...] = ()
+    destination_package_versions: tuple[str, ...] = ()
+
+    @property
+    def arn(self) -> str:
+        return self.place.iot("jobtemplate", self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +218,11 @@ class JobPlan:
     tags: Mapping[str, str] = field(default_factory=dict)
     fulfilment: str | None = None
     """What ``ports.Fulfilment`` brings to things that have ECUs: a multi-target update's id. None: what the document names."""
+    schedule: Schedule | None = None
+    template_arn: str | None = None
+    """The template that it was made from. The plan is whole without it."""
+    document_parameters: Mapping[str, str] = field(default_factory=dict)
+    """What the document's ``${aws:iot:parameter:…}`` were filled with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +251,9 @@ class Job:
     last_updated_at: Instant
     next_step_at: Instant
     """When the background work goes on; for a metered rollout, when the next thing may be released."""
+    released: tuple[tuple[Instant, int], ...] = ()
+    """What a metered rollout released in the last minute: when, and how many. It stands in the row that a step claims, so that
+    the rate holds whichever node takes it."""
     completed_at: Instant | None = None
     document_source: str | None = None
     destination_package_versions: tuple[str, ...] = ()
@@ -194,6 +264,11 @@ class Job:
     """Things by the state of their latest execution."""
     fulfilment: str | None = None
     """See ``JobPlan.fulfilment``."""
+    schedule: Schedule | None = None
+    ends_at: Instant | None = None
+    """When the schedule's end is to be carried out; None once it was, or where there is none."""
+    template_arn: str | None = None
+    document_parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arn(self) -> str:
@@ -203,6 +278,11 @@ class Job:
     def concurrent(self) -> bool:
         """Whether executions are being rolled out or cancelled."""
         return self.phase in (JobPhase.ROLLING_OUT, JobPhase.CANCELING)
+
+    @property
+    def metered(self) -> bool:
+        """Whether its things wait for their turn: for a rate, or for a time."""
+        return self.settings.rollout is not None or self.schedule is not None
 
     @property
     def started(self) -> int:
@@ -235,6 +315,13 @@ class Execution:
     step_due_at: Instant | None = None
     fulfilment: str | None = None
     """What ``ports.Fulfilment`` brings to this thing in place of the document."""
+    outlived: bool = False
+    """The thing was reset, made again or provisioned again since: a CONTINUOUS job that names it comes to it once more."""
+
+    @property
+    def may_come_again(self) -> bool:
+        """Whether a CONTINUOUS job that still names the thing comes to it once more."""
+        return not self.is_pending and (self.outlived or self.status is ExecutionStatus.REMOVED)
 
     @property
     def fulfilled(self) -> bool:

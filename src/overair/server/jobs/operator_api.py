@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from dataclasses import replace
 
-from overair.basics.arn import Place
 from overair.basics.errors import InvalidRequest, Unsupported
-from overair.basics.ids import BucketName, JobId, ObjectKey, ThingName, VersionId
+from overair.basics.ids import JobId, ThingName
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
-from overair.server.jobs.documents import parse_s3_url
-from overair.server.jobs.model import DOCUMENT_SIZE_BYTES_MAX, Job, JobPlan, JobSettings, JobStatus, JobTarget, TargetSelection
+from overair.server.jobs.document_sources import CallerRights, DocumentSources
+from overair.server.jobs.managed_templates import managed_by_arn
+from overair.server.jobs.model import Job, JobPlan, JobSettings, JobStatus, JobTarget, TargetSelection
 from overair.server.jobs.operator_members import (
     changed_settings,
     described_execution,
@@ -20,70 +20,30 @@ from overair.server.jobs.operator_members import (
     execution_summary,
     job_summary,
     refuse_unsupported,
+    schedule,
     status_details,
 )
 from overair.server.jobs.service import JobsService
-from overair.server.objects.model import ContentId
 from overair.wire.job_messages import ExecutionStatus
-
-DOCUMENT_READ_BYTES_MAX: Final = DOCUMENT_SIZE_BYTES_MAX + 1
-"""One byte more than allowed tells that there is too much."""
-
-
-class CallerRights(Protocol):
-    """What this door asks of the callers' policies (``access.service.AccessService``)."""
-
-    def require(self, tx: Tx, caller: Caller, action: str, resource: str) -> None: ...
-    def require_pass_role(self, tx: Tx, caller: Caller, role_arn: str) -> None: ...
-
-
-class ObjectContent(Protocol):
-    @property
-    def content_id(self) -> ContentId: ...
-
-
-class DocumentObjects(Protocol):
-    """Where a documentSource points to (``objects.service.ObjectsService``)."""
-
-    def find(self, tx: Tx, place: Place, bucket: BucketName, key: ObjectKey, version: VersionId | None) -> ObjectContent: ...
-
-
-class Contents(Protocol):
-    """Where the bytes are (``objects.contents.ContentStore``)."""
-
-    def read(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes: ...
 
 
 class JobOperations:
     """The operator's door to jobs."""
 
-    def __init__(
-        self, *, work: Work, jobs: JobsService, rights: CallerRights, objects: DocumentObjects, contents: Contents
-    ) -> None:
+    def __init__(self, *, work: Work, jobs: JobsService, rights: CallerRights, sources: DocumentSources) -> None:
         self.work = work
         self._jobs = jobs
         self._rights = rights
-        self._objects = objects
-        self._contents = contents
+        self._sources = sources
 
     @operation("iot", "CreateJob")
     async def create_job(self, caller: Caller, request: Request) -> Members:
         refuse_unsupported(request)
-        settings = changed_settings(JobSettings(), request)
-        plan = JobPlan(
-            id=JobId(request["jobId"]),
-            targets=tuple(request["targets"]),
-            document=await self._document(caller, request),
-            document_source=request.get("documentSource"),
-            target_selection=TargetSelection(request.get("targetSelection", TargetSelection.SNAPSHOT)),
-            settings=settings,
-            destination_package_versions=tuple(request.get("destinationPackageVersions", ())),
-            tags={tag["Key"]: tag.get("Value", "") for tag in request.get("tags", ())},
-        )
+        plan = await self._plan(caller, request)
 
         def create(tx: Tx) -> Job:
-            if settings.presign is not None:
-                self._rights.require_pass_role(tx, caller, settings.presign.role_arn)
+            if plan.settings.presign is not None:
+                self._rights.require_pass_role(tx, caller, plan.settings.presign.role_arn)
             return self._jobs.create(tx, caller.place, plan)
 
         return _named(await self.work.run(create))
@@ -95,7 +55,7 @@ class JobOperations:
             return job, self._jobs.targets(tx, caller.account, job.id)
 
         job, targets = await self.work.read(find)
-        return {"documentSource": job.document_source, "job": described_job(job, targets)}
+        return {"documentSource": job.document_source, "job": described_job(job, targets, now=caller.now)}
 
     @operation("iot", "GetJobDocument")
     async def get_job_document(self, caller: Caller, request: Request) -> Members:
@@ -265,26 +225,48 @@ class JobOperations:
         )
         return {}
 
-    async def _document(self, caller: Caller, request: Request) -> str:
-        """The document's text: given, or read once from the object that documentSource names."""
+    async def _plan(self, caller: Caller, request: Request) -> JobPlan:
+        """What is asked for, upon the template that it names: the request's members go before the template's."""
+        arn = request.get("jobTemplateArn")
+        managed = None if arn is None else managed_by_arn(arn)
+        template = None
+        if arn is not None and managed is None:
+            template = await self.work.read(lambda tx: self._jobs.templates.by_arn(tx, caller.place, arn))
+        parameters: dict[str, str] = dict(request.get("documentParameters") or {})
+        if parameters and managed is None:
+            raise InvalidRequest("documentParameters are for jobs from managed templates.", subject="document-parameters")
         given, source = request.get("document"), request.get("documentSource")
-        if (given is None) == (source is None):
-            raise InvalidRequest("A job has either a document or a documentSource.", subject="job-document")
-        if source is None:
-            return str(given)
-        name = parse_s3_url(source)
-
-        def find(tx: Tx) -> ContentId:
-            action = "s3:GetObject" if name.version is None else "s3:GetObjectVersion"
-            self._rights.require(tx, caller, action, f"arn:aws:s3:::{name.bucket}/{name.key}")
-            return self._objects.find(tx, caller.place, name.bucket, name.key, name.version).content_id
-
-        content = await self.work.read(find)
-        raw = self._contents.read(content, 0, DOCUMENT_READ_BYTES_MAX)
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            raise InvalidRequest(f"The job document at {source} is not UTF-8 text.", subject="job-document") from None
+        if (given is not None and source is not None) or (given is None and source is None and arn is None):
+            raise InvalidRequest(
+                "A job has one of document, documentSource and jobTemplateArn; a template's document may be replaced.",
+                subject="job-document",
+            )
+        if source is not None:
+            document = await self._sources.read(caller, source)
+        elif given is not None:
+            document = given
+        elif managed is not None:
+            document = managed.filled(parameters)
+        else:
+            assert template is not None
+            document, source = template.document, template.document_source
+        standing = JobSettings() if template is None else replace(template.settings, description=template.description)
+        if managed is not None:
+            standing = JobSettings(description=managed.description)
+        packages = template.destination_package_versions if template is not None else ()
+        return JobPlan(
+            id=JobId(request["jobId"]),
+            targets=tuple(request["targets"]),
+            document=document,
+            document_source=source,
+            target_selection=TargetSelection(request.get("targetSelection", TargetSelection.SNAPSHOT)),
+            settings=changed_settings(standing, request),
+            destination_package_versions=tuple(request.get("destinationPackageVersions") or packages),
+            tags={tag["Key"]: tag.get("Value", "") for tag in request.get("tags", ())},
+            schedule=schedule(request.get("schedulingConfig"), windows=() if template is None else template.windows),
+            template_arn=arn,
+            document_parameters=parameters,
+        )
 
 
 def _named(job: Job) -> Members:

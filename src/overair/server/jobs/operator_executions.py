@@ -90,6 +90,7 @@ class OperatorExecutions:
         Raises:
             NotFound, VersionConflict, InvalidStateTransition: subject ``execution``.
         """
+        found = self._held(tx, account, job)
         execution = self.find(tx, account, thing, job)
         if expected_version is not None and expected_version != execution.version:
             raise VersionConflict(
@@ -104,7 +105,7 @@ class OperatorExecutions:
             )
         if status_details is not None:
             execution = replace(execution, status_details=status_details)
-        found = self._job(tx, account, job)
+        assert found is not None
         self._lifecycle.end(tx, found, execution, ExecutionStatus.CANCELED, now=self._clock.now(), force=force)
 
     def delete(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, number: int, *, force: bool = False) -> None:
@@ -113,6 +114,7 @@ class OperatorExecutions:
         Raises:
             NotFound, InvalidStateTransition: subject ``execution``.
         """
+        self._held(tx, account, job)
         execution = self.find(tx, account, thing, job, number)
         if execution.is_pending and not force:
             raise InvalidStateTransition(
@@ -131,8 +133,15 @@ class OperatorExecutions:
         overdue = self._executions.overdue(tx, now=now, limit=OVERDUE_PER_STEP_MAX)
         for account, execution in overdue:
             job = self._job(tx, account, execution.job)
-            self._lifecycle.end(tx, job, execution, ExecutionStatus.TIMED_OUT, now=now)
+            # Now that the job is held: a report that another node took in between may have ended it, or given it more time.
+            found = self._executions.find(tx, account, execution.thing, execution.job, execution.number)
+            if found is not None and found.is_pending and found.due_at is not None and found.due_at <= now:
+                self._lifecycle.end(tx, job, found, ExecutionStatus.TIMED_OUT, now=now)
         return bool(overdue)
+
+    def _held(self, tx: Tx, account: AccountId, job: JobId) -> Job | None:
+        """The job, held before its execution: whatever changes an execution takes hold in this order."""
+        return self._jobs.find(tx, account, job) if JOB_ID.fullmatch(job) else None
 
     def _job(self, tx: Tx, account: AccountId, job: JobId) -> Job:
         found = self._jobs.find(tx, account, job) if JOB_ID.fullmatch(job) else None

@@ -11,27 +11,29 @@ from overair.basics.errors import InvalidRequest, Unsupported
 from overair.server.aws_protocol.operations import Members, Request
 from overair.server.jobs.model import (
     PRESIGN_EXPIRES_S_DEFAULT,
+    RUNNING,
     AbortCriterion,
+    EndBehavior,
     Execution,
     ExponentialRate,
     FailureType,
     Job,
     JobSettings,
     JobTarget,
+    MaintenanceWindow,
     PresignConfig,
     RetryCriterion,
     RolloutConfig,
+    Schedule,
 )
 from overair.server.jobs.rollout import RETRIES_PER_THING_MAX
+from overair.server.jobs.schedule import next_rollouts, read_time, write_time
 from overair.wire.job_message_parsing import check_status_details
 from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, STEP_TIMEOUT_MINUTES_MAX, ExecutionStatus
 
 INCREMENT_FACTOR_MIN: Final = 1.1
 INCREMENT_FACTOR_MAX: Final = 5.0
 UNSUPPORTED_MEMBERS: Final = {
-    "schedulingConfig": "Scheduled jobs and maintenance windows",
-    "jobTemplateArn": "Job templates",
-    "documentParameters": "Parameters of managed job templates",
     "namespaceId": "Job namespaces",
 }
 """What CreateJob can be asked for and we don't do yet: refused, never quietly dropped."""
@@ -80,6 +82,38 @@ def changed_settings(current: JobSettings, request: Request) -> JobSettings:
     return settings
 
 
+def schedule(config: Request | None, *, windows: tuple[MaintenanceWindow, ...] = ()) -> Schedule | None:
+    """A schedulingConfig, with ``windows`` where it names none of its own.
+
+    Raises:
+        InvalidRequest: a time that can't be read, or an end behaviour without an end. Subject ``schedule``.
+    """
+    config = config or {}
+    starts_at = None if config.get("startTime") is None else read_time(config["startTime"], name="startTime")
+    ends_at = None if config.get("endTime") is None else read_time(config["endTime"], name="endTime")
+    if config.get("endBehavior") and ends_at is None:
+        raise InvalidRequest("endBehavior has no meaning without an endTime.", subject="schedule")
+    own = maintenance_windows(config.get("maintenanceWindows")) or windows
+    if starts_at is None and ends_at is None and not own:
+        return None
+    return Schedule(
+        starts_at=starts_at,
+        ends_at=ends_at,
+        end_behavior=EndBehavior(config.get("endBehavior") or EndBehavior.STOP_ROLLOUT),
+        windows=own,
+    )
+
+
+def maintenance_windows(windows: Sequence[Request] | None) -> tuple[MaintenanceWindow, ...]:
+    return tuple(
+        MaintenanceWindow(starts=window["startTime"], duration_minutes=window["durationInMinutes"]) for window in windows or ()
+    )
+
+
+def shown_windows(windows: Sequence[MaintenanceWindow]) -> list[Members] | None:
+    return [{"startTime": window.starts, "durationInMinutes": window.duration_minutes} for window in windows] or None
+
+
 def status_details(request: Request) -> dict[str, str] | None:
     """Raises InvalidRequest, subject ``status-details``."""
     details = request.get("statusDetails")
@@ -104,9 +138,23 @@ def step_timeout_minutes(request: Request, *, may_stop: bool = True) -> int | No
     raise InvalidRequest(f"stepTimeoutInMinutes must be 1 to {STEP_TIMEOUT_MINUTES_MAX}{stop}.", subject="step-timeout")
 
 
-def described_job(job: Job, targets: Sequence[JobTarget]) -> Members:
+def shown_settings(settings: JobSettings) -> Members:
+    """What a job and a template show alike."""
+    return {
+        "presignedUrlConfig": {}
+        if settings.presign is None
+        else {"roleArn": settings.presign.role_arn, "expiresInSec": settings.presign.expires_s},
+        "jobExecutionsRolloutConfig": {} if settings.rollout is None else _shown_rollout(settings.rollout),
+        "abortConfig": _shown_abort(settings.abort),
+        "jobExecutionsRetryConfig": _shown_retry(settings.retry),
+        "timeoutConfig": {"inProgressTimeoutInMinutes": settings.in_progress_timeout_minutes},
+    }
+
+
+def described_job(job: Job, targets: Sequence[JobTarget], *, now: Instant) -> Members:
     settings = job.settings
     unplanned = [target.arn for target in targets if not target.planned]
+    rollouts = () if job.schedule is None or job.status not in RUNNING else next_rollouts(job.schedule, now=now)
     details: dict[str, Any] = {member: job.counts.get(status, 0) for status, member in _PROCESS_DETAILS.items()}
     details["processingTargets"] = unplanned or None
     return {
@@ -119,13 +167,11 @@ def described_job(job: Job, targets: Sequence[JobTarget]) -> Members:
         "comment": job.comment,
         "targets": [target.arn for target in targets],
         "description": settings.description or None,
-        "presignedUrlConfig": {}
-        if settings.presign is None
-        else {"roleArn": settings.presign.role_arn, "expiresInSec": settings.presign.expires_s},
-        "jobExecutionsRolloutConfig": {} if settings.rollout is None else _shown_rollout(settings.rollout),
-        "abortConfig": _shown_abort(settings.abort),
-        "jobExecutionsRetryConfig": _shown_retry(settings.retry),
-        "timeoutConfig": {"inProgressTimeoutInMinutes": settings.in_progress_timeout_minutes},
+        **shown_settings(settings),
+        "schedulingConfig": None if job.schedule is None else _shown_schedule(job.schedule),
+        "scheduledJobRollouts": [{"startTime": write_time(at)} for at in rollouts] or None,
+        "jobTemplateArn": job.template_arn,
+        "documentParameters": dict(job.document_parameters) or None,
         "createdAt": job.created_at,
         "lastUpdatedAt": job.last_updated_at,
         "completedAt": job.completed_at,
@@ -227,6 +273,15 @@ def _check_retries(settings: JobSettings) -> None:
     timed = any(criterion.failure_type is FailureType.TIMED_OUT for criterion in settings.retry)
     if timed and settings.in_progress_timeout_minutes is None:
         raise InvalidRequest("Retrying what TIMED_OUT needs a timeoutConfig.", subject="job")
+
+
+def _shown_schedule(schedule: Schedule) -> Members:
+    return {
+        "startTime": None if schedule.starts_at is None else write_time(schedule.starts_at),
+        "endTime": None if schedule.ends_at is None else write_time(schedule.ends_at),
+        "endBehavior": None if schedule.ends_at is None else schedule.end_behavior.value,
+        "maintenanceWindows": shown_windows(schedule.windows),
+    }
 
 
 def _shown_rollout(rollout: RolloutConfig) -> Members:

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from overair.basics.clock import Clock, Instant
 from overair.basics.errors import NotFound
-from overair.basics.ids import AccountId, GroupName, ThingName
+from overair.basics.ids import AccountId, GroupName, JobId, ThingName
 from overair.basics.work import Tx, Work
+from overair.server.jobs.event_publisher import JobEvents
+from overair.server.jobs.events import JobEvent
 from overair.server.jobs.lifecycle import Lifecycle
 from overair.server.jobs.model import (
     CANCELABLE_WITHOUT_FORCE,
     PENDING,
     PENDING_LISTED_MAX,
+    EndBehavior,
+    Execution,
     Job,
     JobPhase,
+    JobStatus,
     JobTarget,
+    TargetSelection,
 )
 from overair.server.jobs.ports import ExecutionStore, JobMembers, JobStore, Tags, ThingsGroups
 from overair.server.jobs.rollout import Release, release
+from overair.server.jobs.schedule import opens_at
 from overair.wire.job_messages import ExecutionStatus
 
 THINGS_PER_STEP_MAX: Final = 500
 """Things planned in one transaction; each leaves up to two notices."""
 ENDINGS_PER_STEP_MAX: Final = 200
+SCHEDULE_ENDED: Final = "SCHEDULE_ENDED"
 
 
 class Planner:
@@ -40,6 +48,7 @@ class Planner:
         groups: ThingsGroups,
         tags: Tags,
         lifecycle: Lifecycle,
+        events: JobEvents,
         clock: Clock,
     ) -> None:
         self._jobs = jobs
@@ -48,6 +57,7 @@ class Planner:
         self._groups = groups
         self._tags = tags
         self._lifecycle = lifecycle
+        self._events = events
         self._clock = clock
 
     def has_step(self, tx: Tx, *, now: Instant) -> bool:
@@ -59,7 +69,10 @@ class Planner:
         job = self._jobs.unsettled(tx, now=now)
         if job is None:
             return False
-        self.advance(tx, job, limit=THINGS_PER_STEP_MAX, now=now)
+        if job.ends_at is not None and job.ends_at <= now:
+            self._end_schedule(tx, job, now=now)
+        else:
+            self.advance(tx, job, limit=THINGS_PER_STEP_MAX, now=now)
         return True
 
     def advance(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
@@ -82,11 +95,20 @@ class Planner:
             taken = self._plan_target(tx, job, target, limit=budget, now=now) if budget > 0 else None
             if taken is None:
                 # Members are left. An unmetered job goes to the end of the line; a metered one is planned whole at first.
-                if job.settings.rollout is None:
+                if not job.metered:
                     self._jobs.save(tx, replace(job, next_step_at=now))
                 return
             budget -= taken
-        self._release_waiting(tx, job, limit=max(budget, 1), now=now)
+        opening = now if job.schedule is None else opens_at(job.schedule, now=now)
+        if opening is None:
+            # Its windows don't open any more.
+            self._stop_rollout(tx, job, now=now)
+        elif opening > now:
+            self._jobs.save(tx, replace(job, next_step_at=opening))
+        else:
+            if job.status is JobStatus.SCHEDULED:
+                job = replace(job, status=JobStatus.IN_PROGRESS, last_updated_at=now)
+            self._release_waiting(tx, job, limit=max(budget, 1), now=now)
 
     def _plan_target(self, tx: Tx, job: Job, target: JobTarget, *, limit: int, now: Instant) -> int | None:
         """Plan the next members of a target, at most ``limit``; returns how many, or None if there may be more."""
@@ -99,9 +121,9 @@ class Planner:
         done = len(things) < limit
         cursor = things[-1] if things else target.cursor
         self._jobs.save_target(tx, account, job.id, replace(target, planned=done, cursor=cursor))
-        new = self._without_execution(tx, job, things)
-        if job.settings.rollout is None:
-            self._lifecycle.queue(tx, job, new, now=now)
+        new, earlier = self._new_to(tx, job, things)
+        if not job.metered:
+            self._lifecycle.queue(tx, job, new, earlier=earlier, now=now)
         elif new:
             # Asked again when their turn comes; but whom nothing is meant for takes nobody's turn.
             chosen = self._lifecycle.fulfilment.may_queue(tx, job, new)
@@ -113,24 +135,63 @@ class Planner:
         account = job.place.account
         allowed = Release(count=limit, next_at=now)
         if job.settings.rollout is not None:
-            allowed = release(job.settings.rollout, job.counts, next_at=job.next_step_at, now=now, limit=limit)
+            allowed = release(
+                job.settings.rollout,
+                job.counts,
+                recent=job.released,
+                next_at=job.next_step_at,
+                now=now,
+                limit=limit,
+            )
+            job = replace(job, released=allowed.recent)
         things = self._jobs.waiting(tx, account, job.id, limit=allowed.count + 1)
         released = things[: allowed.count]
         if released:
-            self._lifecycle.queue(tx, job, self._without_execution(tx, job, released), now=now)
+            self._queue_new(tx, job, released, now=now)
             self._jobs.drop_waiting(tx, account, job=job.id, things=released)
         if len(things) <= allowed.count:
             self._settle(tx, job, now=now)
         else:
             self._jobs.save(tx, replace(job, next_step_at=allowed.next_at))
 
-    def _without_execution(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> list[ThingName]:
-        known = self._executions.things_with(tx, job.place.account, job.id, things) if things else frozenset()
-        return [thing for thing in things if thing not in known]
+    def _new_to(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> tuple[list[ThingName], Mapping[ThingName, Execution]]:
+        """Those of some things that the job has yet to come to, and the attempts that some of them have behind them: a
+        CONTINUOUS job comes again to who left and came back, and to who isn't what it was."""
+        latest = self._executions.latest_of(tx, job.place.account, job.id, things) if things else {}
+        earlier = {}
+        if job.target_selection is TargetSelection.CONTINUOUS:
+            earlier = {thing: execution for thing, execution in latest.items() if execution.may_come_again}
+        return [thing for thing in things if thing not in latest or thing in earlier], earlier
+
+    def _queue_new(self, tx: Tx, job: Job, things: Sequence[ThingName], *, now: Instant) -> None:
+        new, earlier = self._new_to(tx, job, things)
+        self._lifecycle.queue(tx, job, new, earlier=earlier, now=now)
 
     def _settle(self, tx: Tx, job: Job, *, now: Instant) -> None:
         self._jobs.save(tx, replace(job, phase=JobPhase.SETTLED))
         self._lifecycle.conclude(tx, job.place.account, job.id, now=now)
+
+    # The end of a schedule ------------------------------------------------------------------------------------------------
+
+    def _end_schedule(self, tx: Tx, job: Job, *, now: Instant) -> None:
+        assert job.schedule is not None
+        ended = replace(job, ends_at=None)
+        if job.schedule.end_behavior is EndBehavior.STOP_ROLLOUT:
+            self._stop_rollout(tx, ended, now=now)
+            return
+        comment = f"The job's endTime has come, and its endBehavior is {job.schedule.end_behavior}."
+        force = job.schedule.end_behavior is EndBehavior.FORCE_CANCEL
+        self._lifecycle.cancel(tx, ended, comment=comment, reason_code=SCHEDULE_ENDED, force=force, now=now)
+
+    def _stop_rollout(self, tx: Tx, job: Job, *, now: Instant) -> None:
+        """Nobody else gets it; what is under way goes on, and the job is done with the last of it."""
+        account = job.place.account
+        self._jobs.drop_waiting(tx, account, job=job.id)
+        for target in self._jobs.targets(tx, account, job.id):
+            if not target.planned:
+                self._jobs.save_target(tx, account, job.id, replace(target, planned=True))
+        status = JobStatus.IN_PROGRESS if job.status is JobStatus.SCHEDULED else job.status
+        self._settle(tx, replace(job, status=status, ends_at=None, last_updated_at=now), now=now)
 
     # Cancelling and deleting ----------------------------------------------------------------------------------------------
 
@@ -142,6 +203,9 @@ class Planner:
             self._lifecycle.end(tx, job, execution, ExecutionStatus.CANCELED, now=now, force=job.force_canceled)
         done = len(executions) < limit
         self._jobs.save(tx, replace(job, phase=JobPhase.SETTLED if done else job.phase, next_step_at=now))
+        canceled = self._jobs.find(tx, account, job.id) if done else None
+        if canceled is not None:
+            self._events.job(tx, canceled, JobEvent.CANCELED, now=now)
 
     def _delete_some(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
         account = job.place.account
@@ -150,6 +214,7 @@ class Planner:
         for execution in reversed(executions):
             self._lifecycle.remove(tx, job, execution, now=now)
         if len(executions) < limit:
+            self._events.job(tx, job, JobEvent.DELETED, now=now)
             self._jobs.delete(tx, account, job.id)
             self._lifecycle.fulfilment.forget(tx, account, job.id)
             self._tags.forget(tx, job.place, job.arn)
@@ -159,19 +224,38 @@ class Planner:
     # Following the registry (devices.ports.MembershipChanged) -------------------------------------------------------------
 
     def joined(self, tx: Tx, account: AccountId, thing: ThingName, group: GroupName) -> None:
-        """A thing came into a group: running CONTINUOUS jobs give it an execution at once, whatever the rollout's rate."""
+        """A thing came into a group: running CONTINUOUS jobs give it an execution at once, whatever the rollout's rate; those
+        that have to wait for their time put it in the line."""
         now = self._clock.now()
         for job in self._jobs.continuous_for(tx, account, group):
-            latest = self._executions.find(tx, account, thing, job.id)
-            if latest is None:
-                self._jobs.drop_waiting(tx, account, job=job.id, things=[thing])
-                self._lifecycle.queue(tx, job, [thing], now=now)
-            elif latest.status is ExecutionStatus.REMOVED:
-                # It left and came back: another attempt, counted in place of the removed one.
-                self._executions.save(tx, account, replace(latest, latest=False))
-                self._jobs.count(tx, account, job.id, {ExecutionStatus.REMOVED: -1})
-                number = self._executions.last_number(tx, account, thing, job.id) + 1
-                self._lifecycle.queue(tx, job, [thing], numbers={thing: number}, now=now)
+            self._give(tx, job, thing, now=now)
+
+    def give_again(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """A thing isn't what it was when it did its jobs (it was reset, or provisioned again): each running CONTINUOUS job of
+        its groups comes to it once more. What is pending for it stays as it is."""
+        if not self._executions.outlive(tx, account, thing):
+            return
+        now = self._clock.now()
+        given: set[JobId] = set()
+        for group in sorted(self._groups.all_groups_of(tx, account, thing)):
+            for job in self._jobs.continuous_for(tx, account, group):
+                if job.id not in given and self._executions.find(tx, account, thing, job.id) is not None:
+                    given.add(job.id)
+                    self._give(tx, job, thing, now=now)
+
+    def _give(self, tx: Tx, job: Job, thing: ThingName, *, now: Instant) -> None:
+        account = job.place.account
+        new, _ = self._new_to(tx, job, [thing])
+        opening = now if job.schedule is None else opens_at(job.schedule, now=now)
+        if not new or opening is None:
+            return
+        if opening > now:
+            self._jobs.add_waiting(tx, account, job.id, [thing])
+            if job.phase is JobPhase.SETTLED:
+                self._jobs.save(tx, replace(job, phase=JobPhase.ROLLING_OUT, next_step_at=opening))
+            return
+        self._jobs.drop_waiting(tx, account, job=job.id, things=[thing])
+        self._queue_new(tx, job, [thing], now=now)
 
     def left(self, tx: Tx, account: AccountId, thing: ThingName, group: GroupName) -> None:
         """A thing left a group: what CONTINUOUS jobs had pending for it is REMOVED, unless another target still names it."""
@@ -187,14 +271,19 @@ class Planner:
                 self._lifecycle.end(tx, job, latest, ExecutionStatus.REMOVED, now=now)
 
     def thing_deleted(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
-        """A thing is gone from the registry: what was pending for it is REMOVED, whatever the job."""
+        """A thing is gone from the registry: what was pending for it is REMOVED, whatever the job. One that is made again under
+        its name is another device, which CONTINUOUS jobs come to anew."""
         now = self._clock.now()
         self._jobs.drop_waiting(tx, account, things=[thing])
+        self._executions.outlive(tx, account, thing)
         while pending := self._executions.pending(tx, account, thing, limit=PENDING_LISTED_MAX):
             for execution in pending:
                 job = self._jobs.find(tx, account, execution.job)
                 assert job is not None
-                self._lifecycle.end(tx, job, execution, ExecutionStatus.REMOVED, now=now)
+                # Now that the job is held: another node may have taken the device's last word in between.
+                found = self._executions.find(tx, account, thing, execution.job)
+                if found is not None and found.is_pending:
+                    self._lifecycle.end(tx, job, found, ExecutionStatus.REMOVED, now=now)
 
 
 class JobPlanner:

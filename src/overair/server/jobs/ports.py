@@ -10,7 +10,16 @@ from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, BucketName, GroupName, JobId, ObjectKey, ThingName, VersionId
 from overair.basics.work import Tx
-from overair.server.jobs.model import Execution, Job, JobStatus, JobTarget, TargetSelection
+from overair.server.jobs.model import (
+    EventConfiguration,
+    EventKind,
+    Execution,
+    Job,
+    JobStatus,
+    JobTarget,
+    JobTemplate,
+    TargetSelection,
+)
 from overair.wire.job_messages import ExecutionStatus
 
 
@@ -70,9 +79,14 @@ class ExecutionStore(Protocol):
     def insert(self, tx: Tx, account: AccountId, executions: Sequence[Execution]) -> None: ...
     def save(self, tx: Tx, account: AccountId, execution: Execution) -> None: ...
     def delete(self, tx: Tx, account: AccountId, execution: Execution) -> None: ...
-    def attempts(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> Mapping[ExecutionStatus, int]: ...
+    def attempts(
+        self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, *, since: int
+    ) -> Mapping[ExecutionStatus, int]: ...
     def last_number(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> int: ...
-    def things_with(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> frozenset[ThingName]: ...
+    def latest_of(
+        self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]
+    ) -> Mapping[ThingName, Execution]: ...
+    def outlive(self, tx: Tx, account: AccountId, thing: ThingName) -> int: ...
     def of_job(
         self,
         tx: Tx,
@@ -95,6 +109,33 @@ class ExecutionStore(Protocol):
         limit: int,
     ) -> Sequence[Execution]: ...
     def overdue(self, tx: Tx, *, now: Instant, limit: int) -> Sequence[tuple[AccountId, Execution]]: ...
+
+
+class TemplateStore(Protocol):
+    """Rows of job templates (``template_store.SqlTemplateStore``)."""
+
+    def insert(self, tx: Tx, template: JobTemplate) -> None: ...
+    def find(self, tx: Tx, account: AccountId, template: str) -> JobTemplate | None: ...
+    def page(self, tx: Tx, account: AccountId, *, after: str | None, limit: int) -> Sequence[JobTemplate]: ...
+    def delete(self, tx: Tx, account: AccountId, template: str) -> bool: ...
+
+
+class StatusesChanged(Protocol):
+    """Who must know, in the same transaction, in which state a job's latest executions on things are. Implemented below, by the
+    fleet index. Not told of progress."""
+
+    def statuses_changed(
+        self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName], status: ExecutionStatus | None
+    ) -> None:
+        """``status`` is None where nothing is left of the job on these things."""
+        ...
+
+
+class EventConfigurations(Protocol):
+    """Rows of event configurations (``event_store.SqlEventConfigurations``)."""
+
+    def all(self, tx: Tx, account: AccountId) -> dict[EventKind, EventConfiguration]: ...
+    def set(self, tx: Tx, account: AccountId, kind: EventKind, *, enabled: bool, now: Instant) -> None: ...
 
 
 class JobMembers(Protocol):

@@ -27,14 +27,21 @@ MAXIMUM_PER_MINUTE_DEFAULT: Final = 1000
 CATCH_UP_MS: Final = 5_000
 """After a pause of the server at most this much of the missed time is made up for: no burst after an outage."""
 RETRIES_PER_THING_MAX: Final = 10
+Released = tuple[Instant, int]
+"""When, and how many."""
+
+
+RECENT_MS: Final = 1_000
+"""Releases that fall into one second are kept as one, by the time of its last: a minute has some sixty entries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """How many things may be queued now, and when to look again."""
+    """How many things may be queued now, when to look again, and what to remember of the last minute."""
 
     count: int
     next_at: Instant
+    recent: tuple[Released, ...] = ()
 
 
 def rate_per_minute(config: RolloutConfig, counts: Mapping[ExecutionStatus, int]) -> int:
@@ -56,16 +63,48 @@ def rate_per_minute(config: RolloutConfig, counts: Mapping[ExecutionStatus, int]
 
 
 def release(
-    config: RolloutConfig, counts: Mapping[ExecutionStatus, int], *, next_at: Instant, now: Instant, limit: int
+    config: RolloutConfig,
+    counts: Mapping[ExecutionStatus, int],
+    *,
+    recent: Sequence[Released] = (),
+    next_at: Instant,
+    now: Instant,
+    limit: int,
 ) -> Release:
-    """Release one thing for each interval that has passed since ``next_at``, at most ``limit``."""
-    if now < next_at:
-        return Release(count=0, next_at=next_at)
+    """Release one thing for each interval that has passed since ``next_at``, at most ``limit``, and never so many that a minute
+    that ends now would see more than the rate. ``recent`` is what the release before this one gave."""
+    # What a clock that was set back has left in the future counts as if it were now.
+    remembered = tuple(
+        released if released[0] <= now else (now, released[1]) for released in recent if released[0] > now - MINUTE_MS
+    )
+    if now < next_at <= now + MINUTE_MS:
+        return Release(count=0, next_at=next_at, recent=remembered)
     rate = rate_per_minute(config, counts)
-    since = max(next_at, now - CATCH_UP_MS)
-    count = min(limit, (now - since) * rate // MINUTE_MS + 1)
-    # Rounded up: a minute never sees more than the rate.
-    return Release(count=count, next_at=Instant(since + -(-count * MINUTE_MS // rate)))
+    since = now if next_at > now else max(next_at, now - CATCH_UP_MS)
+    room = max(0, rate - sum(count for _, count in remembered))
+    count = min(limit, room, _until_next_increase(config, counts), (now - since) * rate // MINUTE_MS + 1)
+    if count == 0:
+        # The minute is full: there is room again when its oldest second leaves it.
+        again = remembered[0][0] + MINUTE_MS if remembered else now + RECENT_MS
+        return Release(count=0, next_at=Instant(max(now + 1, again)), recent=remembered)
+    # Rounded up, so that the pace alone keeps the rate; the memory keeps it where the pace had to catch up.
+    return Release(
+        count=count, next_at=Instant(since + -(-count * MINUTE_MS // rate)), recent=_remember(remembered, count, now=now)
+    )
+
+
+def _remember(recent: tuple[Released, ...], count: int, *, now: Instant) -> tuple[Released, ...]:
+    if recent and recent[-1][0] // RECENT_MS == now // RECENT_MS:
+        return (*recent[:-1], (now, recent[-1][1] + count))
+    return (*recent, (now, count))
+
+
+def _until_next_increase(config: RolloutConfig, counts: Mapping[ExecutionStatus, int]) -> int:
+    """How many things may still be notified at the present rate; one more would be at the next."""
+    growth = config.exponential
+    if growth is None or growth.notified_criterion is None:
+        return MAXIMUM_PER_MINUTE_DEFAULT
+    return growth.notified_criterion - sum(counts.values()) % growth.notified_criterion
 
 
 def must_abort(criteria: Sequence[AbortCriterion], counts: Mapping[ExecutionStatus, int]) -> AbortCriterion | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,11 +16,13 @@ from overair.basics.errors import (
     LimitExceeded,
     NotFound,
 )
-from overair.basics.ids import AccountId, GroupName, JobId, ThingName
+from overair.basics.ids import AccountId, GroupName, IdSource, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.announcements import Announcer
 from overair.server.jobs.device_jobs import DeviceJobs
 from overair.server.jobs.documents import DeviceDocuments, check_document, fulfilment_named_in
+from overair.server.jobs.event_publisher import JobEvents
+from overair.server.jobs.events import JobEvent
 from overair.server.jobs.lifecycle import Lifecycle
 from overair.server.jobs.model import (
     DELETIONS_MAX,
@@ -41,20 +43,30 @@ from overair.server.jobs.operator_executions import OperatorExecutions
 from overair.server.jobs.planning import Planner
 from overair.server.jobs.ports import (
     Chosen,
+    EventConfigurations,
     ExecutionStore,
     Fulfilment,
     JobMembers,
     JobStore,
     Presigner,
     ServiceRoles,
+    StatusesChanged,
     Tags,
+    TemplateStore,
     ThingsGroups,
 )
+from overair.server.jobs.resets import ResetWatch
+from overair.server.jobs.schedule import check_schedule, opens_at
+from overair.server.jobs.templates import JobTemplates
 
 __all__ = ["Chosen", "Fulfilment", "JobsService"]
 
 THINGS_AT_ONCE_MAX: Final = 100
 """Things that a call itself takes along; the rest is the planner's. Small jobs are so whole when the call returns."""
+
+
+STATUSES_OF_THING_MAX: Final = 1_000
+"""Executions of one thing that an index takes in when it is built."""
 
 
 class JobsService:
@@ -64,6 +76,8 @@ class JobsService:
         device: The device's side.
         executions: The operator's side of executions.
         planner: Background work, and the registry's ``MembershipChanged``.
+        events: What is told of jobs on ``$aws/events/…``.
+        templates: What jobs are made from.
     """
 
     def __init__(
@@ -76,7 +90,10 @@ class JobsService:
         roles: ServiceRoles,
         presigner: Presigner,
         tags: Tags,
+        events: EventConfigurations,
+        templates: TemplateStore,
         clock: Clock,
+        ids: IdSource,
     ) -> None:
         self._jobs = jobs
         self._executions = executions
@@ -86,7 +103,8 @@ class JobsService:
         self._clock = clock
         documents = DeviceDocuments(jobs=jobs, presigner=presigner)
         announcer = Announcer(jobs=jobs, executions=executions, documents=documents)
-        self._lifecycle = Lifecycle(jobs=jobs, executions=executions, announcer=announcer)
+        self.events = JobEvents(jobs=jobs, configurations=events, ids=ids, clock=clock)
+        self._lifecycle = Lifecycle(jobs=jobs, executions=executions, announcer=announcer, events=self.events)
         self.planner = Planner(
             jobs=jobs,
             executions=executions,
@@ -94,8 +112,10 @@ class JobsService:
             groups=groups,
             tags=tags,
             lifecycle=self._lifecycle,
+            events=self.events,
             clock=clock,
         )
+        self._lifecycle.details_reported = ResetWatch(executions=executions, give_again=self.planner.give_again).reported
         self.device = DeviceJobs(
             jobs=jobs,
             executions=executions,
@@ -107,11 +127,21 @@ class JobsService:
         self.executions = OperatorExecutions(
             jobs=jobs, executions=executions, members=members, lifecycle=self._lifecycle, clock=clock
         )
+        self.templates = JobTemplates(store=templates, roles=roles, tags=tags, clock=clock)
         tags.accept("job", lambda tx, account, name: jobs.find(tx, account, JobId(name)) is not None)
 
     def wake_with(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` on the event loop after each commit that left background work, so that nobody waits for a tick."""
         self._lifecycle.wake = wake
+
+    def searched_by(self, statuses: StatusesChanged) -> None:
+        """Register, at composition, the index that must know of executions' states."""
+        self._lifecycle.statuses = statuses
+
+    def statuses_of(self, tx: Tx, account: AccountId, thing: ThingName) -> Mapping[str, str]:
+        """The state of a thing's latest execution of each job, newest jobs first, as many as an index keeps."""
+        found = self._executions.of_thing(tx, account, thing, status=None, job=None, before=None, limit=STATUSES_OF_THING_MAX)
+        return {execution.job: execution.status.value for execution in found if execution.latest}
 
     def fulfilled_by(self, fulfilment: Fulfilment) -> None:
         """Register, at composition, the room above that brings jobs to things that have ECUs."""
@@ -132,7 +162,7 @@ class JobsService:
 
         Raises:
             AlreadyExists: the id is taken, also by a job that is being deleted. Subject ``job``.
-            InvalidRequest: subjects ``job``, ``job-document``, ``target``, ``role``.
+            InvalidRequest: subjects ``job``, ``job-document``, ``target``, ``role``, ``schedule``.
             NotFound: a target, or what it wants fulfilled, isn't there.
         """
         if not JOB_ID.fullmatch(plan.id):
@@ -153,11 +183,15 @@ class JobsService:
         for target in targets:
             self._members.require_target(tx, place, target)
         now = self._clock.now()
+        waits = False
+        if plan.schedule is not None:
+            check_schedule(plan.schedule, plan.target_selection, now=now)
+            waits = opens_at(plan.schedule, now=now) != now
         job = Job(
             id=plan.id,
             sequence=self._jobs.next_sequence(tx, place.account),
             place=place,
-            status=JobStatus.IN_PROGRESS,
+            status=JobStatus.SCHEDULED if waits else JobStatus.IN_PROGRESS,
             phase=JobPhase.ROLLING_OUT,
             target_selection=plan.target_selection,
             settings=plan.settings,
@@ -167,6 +201,10 @@ class JobsService:
             document_source=plan.document_source,
             destination_package_versions=plan.destination_package_versions,
             fulfilment=fulfilment,
+            schedule=plan.schedule,
+            ends_at=None if plan.schedule is None else plan.schedule.ends_at,
+            template_arn=plan.template_arn,
+            document_parameters=plan.document_parameters,
         )
         self._check_role(tx, job, plan.settings.presign)
         self._jobs.insert(
@@ -311,11 +349,13 @@ class JobsService:
             found,
             status=JobStatus.DELETION_IN_PROGRESS,
             phase=JobPhase.DELETING,
+            ends_at=None,
             next_step_at=now,
             last_updated_at=now,
         )
         self._jobs.save(tx, deleting)
         self._jobs.drop_waiting(tx, account, job=job)
+        self.events.job(tx, deleting, JobEvent.DELETION_IN_PROGRESS, now=now)
         self._advanced(tx, deleting, now=now)
 
     # Whom the registry tells (devices.ports.MembershipChanged) ------------------------------------------------------------
@@ -328,6 +368,10 @@ class JobsService:
 
     def thing_deleted(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
         self.planner.thing_deleted(tx, account, thing)
+
+    def provisioned_again(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """See ``devices.ports.ProvisionedAgain``."""
+        self.planner.give_again(tx, account, thing)
 
     # ----------------------------------------------------------------------------------------------------------------------
 

@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.model import (
+    RUNNING,
     Job,
     JobPhase,
     JobSettings,
     JobStatus,
     JobTarget,
+    Schedule,
     TargetSelection,
 )
 from overair.server.jobs.tables import job_documents, job_targets, job_waiting_things, jobs
-from overair.server.storage.work import HotStatement, sql
+from overair.server.storage.work import HotStatement, is_writable, sql
 from overair.wire.job_messages import ExecutionStatus
 
 ROWS_PER_INSERT_MAX: Final = 1_000
@@ -36,7 +38,11 @@ _CHANGEABLE: Final = (
     "force_canceled",
     "last_updated_at",
     "completed_at",
+    "released",
+    "ends_at",
 )
+_BACKGROUND: Final = sorted(phase.value for phase in JobPhase if phase is not JobPhase.SETTLED)
+_RUNNING: Final = sorted(status.value for status in RUNNING)
 _COLUMNS: Final = tuple(column.name for column in jobs.columns)
 
 # What making a job and following its executions takes; the rest is asked seldom.
@@ -46,6 +52,7 @@ _insert: Final = HotStatement(insert(jobs), columns=_COLUMNS)
 _insert_document: Final = HotStatement(insert(job_documents), columns=tuple(column.name for column in job_documents.columns))
 _insert_target: Final = HotStatement(insert(job_targets), columns=tuple(column.name for column in job_targets.columns))
 _find: Final = HotStatement(select(*jobs.c).where(*_this_job))
+_find_to_change: Final = HotStatement(select(*jobs.c).where(*_this_job).with_for_update())
 _save: Final = HotStatement(update(jobs).where(*_this_job).values({name: bindparam(f"b_{name}") for name in _CHANGEABLE}))
 _count: Final = HotStatement(
     update(jobs).where(*_this_job).values({name: jobs.c[name] + bindparam(f"b_{name}") for name in _COUNTS.values()})
@@ -93,6 +100,9 @@ class SqlJobStore:
             destination_package_versions=msgspec.json.encode(job.destination_package_versions).decode(),
             created_at=job.created_at,
             fulfilment=job.fulfilment,
+            schedule=None if job.schedule is None else msgspec.json.encode(job.schedule).decode(),
+            template_arn=job.template_arn,
+            document_parameters=msgspec.json.encode(job.document_parameters).decode() if job.document_parameters else None,
             **_changeable(job),
             **dict.fromkeys(_COUNTS.values(), 0),
         )
@@ -100,7 +110,10 @@ class SqlJobStore:
         self.add_targets(tx, account, job.id, targets)
 
     def find(self, tx: Tx, account: AccountId, job: JobId) -> Job | None:
-        row = _find.first(tx, b_account=account, b_job=job)
+        """A unit that may write holds the row until it ends: on PostgreSQL, where several nodes write, whatever changes a job
+        or one of its executions looks at the job first, and so nobody changes what another one is about to save."""
+        found = _find_to_change if is_writable(tx) else _find
+        row = found.first(tx, b_account=account, b_job=job)
         return None if row is None else _job(dict(zip(_COLUMNS, row, strict=True)))
 
     def document(self, tx: Tx, account: AccountId, job: JobId) -> str | None:
@@ -154,33 +167,40 @@ class SqlJobStore:
         return int(sql(tx).execute(query).scalar_one())
 
     def unsettled(self, tx: Tx, *, now: Instant) -> Job | None:
-        """The job whose background work has waited longest, of any account."""
-        query = (
+        """The job whose background work has waited longest, of any account; one whose schedule ends comes first.
+
+        A unit that may write claims it: on PostgreSQL another node passes over it and takes the next one.
+        """
+        ending = select(*jobs.c).where(jobs.c.ends_at <= now).order_by(jobs.c.ends_at).limit(1)
+        waiting = (
             select(*jobs.c)
-            .where(jobs.c.phase != JobPhase.SETTLED.value, jobs.c.next_step_at <= now)
+            .where(jobs.c.phase.in_(_BACKGROUND), jobs.c.next_step_at <= now)
             .order_by(jobs.c.next_step_at, jobs.c.account, jobs.c.sequence)
             .limit(1)
         )
-        row = sql(tx).execute(query).mappings().first()
-        return None if row is None else _job(row)
+        for query in (ending, waiting):
+            claimed = query.with_for_update(skip_locked=True) if is_writable(tx) else query
+            row = sql(tx).execute(claimed).mappings().first()
+            if row is not None:
+                return _job(row)
+        return None
 
     def continuous_for(self, tx: Tx, account: AccountId, group_name: str) -> Sequence[Job]:
-        """Running CONTINUOUS jobs that have this group among their targets, in order of creation."""
+        """CONTINUOUS jobs that run, or wait for their time, and have this group among their targets, in order of creation."""
+        arn = literal("arn:aws:iot:") + jobs.c.region + literal(f":{account}:thinggroup/{group_name}")
         query = (
             select(*jobs.c)
+            .join(job_targets, (job_targets.c.account == jobs.c.account) & (job_targets.c.job == jobs.c.id))
             .where(
                 jobs.c.account == account,
-                jobs.c.status == JobStatus.IN_PROGRESS.value,
+                jobs.c.status.in_(_RUNNING),
                 jobs.c.target_selection == TargetSelection.CONTINUOUS.value,
+                job_targets.c.arn == arn,
             )
             .order_by(jobs.c.sequence)
         )
-        found = [_job(row) for row in sql(tx).execute(query).mappings()]
-        return [
-            job
-            for job in found
-            if any(target.arn == job.place.iot("thinggroup", group_name) for target in self.targets(tx, account, job.id))
-        ]
+        claimed = query.with_for_update(of=jobs) if is_writable(tx) else query
+        return [_job(row) for row in sql(tx).execute(claimed).mappings()]
 
     # Targets --------------------------------------------------------------------------------------------------------------
 
@@ -256,6 +276,8 @@ def _changeable(job: Job) -> dict[str, Any]:
         "force_canceled": job.force_canceled,
         "last_updated_at": job.last_updated_at,
         "completed_at": job.completed_at,
+        "released": msgspec.json.encode(job.released).decode(),
+        "ends_at": job.ends_at,
     }
 
 
@@ -279,4 +301,9 @@ def _job(row: Mapping[Any, Any]) -> Job:
         force_canceled=row["force_canceled"],
         counts={status: row[column] for status, column in _COUNTS.items()},
         fulfilment=row["fulfilment"],
+        released=msgspec.json.decode(row["released"], type=tuple[tuple[Instant, int], ...]),
+        schedule=None if row["schedule"] is None else msgspec.json.decode(row["schedule"], type=Schedule),
+        ends_at=None if row["ends_at"] is None else Instant(row["ends_at"]),
+        template_arn=row["template_arn"],
+        document_parameters=msgspec.json.decode(row["document_parameters"] or "{}", type=dict[str, str]),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, false
 
 from overair.server.storage.schema import account_column, instant_column, metadata
 
@@ -38,9 +38,18 @@ jobs: Final = Table(
     Column("count_removed", Integer, nullable=False),
     Column("count_canceled", Integer, nullable=False),
     Column("fulfilment", String(64)),
+    # What a metered rollout gave in the last minute, in the row that a step claims.
+    Column("released", Text, nullable=False, server_default="[]"),
+    Column("schedule", Text),
+    # When the schedule's end is still to be carried out.
+    instant_column("ends_at", nullable=True),
+    Column("template_arn", Text),
+    Column("document_parameters", Text),
 )
 Index("ix_jobs_newest", jobs.c.account, jobs.c.sequence)
 Index("ix_jobs_unsettled", jobs.c.phase, jobs.c.next_step_at)
+Index("ix_jobs_ending", jobs.c.ends_at)
+Index("ix_jobs_status", jobs.c.account, jobs.c.status, jobs.c.target_selection, jobs.c.sequence)
 
 job_documents: Final = Table(
     "job_documents",
@@ -95,9 +104,36 @@ job_executions: Final = Table(
     instant_column("step_due_at", nullable=True),
     instant_column("due_at", nullable=True),
     Column("fulfilment", String(64)),
+    Column("outlived", Boolean, nullable=False, server_default=false()),
 )
 Index("ix_job_executions_of_thing", job_executions.c.account, job_executions.c.thing, job_executions.c.status)
 Index(
     "ix_job_executions_of_job", job_executions.c.account, job_executions.c.job, job_executions.c.status, job_executions.c.thing
 )
 Index("ix_job_executions_due", job_executions.c.due_at)
+
+job_templates: Final = Table(
+    "job_templates",
+    metadata,
+    account_column(),
+    Column("id", String(64), primary_key=True),
+    Column("region", String(32), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("document_source", Text),
+    Column("settings", Text, nullable=False),
+    Column("windows", Text, nullable=False),
+    Column("destination_package_versions", Text, nullable=False),
+    instant_column("created_at"),
+)
+
+job_event_configurations: Final = Table(
+    "job_event_configurations",
+    metadata,
+    account_column(),
+    Column("kind", String(32), primary_key=True),
+    Column("enabled", Boolean, nullable=False),
+    instant_column("created_at"),
+    instant_column("last_updated_at"),
+)
+"""Which of the events that jobs publish an account wants to hear."""

@@ -31,7 +31,7 @@ from overair.server.storage.schema import outbox
 from overair.server.storage.statements import HotStatement, sql_tx
 from overair.server.storage.transaction import SqlTx
 
-__all__ = ["HotStatement", "SqlTx", "SqlWork", "open_postgresql", "open_sqlite", "sql"]
+__all__ = ["HotStatement", "SqlTx", "SqlWork", "is_writable", "open_postgresql", "open_sqlite", "sql"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,11 @@ _insert_notice = HotStatement(insert(outbox), columns=("account", "topic", "payl
 def sql(tx: Tx) -> Connection:
     """The SQLAlchemy connection of a unit of work, for statements only."""
     return sql_tx(tx).connection
+
+
+def is_writable(tx: Tx) -> bool:
+    """Whether a unit of work may write, and so should hold the rows that it will change."""
+    return sql_tx(tx).writable
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,127 @@
+"""Jobs and the agent."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "fleet_documents",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("index_name", sa.String(length=32), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("account", "index_name", "name", name=op.f("pk_fleet_documents")),
+    )
+    op.create_table(
+        "fleet_group_builds",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("group_name", sa.String(length=128), nullable=False),
+        sa.Column("phase", sa.String(length=16), nullable=False),
+        sa.Column("cursor", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("account", "group_name", name=op.f("pk_fleet_group_builds")),
+    )
+    op.create_table(
+        "fleet_indices",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("index_name", sa.String(length=32), nullable=False),
+        sa.Column("phase", sa.String(length=16), nullable=False),
+        sa.Column("cursor", sa.String(length=128), nullable=False),
+        sa.Column("built_at", sa.BigInteger(), nullable=True),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "index_name", name=op.f("pk_fleet_indices")),
+    )
+    with op.batch_alter_table("fleet_indices", schema=None) as batch_op:
+        batch_op.create_index("ix_fleet_indices_phase_due_at", ["phase", "due_at"], unique=False)
+
+    op.create_table(
+        "fleet_settings",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("things", sa.Boolean(), nullable=False),
+        sa.Column("connectivity", sa.Boolean(), nullable=False),
+        sa.Column("groups", sa.Boolean(), nullable=False),
+        sa.Column("fields", sa.Text(), nullable=False),
+        sa.Column("group_fields", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_fleet_settings")),
+    )
+    op.create_table(
+        "fleet_values",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("index_name", sa.String(length=32), nullable=False),
+        sa.Column("field", sa.String(length=160), nullable=False),
+        sa.Column("text", sa.String(length=800), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("shown", sa.String(length=800), nullable=False),
+        sa.Column("number", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("account", "index_name", "field", "text", "name", "shown", name=op.f("pk_fleet_values")),
+    )
+    with op.batch_alter_table("fleet_values", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_fleet_values_account_index_name_field_number", ["account", "index_name", "field", "number"], unique=False
+        )
+        batch_op.create_index(
+            "ix_fleet_values_account_index_name_name", ["account", "index_name", "name", "field", "text", "shown"], unique=False
+        )
+
+    op.create_table(
+        "job_event_configurations",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "kind", name=op.f("pk_job_event_configurations")),
+    )
+    op.create_table(
+        "job_templates",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("region", sa.String(length=32), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("document_source", sa.Text(), nullable=True),
+        sa.Column("settings", sa.Text(), nullable=False),
+        sa.Column("windows", sa.Text(), nullable=False),
+        sa.Column("destination_package_versions", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "id", name=op.f("pk_job_templates")),
+    )
+    op.create_table(
+        "nodes",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("lock_key", sa.BigInteger(), nullable=False),
+        sa.Column("began", sa.BigInteger(), nullable=False),
+        sa.Column("life_began", sa.BigInteger(), nullable=False),
+        sa.Column("heard_to", sa.BigInteger(), nullable=True),
+        sa.Column("connected", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_nodes")),
+    )
+    with op.batch_alter_table("job_executions", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("outlived", sa.Boolean(), server_default=sa.false(), nullable=False))
+
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("released", sa.Text(), server_default="[]", nullable=False))
+        batch_op.add_column(sa.Column("schedule", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("ends_at", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("template_arn", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("document_parameters", sa.Text(), nullable=True))
+        batch_op.create_index("ix_jobs_ending", ["ends_at"], unique=False)
+        batch_op.create_index("ix_jobs_status", ["account", "status", "target_selection", "sequence"], unique=False)
+
+    with op.batch_alter_table("mqtt_sessions", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("node", sa.String(length=32), server_default="", nullable=False))
+
+    with op.batch_alter_table("thing_groups", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("index_name", sa.String(length=32), nullable=True))
+        batch_op.add_column(sa.Column("query", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("query_version", sa.String(length=16), nullable=True))
+        batch_op.add_column(sa.Column("query_status", sa.String(length=16), nullable=True))
+        batch_op.create_index("ix_thing_groups_account_query_version", ["account", "query_version"], unique=False)
