@@ -48,9 +48,13 @@ def main() -> int:
 
 
 def tidy(path: Path) -> None:
-    """Leave what a reader needs: no notes of the generator, the formatter's layout."""
-    text = path.read_text()
-    path.write_text(re.sub(r"^ *# #+.*\n", "", text, flags=re.MULTILINE))
+    """Leave what a reader needs: no notes of the generator, the formatter's layout. And what both databases take: SQLite spells
+    a truth value as a number, which PostgreSQL refuses."""
+    text = re.sub(r"^ *# #+.*\n", "", path.read_text(), flags=re.MULTILINE)
+    for digit, word in (("0", "false"), ("1", "true")):
+        text = text.replace(f'sa.Boolean(), server_default=sa.text("{digit}")', f"sa.Boolean(), server_default=sa.{word}()")
+        text = text.replace(f"sa.Boolean(), server_default=sa.text('{digit}')", f"sa.Boolean(), server_default=sa.{word}()")
+    path.write_text(text)
     for arguments in (["format", "--quiet"], ["check", "--fix", "--quiet"], ["format", "--quiet"]):
         subprocess.run([sys.executable, "-m", "ruff", *arguments, str(path)], check=True)
 

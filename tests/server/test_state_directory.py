@@ -116,7 +116,7 @@ def test_a_path_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_opening_deletes_the_endpoints_that_a_killed_server_left(directory: StateDirectory) -> None:
     directory.open()
     directory.write_marker(MARKER)
-    directory.write_endpoints({"pid": 1})
+    directory.show("", {"pid": 1})
     assert json.loads(directory.endpoints_file.read_bytes()) == {"pid": 1}
     assert directory._lock is not None
     import os

@@ -43,6 +43,9 @@ class RecordingSessions:
     def reconsider(self, account: AccountId, certificates: Collection[CertificateId] | None) -> None:
         self.asked.append(None if certificates is None else frozenset(certificates))
 
+    def reconsider_everything(self) -> None:
+        self.asked.append(None)
+
 
 @dataclass(slots=True)
 class RecordingMembership:

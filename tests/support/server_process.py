@@ -45,6 +45,11 @@ class ServerProcess:
         self._lines: queue.Queue[str] = queue.Queue()
         self._log = data.parent / f"{data.name}.log"
 
+    @property
+    def arguments(self) -> list[str]:
+        """The command that it runs."""
+        return ["up"]
+
     def start(self) -> ServerProcess:
         """Start and wait until every port accepts."""
         program = ["-m", "overair.cli.main"] if not self.driven else [str(REPOSITORY / "tests" / "support" / "server_main.py")]
@@ -53,7 +58,7 @@ class ServerProcess:
         log = self._log.open("ab")
         self._lines = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, *program, "up", "--json", "--data", str(self.data), *ports, *self.flags],
+            [sys.executable, *program, *self.arguments, "--json", "--data", str(self.data), *ports, *self.flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

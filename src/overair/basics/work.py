@@ -26,6 +26,16 @@ class Notice:
     qos: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that the other processes of this server must hear once this unit has committed. Unlike a ``Notice`` it is kept
+    nowhere: it speaks of what the records hold, and whoever may have missed some looks at the records again."""
+
+    kind: str
+    """Says who listens (``server.nodes.switchboard``)."""
+    parts: tuple[str, ...] = ()
+
+
 class Tx(Protocol):
     """One unit of work. Services pass it on; only a room's ``store`` looks inside (``storage.work.SqlTx``)."""
 
@@ -38,6 +48,13 @@ class Tx(Protocol):
 
         For evicting caches and waking loops; it must be short, must not fail and must not be needed for correctness
         after a restart.
+        """
+        ...
+
+    def tell_nodes(self, news: News) -> None:
+        """Have the server's other processes hear this after the commit; not at all if the unit fails.
+
+        Whoever evicts a cache of this process with ``after_commit`` says here what the others evict.
         """
         ...
 

@@ -7,7 +7,25 @@ import sys
 import typer
 
 from overair.basics.errors import OverairError
-from overair.cli import cancel, credentials, executions, jobs, retry, demo, device, environment, fleet_ca, migrate, ship, sign, status, up, watch, why
+from overair.cli import (
+    cancel,
+    credentials,
+    demo,
+    device,
+    environment,
+    executions,
+    fleet_ca,
+    jobs,
+    migrate,
+    retry,
+    serve,
+    ship,
+    sign,
+    status,
+    up,
+    watch,
+    why,
+)
 from overair.cli.ends import CommandEnded, ExitCode
 
 app = typer.Typer(
@@ -19,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(up.up)
+app.command()(serve.serve)
 app.command()(environment.env)
 app.command()(status.status)
 app.command()(ship.ship)

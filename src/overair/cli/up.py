@@ -6,14 +6,19 @@ import asyncio
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from overair.basics.errors import InvalidRequest, OverairError
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.output import Json, print_json
+
+if TYPE_CHECKING:
+    from overair.server.config import Settings
+    from overair.server.nodes.model import Role
 
 DRAIN_TIMEOUT_S = 8.0
 """How long requests in flight may take to finish after SIGTERM; the whole stop takes less than 10 s."""
@@ -41,32 +46,24 @@ def up(
     json: Json = False,
 ) -> None:
     """Start the server. The first start makes the state directory and prints what to do next."""
-    from overair.server.config import load_settings
+    settings = read_settings(locals())
+    run(settings, role=None, as_json=json)
 
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """Settings out of a command's options: those that are settings by their names, and ``config``."""
+    from overair.server.config import Settings, load_settings
+
+    flags = {name: given.get(name) for name in Settings.model_fields}
+    flags["host"] = tuple(given["host"]) if given["host"] else None
     try:
-        settings = load_settings(
-            {
-                "data": data,
-                "bind": bind,
-                "host": tuple(host) if host else None,
-                "operator_port": operator_port,
-                "mqtt_port": mqtt_port,
-                "device_port": device_port,
-                "plain_http": plain_http,
-                "region": region,
-                "account": account,
-                "log": log,
-                "database": database,
-                "key_passphrase_file": key_passphrase_file,
-                "presigned_v2": presigned_v2,
-                "limits": limits,
-                "download_url": download_url,
-            },
-            file=config,
-        )
+        return load_settings(flags, file=given["config"])
     except InvalidRequest as error:
         raise CommandEnded(ExitCode.USAGE, error.message) from error
 
+
+def run(settings: Settings, *, role: Role | None, as_json: bool) -> None:
+    """Run a server, or one part of it, until SIGTERM or SIGINT."""
     import uvloop
 
     from overair.basics.clock import WallClock
@@ -86,13 +83,15 @@ def up(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        server = build_server(settings, clock=WallClock(), ids=RandomIds())
+        server = build_server(settings, clock=WallClock(), ids=RandomIds(), role=role)
         try:
             endpoints = await server.start()
-            if json:
+            if as_json:
                 print_json(endpoints)
-            else:
+            elif role is None:
                 _print_welcome(settings.data, endpoints, first=server.is_first_start)
+            else:
+                _print_part(role, settings.data, endpoints)
             sys.stdout.flush()
             await stopping.wait()
         finally:
@@ -116,3 +115,11 @@ def _print_welcome(data: Path, endpoints: dict[str, object], *, first: bool) -> 
     print(f'  eval "$(overair env{flag})"              # boto3 and aws now speak to this server')
     print(f"  overair device enroll dev-1 --out dev-1{flag}")
     print(f"  overair ship IMAGE --to dev-1 --watch{flag}")
+
+
+def _print_part(role: Role, data: Path, endpoints: dict[str, object]) -> None:
+    print(f"Overair's {role.value} is up on {data} (account {endpoints['account']}).")
+    if endpoints["operator_url"]:
+        print(f"  operators  {endpoints['operator_url']}")
+    if endpoints["device_url"]:
+        print(f"  devices    mqtts://{endpoints['mqtt_host']}:{endpoints['mqtt_port']}   {endpoints['device_url']}")

@@ -15,6 +15,7 @@ import structlog
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
+from overair.basics.errors import Unavailable
 from overair.basics.ids import AccountId, IdSource
 from overair.server import first_start
 from overair.server.certificates.authorities import ServerIdentity
@@ -23,6 +24,7 @@ from overair.server.config import Settings
 from overair.server.doors import Doors
 from overair.server.joined import Joined
 from overair.server.metrics import Metrics
+from overair.server.nodes.model import Role
 from overair.server.state_directory import Marker, StateDirectory, StateDirectoryRefused, write_file
 from overair.server.storage.outbox import OutboxRelay
 
@@ -36,6 +38,7 @@ def build_server(
     ids: IdSource,
     schedule_clock: Clock | None = None,
     after_step: Callable[[str], None] = lambda _step: None,
+    role: Role | None = None,
 ) -> Server:
     """Compose a server; nothing is opened before ``start``.
 
@@ -43,22 +46,31 @@ def build_server(
         clock: Signatures, certificates and records.
         schedule_clock: Jobs, windows and the expiry of presigned links; the same clock unless a test moves it.
         after_step: Told the name of each saga step right after its commit.
+        role: The part that this process holds of a server with several; None: it is the whole server.
     """
-    return Server(settings, clock=clock, ids=ids, schedule_clock=schedule_clock or clock, after_step=after_step)
+    return Server(settings, clock=clock, ids=ids, schedule_clock=schedule_clock or clock, after_step=after_step, role=role)
 
 
 class Server:
-    """One node: every room, every door, every worker. ``start`` once, ``stop`` once."""
+    """One process: every room, and of the doors and workers all, or those of its role. ``start`` once, ``stop`` once."""
 
     def __init__(
-        self, settings: Settings, *, clock: Clock, ids: IdSource, schedule_clock: Clock, after_step: Callable[[str], None]
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        schedule_clock: Clock,
+        after_step: Callable[[str], None],
+        role: Role | None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._ids = ids
         self._schedule_clock = schedule_clock
         self._after_step = after_step
-        self._state = StateDirectory(settings.data)
+        self._role = role
+        self._state = StateDirectory(settings.data, is_shared=role is not None)
         self._closing = AsyncExitStack()
         self._metrics = Metrics()
         self._joined: Joined | None = None
@@ -84,6 +96,7 @@ class Server:
             ids=self._ids,
             schedule_clock=self._schedule_clock,
             after_step=self._after_step,
+            role=self._role,
             observe=self._metrics.observe_request,
             observe_device=self._metrics.observe_device_request,
             plain_routes={"/healthz": self._healthz, "/metrics": self._print_metrics},
@@ -102,12 +115,13 @@ class Server:
         write_file(self._state.ca_file, identity.authority_pem.encode("ascii"), mode=0o644)
         if made is not None:
             first_start.write_down(self._state, made, place)
+        self._state.let_others_start()
         await self._begin(joined)
         self._doors = Doors(self._settings, joined, ids=self._ids)
         await self._doors.open(identity, self._closing)
         joined.renewal.watch(identity)
         endpoints = self._endpoints(place, self._doors)
-        self._state.write_endpoints(endpoints)
+        self._state.show(joined.cluster.name, endpoints)
         self._is_up = True
         logger.info("up", operator_url=endpoints["operator_url"], first_start=self.is_first_start)
         return endpoints
@@ -146,6 +160,8 @@ class Server:
             loop.call_soon_threadsafe(joined.workers.wake, OutboxRelay.name)
 
         joined.work.on_commit_with_outbox(outbox_filled)
+        joined.cluster.when_others_change(self._state.look_around)
+        await joined.cluster.begin()
         joined.workers.start()
         self._closing.push_async_callback(joined.workers.stop)
         joined.gateway.start()
@@ -177,11 +193,11 @@ class Server:
         in_url = _in_url(host)
         return {
             "pid": os.getpid(),
-            "operator_url": f"https://{in_url}:{doors.operator.port}",
+            "operator_url": f"https://{in_url}:{doors.operator.port}" if doors.operator else None,
             "plain_http_url": f"http://127.0.0.1:{doors.plain.port}" if doors.plain else None,
-            "mqtt_host": host,
-            "mqtt_port": doors.mqtt.port,
-            "device_url": self._download_url,
+            "mqtt_host": host if doors.mqtt else None,
+            "mqtt_port": doors.mqtt.port if doors.mqtt else None,
+            "device_url": self._download_url if doors.device else None,
             "ca_file": str(self._state.ca_file.resolve()),
             "region": place.region,
             "account": place.account,
@@ -195,7 +211,16 @@ class Server:
     def _download_url(self) -> str:
         if self._settings.download_url:
             return self._settings.download_url
-        return f"https://{_in_url(self._settings.host[0])}:{self.doors.device.port}"
+        if self.doors.device is not None:
+            return f"https://{_in_url(self._settings.host[0])}:{self.doors.device.port}"
+        found = self._state.device_url()
+        if found is None:
+            raise Unavailable(
+                "No gateway of this server is up, so devices have no address. Start one (`overair serve gateway`), "
+                "or name the address with --download-url.",
+                subject="gateway",
+            )
+        return found
 
     async def _healthz(self, _scope: Any, _receive: Any, send: Any) -> None:
         await _print(send, b"application/json", b'{"status":"ok"}')

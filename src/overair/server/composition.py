@@ -37,7 +37,6 @@ from overair.server.audit.store import SqlAuditStore
 from overair.server.aws_protocol.dispatcher import AsgiApplication, AwsProtocol, Observe
 from overair.server.broker.operator_api import BrokerOperations
 from overair.server.broker.service import Broker
-from overair.server.broker.store import BrokerStore
 from overair.server.broker.worker import SessionExpiry
 from overair.server.certificates.acm import AcmService
 from overair.server.certificates.acm_operator_api import AcmOperatorApi
@@ -46,6 +45,7 @@ from overair.server.certificates.operator_api import CertificatesOperatorApi
 from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.certificates.service import CertificatesService
 from overair.server.certificates.store import SqlCertificateStore
+from overair.server.cluster import Cluster
 from overair.server.config import Settings
 from overair.server.devices.admission import Admissions
 from overair.server.devices.authority import RegistryAuthority
@@ -87,6 +87,12 @@ from overair.server.explain.operator_api import ExplainOperations
 from overair.server.explain.rollout_api import RolloutOperations
 from overair.server.explain.server_status import Running, ServerStatusOperations
 from overair.server.explain.service import ExplainService
+from overair.server.fleet_index.configurations import SPREAD_MS
+from overair.server.fleet_index.connectivity import NODE_ALPHABET
+from overair.server.fleet_index.operator_api import FleetIndexOperatorApi
+from overair.server.fleet_index.service import FleetIndexService
+from overair.server.fleet_index.store import SqlDocumentStore as SqlFleetDocumentStore
+from overair.server.fleet_index.store import SqlSettingsStore as SqlFleetSettingsStore
 from overair.server.gateway.limits import PROFILES
 from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.server.gateway.service import Gateway
@@ -107,6 +113,7 @@ from overair.server.image_repository.store import SqlDocumentStore, SqlImageUplo
 from overair.server.image_repository.uploads import ImageUploads
 from overair.server.image_repository.worker import MetadataRenewal
 from overair.server.jobs.device_api import JobTopics
+from overair.server.jobs.device_https import DeviceJobsDoor
 from overair.server.jobs.document_sources import DocumentSources
 from overair.server.jobs.event_operator_api import EventConfigurationOperations
 from overair.server.jobs.event_store import SqlEventConfigurations
@@ -128,6 +135,7 @@ from overair.server.keyring.store import SqlKeyStore
 from overair.server.keyring.store import keys as keyring_table
 from overair.server.keyring.wrapping import open_secret_box, read_passphrase
 from overair.server.metrics import Readings
+from overair.server.nodes.model import Role
 from overair.server.objects.collector import ContentCollector
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.listing import ObjectLists
@@ -182,7 +190,7 @@ from overair.server.updates.saga import Saga
 from overair.server.updates.service import UpdatesService
 from overair.server.updates.store import SqlUpdatesStore
 from overair.server.updates.worker import UpdatesWorker
-from overair.server.workers.loop import WorkerLoop
+from overair.server.workers.loop import Worker, WorkerLoop
 from overair.wire.uptane.metadata import Repository
 
 
@@ -196,6 +204,7 @@ def compose(
     ids: IdSource,
     schedule_clock: Clock,
     after_step: Callable[[str], None],
+    role: Role | None,
     observe: Observe,
     observe_device: Observe,
     plain_routes: Mapping[str, AsgiApplication],
@@ -206,6 +215,7 @@ def compose(
 
     Args:
         schedule_clock: Jobs, windows and the expiry of presigned links.
+        role: What this process holds of a server with several (``cluster.py``); None: all of it.
         after_step: Told the name of each saga step right after its commit.
         plain_routes: Paths of the operator port that need no signature.
         download_url: The device port as devices see it, asked for each link. show_identity: Told of a new server certificate.
@@ -214,6 +224,7 @@ def compose(
     work = open_records(settings, state, clock)
     closing.callback(work.close)
     upgrade(work.engine)
+    cluster = Cluster(settings, place.account, work, closing, role=role, clock=clock, ids=ids)
     passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
     secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
     keyring = Keyring(SqlKeyStore(), secret_box, clock=clock, ids=ids)
@@ -243,7 +254,7 @@ def compose(
     # Buckets. What streams hold ready must go with a version or a grant, before whoever took it away is answered.
     descriptors = Descriptors()
     grants.watched_by(descriptors.evict)
-    contents = ContentStore(state.contents, clock=clock, ids=ids)
+    contents = ContentStore(state.contents, clock=clock, ids=ids, is_shared=role is not None)
     closing.callback(contents.close)
     segments = SegmentCache(contents)
     object_store, upload_store = SqlObjectStore(), SqlUploadStore()
@@ -350,6 +361,17 @@ def compose(
     )
     image_uploads = ImageUploads(store=SqlImageUploadStore(), targets=image_targets, clock=clock, ids=ids)
 
+    # Searches over the fleet, and the groups that they fill.
+    fleet_index = FleetIndexService(
+        work=work,
+        settings=SqlFleetSettingsStore(),
+        documents=SqlFleetDocumentStore(),
+        devices=devices,
+        groups=groups,
+        clock=clock,
+        spread_ms=SPREAD_MS if settings.database is not None else 0,
+    )
+
     # Signing, streams, jobs; and updates, which join them.
     signing = SigningService(
         store=SqlSigningStore(),
@@ -380,6 +402,8 @@ def compose(
         ids=ids,
     )
     devices.provisioning_watched_by(jobs)
+    jobs.searched_by(fleet_index.indexer)
+    fleet_index.hears_of_jobs_from(jobs)
     # Which ECU gets which image now. It hears of a deleted thing before jobs do.
     director = DirectorService(
         vehicles=SqlVehicleStore(),
@@ -394,6 +418,7 @@ def compose(
         enrolment=provisioning,
         clock=clock,
         ids=ids,
+        life_began=cluster.life_began,
     )
     vehicle_imports = VehicleImports(
         vehicles=SqlVehicleStore(),
@@ -437,11 +462,13 @@ def compose(
         jobs=jobs,
     )
 
+    tallies = JobTallies(SqlTallyStore())
     explain = ExplainService(
         devices=devices,
         groups=groups,
         certificates=certificates,
         jobs=jobs,
+        tallies=tallies,
         updates=updates,
         vehicles=director.views,
         blocks=provisioning,
@@ -450,13 +477,20 @@ def compose(
 
     # The devices' doors.
     limits = PROFILES[settings.limits]
-    broker = Broker(work=work, store=BrokerStore(), clock=clock, ids=ids, limits_for=lambda _account: limits.broker)
+    broker = Broker(work=work, store=cluster.broker_store, clock=clock, ids=ids, limits_for=lambda _account: limits.broker)
+    cluster.connects(broker, session_expiry_ms=limits.broker.session_expiry_ms)
     topics = ReservedTopics()
     topics.register(JobTopics(work=work, jobs=jobs.device, clock=schedule_clock))
     stream_topics = StreamTopics(work=work, streams=streams, descriptors=descriptors, contents=segments)
     topics.register(stream_topics)
     gateway = Gateway(authority=authority, broker=broker, topics=topics, limits_for=lambda _account: limits)
     authority.watched_by(gateway)
+    connectivity = (
+        fleet_index.connectivity(broker, node=cluster.name, living=cluster.living)
+        if cluster.name
+        else fleet_index.connectivity(broker, node=ids.token(16, NODE_ALPHABET))
+    )
+    broker.watched_by(connectivity)
 
     # The operators' door.
     authenticator = SignatureAuthenticator(
@@ -490,6 +524,7 @@ def compose(
         DevicesOperatorApi(work=audited, devices=devices, endpoint_host=settings.host[0]),
         ThingTypesOperatorApi(work=audited, types=types),
         ThingGroupsOperatorApi(work=audited, groups=groups),
+        FleetIndexOperatorApi(work=audited, fleet=fleet_index, groups=groups),
         PoliciesOperatorApi(work=audited, policies=device_policies),
         TagsOperatorApi(work=audited, tags=tags),
         TrialsOperatorApi(
@@ -513,21 +548,28 @@ def compose(
             repositories=repository_statuses,
             running=Running(
                 version=version("overair"),
-                started_at=clock.now(),
+                started_at=cluster.life_began,
                 has_passphrase=secret_box.has_passphrase,
-                connected=lambda: gateway.connection_count,
+                connected=lambda: gateway.connection_count + cluster.connected_elsewhere(),
                 failing_workers=lambda: workers.failing,
             ),
             clock=clock,
         ),
-        RolloutOperations(work=audited, jobs=jobs, tallies=JobTallies(SqlTallyStore()), connections=broker),
-        ExplainOperations(work=audited, explain=explain, presences=broker, authority=authority, clock=schedule_clock),
+        ExplainOperations(
+            work=audited,
+            explain=explain,
+            presences=broker,
+            authority=authority,
+            asked=stream_topics.asked,
+            clock=schedule_clock,
+        ),
+        RolloutOperations(work=audited, jobs=jobs, tallies=tallies, connections=broker),
         CredentialOperations(work=audited, credentials=shared_credentials, provisioning=provisioning, device_url=download_url),
         LevelOperations(work=audited, levels=levels, scrub=lambda: work.scrub(keyring_table)),
         BlockOperations(work=audited, provisioning=provisioning),
         FleetOperations(work=audited, fleet=fleet, clock=clock),
         AnomalyOperations(work=audited, contacts=contacts),
-        BrokerOperations(work=audited, broker=broker, store=BrokerStore()),
+        BrokerOperations(work=audited, broker=broker, store=cluster.broker_store),
         AuditOperations(work=audited, audit=AuditService(audit_store)),
     )
     # Plain REST: operators' routes beside the AWS operations, and the devices' paths.
@@ -595,6 +637,13 @@ def compose(
         ImageRepositoryDeviceApi(shelf=shelf, probes=root_probes, contents=contents),
         DirectorDeviceApi(work=work, director=director, roots=director_roots, probes=root_probes),
     )
+    device_jobs_door = DeviceJobsDoor(
+        authority=authority,
+        operations=JobsDataOperations(work=work, jobs=jobs.device, clock=schedule_clock),
+        clock=clock,
+        ids=ids,
+        observe=observe_device,
+    )
     offered = [(service.name, operation) for service in operator_door.services.values() for operation in service.bound]
     for service_name, operation in (*offered, *[(REST_SERVICE, route.operation) for route, _ in rest_door.bound]):
         if not authoriser.knows(service_name, operation):
@@ -618,52 +667,74 @@ def compose(
         erasure=erasure,
         region=place.region,
         clock=clock,
+        life_began=cluster.life_began,
     )
 
     def signing_went_on(step: str) -> None:
         after_step(step)
         workers.wake(UpdatesWorker.name)
 
+    every_worker: list[Worker] = [
+        OutboxRelay(work, broker.deliver),
+        SigningWorker(
+            work=work,
+            signing=signing,
+            keyring=keyring,
+            objects=objects,
+            contents=contents,
+            clock=clock,
+            after_step=signing_went_on,
+        ),
+        UpdatesWorker(work=work, updates=updates, saga=saga, after_step=after_step),
+        JobPlanner(work=work, planner=jobs.planner, clock=schedule_clock),
+        ContentCollector(
+            work=work,
+            store=object_store,
+            uploads=upload_store,
+            contents=contents,
+            segments=segments,
+            others=[image_targets],
+            clock=clock,
+        ),
+        SessionExpiry(broker=broker, clock=clock),
+        renewal,
+        metadata_renewal,
+        JobTimers(work=work, executions=jobs.executions, clock=schedule_clock),
+        AutoUpdateWorker(work=work, auto_updates=director.auto_updates, region=place.region, clock=clock),
+        fleet_index.builder,
+        connectivity,
+    ]
     workers = WorkerLoop(
-        [
-            OutboxRelay(work, broker.deliver),
-            SigningWorker(
-                work=work,
-                signing=signing,
-                keyring=keyring,
-                objects=objects,
-                contents=contents,
-                clock=clock,
-                after_step=signing_went_on,
-            ),
-            UpdatesWorker(work=work, updates=updates, saga=saga, after_step=after_step),
-            JobPlanner(work=work, planner=jobs.planner, clock=schedule_clock),
-            ContentCollector(
-                work=work,
-                store=object_store,
-                uploads=upload_store,
-                contents=contents,
-                segments=segments,
-                others=[image_targets],
-                clock=clock,
-            ),
-            SessionExpiry(broker=broker, clock=clock),
-            renewal,
-            metadata_renewal,
-            JobTimers(work=work, executions=jobs.executions, clock=schedule_clock),
-            AutoUpdateWorker(work=work, auto_updates=director.auto_updates, region=place.region, clock=clock),
-        ],
+        cluster.workers_here(every_worker, broker, lambda: gateway.connection_count),
         random=Random(),
+        elsewhere=[worker.name for worker in every_worker],
     )
-    jobs.wake_with(lambda: workers.wake(JobPlanner.name))
+    jobs.wake_with(lambda: cluster.wakes(workers, JobPlanner.name))
+    fleet_index.wake_with(lambda: cluster.wakes(workers, fleet_index.builder.name))
+
+    # What other processes of the server change, and this one holds in memory: gone as soon as their commit is heard.
+    cluster.hears("device-access", authority.heard)
+    cluster.hears("grants", lambda _: grants.evict())
+    cluster.hears("credentials", lambda _: credentials.evict())
+    cluster.hears("bucket-policy", bucket_policies.heard)
+    cluster.hears("descriptors", descriptors.heard)
+    cluster.hears("content-gone", segments.heard_gone)
+    cluster.hears("key-gone", keyring.heard_gone)
+    cluster.hears("key-erasure", lambda _: erasure.note())
+    cluster.hears("roots", director_roots.heard)
+    cluster.hears("published", shelf.heard)
+    cluster.hears("outbox", lambda _: workers.wake(OutboxRelay.name))
+    cluster.hears("wake", lambda parts: workers.wake(parts[0] if parts else None))
     return Joined(
         work=work,
+        cluster=cluster,
         workers=workers,
         broker=broker,
         gateway=gateway,
         operator_door=operator_door,
         rest_door=rest_door,
         device_door=device_door,
+        device_jobs_door=device_jobs_door,
         downloads=downloads,
         renewal=renewal,
         readings=Readings(

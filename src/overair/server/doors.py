@@ -19,6 +19,7 @@ from overair.server.listeners.demultiplexer import HTTP_ALPN, MQTT_ALPN, speak_b
 from overair.server.listeners.device_http import DevicePaths, Path
 from overair.server.listeners.http import HttpService, PlainHttpListener
 from overair.server.listeners.tls_context import ClientCertificate, tls_context
+from overair.server.nodes.model import Role
 from overair.server.rest.front import OperatorFront, is_object_link
 
 UPTANE_PREFIXES: Final = (
@@ -44,6 +45,11 @@ class Doors:
         self._ids = ids
         self._contexts: list[tuple[TlsListener, Callable[[ServerIdentity], SSL.Context]]] = []
         self._drained_by_s = 0.0
+        # None where another process of the server holds the door.
+        self.operator: TlsListener | None = None
+        self.plain: PlainHttpListener | None = None
+        self.mqtt: TlsListener | None = None
+        self.device: TlsListener | None = None
 
     def drain_within(self, timeout_s: float) -> None:
         """Requests in flight have this long from now: one time for all doors, lest each that waits for its own adds up."""
@@ -69,20 +75,22 @@ class Doors:
             closing.push_async_callback(listener.close)
             return listener
 
-        self.operator = listen(settings.operator_port, ClientCertificate.NOT_ASKED, HTTP_ALPN, speak_http(operator_http))
-        self.mqtt = listen(settings.mqtt_port, ClientCertificate.DEMANDED, MQTT_ALPN, speak_mqtt(mqtt))
-        self.device = listen(
-            settings.device_port, ClientCertificate.ASKED, MQTT_ALPN + HTTP_ALPN, speak_by_alpn(mqtt, device_http)
-        )
-        self.plain: PlainHttpListener | None = None
-        if settings.plain_http is not None:
-            self.plain = PlainHttpListener(open_socket("127.0.0.1", settings.plain_http), operator_http)
+        holds = self._joined.cluster.has
+        if holds(Role.OPERATOR):
+            self.operator = listen(settings.operator_port, ClientCertificate.NOT_ASKED, HTTP_ALPN, speak_http(operator_http))
+            if settings.plain_http is not None:
+                self.plain = PlainHttpListener(open_socket("127.0.0.1", settings.plain_http), operator_http)
+        if holds(Role.GATEWAY):
+            self.mqtt = listen(settings.mqtt_port, ClientCertificate.DEMANDED, MQTT_ALPN, speak_mqtt(mqtt))
+            self.device = listen(
+                settings.device_port, ClientCertificate.ASKED, MQTT_ALPN + HTTP_ALPN, speak_by_alpn(mqtt, device_http)
+            )
         # Drained before their connections are closed, so pushed after them.
         for service in (operator_http, device_http):
             service.start()
             closing.push_async_callback(self._drain, service)
         # Every socket is ours by now: a taken port was told before any client was served.
-        for listener in (self.operator, self.mqtt, self.device):
+        for listener, _ in self._contexts:
             listener.start()
             closing.push_async_callback(listener.stop_accepting)
         if self.plain is not None:

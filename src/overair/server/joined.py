@@ -9,6 +9,7 @@ from overair.server import first_start
 from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.broker.service import Broker
 from overair.server.certificates.renewal import ServerCertificateRenewal
+from overair.server.cluster import Cluster
 from overair.server.config import Settings
 from overair.server.gateway.service import Gateway
 from overair.server.jobs.device_https import DeviceJobsDoor
@@ -26,6 +27,7 @@ class Joined:
     """What the server's life needs of the rooms."""
 
     work: SqlWork
+    cluster: Cluster
     workers: WorkerLoop
     broker: Broker
     gateway: Gateway

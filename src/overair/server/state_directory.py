@@ -3,7 +3,8 @@
 ```
 DIR/                 0700
 ├─ overair.json      what this folder is: format, account, region
-├─ lock              held by the running server
+├─ lock              held by the running server, or shared by the processes of a server with several
+├─ starting          held by the one of several that is starting
 ├─ first-start       there until the first start is done; only then does a start clear what a cut one left
 ├─ records.sqlite3   records, unless a PostgreSQL is named
 ├─ contents/         object contents, by their hash
@@ -11,6 +12,7 @@ DIR/                 0700
 ├─ root-key.json     0600: the first operator's access key
 ├─ signer.pem        the default code-signing certificate, for devices' trust folders
 ├─ wrapping.key      0600: wraps private keys at rest, unless a passphrase file does
+├─ run/node-*.json   of a server with several: where each process listens, held by it while it lives
 └─ run/endpoints.json   there while every port accepts
 ```
 """
@@ -21,6 +23,8 @@ import fcntl
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +52,13 @@ class Marker:
 class StateDirectory:
     """Paths within the folder, and the rules for opening it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_shared: bool = False) -> None:
+        """``is_shared``: with the other processes of one server; otherwise the folder is this one's alone."""
         self.path = path
+        self._is_shared = is_shared
         self._lock: int | None = None
+        self._starting: int | None = None
+        self._shown: NodeFiles | None = None
 
     @property
     def marker_file(self) -> Path:
@@ -105,9 +113,12 @@ class StateDirectory:
             if stat.S_IMODE(self.path.stat().st_mode) != 0o700:
                 self.path.chmod(0o700)
             (self.path / "run").mkdir(mode=0o700, exist_ok=True)
-            marker = self._read_marker()
+            if self._is_shared:
+                self._wait_for_others_to_start()
             self._take_lock()
-            self.endpoints_file.unlink(missing_ok=True)
+            marker = self._read_marker()
+            if not self._is_shared:
+                self.endpoints_file.unlink(missing_ok=True)
             if marker is None:
                 self._begin_first_start()
             else:
@@ -119,7 +130,7 @@ class StateDirectory:
     def _check_ours_or_empty(self) -> None:
         names = {entry.name for entry in self.path.iterdir()}
         # With a first start's own mark, that start was cut before it was done: nothing was acknowledged, so it begins again.
-        if names & {"overair.json", self._first_start_file.name} or not names - {"lock", "run"}:
+        if names & {"overair.json", self._first_start_file.name} or not names - {"lock", "starting", "run"}:
             return
         if names & {"records.sqlite3", "wrapping.key"}:
             raise StateDirectoryRefused(
@@ -157,13 +168,24 @@ class StateDirectory:
     def _take_lock(self) -> None:
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if self._is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             raise StateDirectoryRefused(
                 f"Another server runs on {self.path}. Stop it first, or name another folder with --data."
             ) from None
         self._lock = descriptor
+
+    def _wait_for_others_to_start(self) -> None:
+        """One at a time makes what is missing; the others find it made."""
+        self._starting = os.open(self.path / "starting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._starting, fcntl.LOCK_EX)
+
+    def let_others_start(self) -> None:
+        """What a first start makes is there."""
+        if self._starting is not None:
+            os.close(self._starting)
+            self._starting = None
 
     def write_marker(self, marker: Marker) -> None:
         """The last act of a first start: from here on the folder is a server's."""
@@ -175,16 +197,117 @@ class StateDirectory:
         )
         self._first_start_file.unlink(missing_ok=True)
 
-    def write_endpoints(self, endpoints: dict[str, Any]) -> None:
-        """Say where to knock; appears whole or not at all."""
-        write_file(self.endpoints_file, json.dumps(endpoints, indent=2).encode() + b"\n", mode=0o600)
+    def show(self, name: str, endpoints: dict[str, Any]) -> None:
+        """Say where to knock; appears whole or not at all. Of several processes each says its own, and all is shown as one."""
+        if not self._is_shared:
+            write_file(self.endpoints_file, _as_text(endpoints), mode=0o600)
+            return
+        self._shown = NodeFiles(self.path / "run", self.endpoints_file, name)
+        self._shown.show(endpoints)
+
+    def look_around(self) -> None:
+        """Another process of the server has come or gone: show what is there now."""
+        if self._shown is not None:
+            self._shown.look_around()
+
+    def device_url(self) -> str | None:
+        """Where some gateway of the server serves devices over HTTPS; None while none is up."""
+        return None if self._shown is None else self._shown.device_url()
 
     def close(self) -> None:
         """Say that nobody is here any more, and let the lock go."""
+        self.let_others_start()
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
         if self._lock is not None:
-            self.endpoints_file.unlink(missing_ok=True)
+            if not self._is_shared:
+                self.endpoints_file.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
+
+
+class NodeFiles:
+    """Where each process of one server listens, in a file that it holds while it lives; and all of them as one server.
+
+    Whoever looks tells the living from the dead by the lock on the file: a process that was killed holds none.
+    """
+
+    def __init__(self, folder: Path, endpoints_file: Path, name: str) -> None:
+        self._folder = folder
+        self._endpoints_file = endpoints_file
+        self._own = folder / f"node-{name}.json"
+        self._held: int | None = None
+
+    def show(self, endpoints: dict[str, Any]) -> None:
+        """This process is up."""
+        with self._alone():
+            self._held = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._held, fcntl.LOCK_EX)
+            os.write(self._held, _as_text(endpoints))
+            self._show_all()
+
+    def look_around(self) -> None:
+        """Show what is there now."""
+        with self._alone():
+            self._show_all()
+
+    def device_url(self) -> str | None:
+        """Of any gateway that is up."""
+        with self._alone():
+            found = self._living()
+        return next((str(each["device_url"]) for each in found if each["device_url"]), None)
+
+    def close(self) -> None:
+        """This process goes."""
+        with self._alone():
+            if self._held is not None:
+                self._own.unlink(missing_ok=True)
+                os.close(self._held)
+                self._held = None
+            self._show_all()
+
+    def _show_all(self) -> None:
+        living = self._living()
+        operators = [each for each in living if each["operator_url"]]
+        gateways = [each for each in living if each["mqtt_port"]]
+        if not operators or not gateways:
+            self._endpoints_file.unlink(missing_ok=True)
+            return
+        devices = {name: gateways[0][name] for name in ("mqtt_host", "mqtt_port", "device_url")}
+        write_file(self._endpoints_file, _as_text({**operators[0], **devices}), mode=0o600)
+
+    def _living(self) -> list[dict[str, Any]]:
+        """What those say that are up, the longest there first; files of the dead go."""
+        found = []
+        for path in sorted(self._folder.glob("node-*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
+            if path == self._own:
+                if self._held is not None:
+                    found.append(json.loads(path.read_bytes()))
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append(json.loads(path.read_bytes()))
+            else:
+                path.unlink()
+            finally:
+                os.close(descriptor)
+        return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        descriptor = os.open(self._folder / "looking", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _as_text(endpoints: dict[str, Any]) -> bytes:
+    return json.dumps(endpoints, indent=2).encode() + b"\n"
 
 
 def write_file(path: Path, content: bytes, *, mode: int) -> None:

@@ -6,10 +6,12 @@ from overair.server.broker import store as broker_store  # noqa: F401
 from overair.server.certificates import store as certificate_store  # noqa: F401
 from overair.server.devices.store import admissions, groups, policies, tags, things, types  # noqa: F401
 from overair.server.director import store as director_store  # noqa: F401
+from overair.server.fleet_index.store import tables as fleet_tables  # noqa: F401
 from overair.server.image_repository import tables as image_tables  # noqa: F401
 from overair.server.jobs import execution_store  # noqa: F401
 from overair.server.jobs import store as job_store  # noqa: F401
 from overair.server.keyring import store as keyring_store  # noqa: F401
+from overair.server.nodes import store as node_store  # noqa: F401
 from overair.server.objects import store as object_store  # noqa: F401
 from overair.server.objects import upload_store  # noqa: F401
 from overair.server.provisioning import store as provisioning_store  # noqa: F401

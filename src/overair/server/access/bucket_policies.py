@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from overair.basics.arn import Place
 from overair.basics.ids import AccountId, BucketName
-from overair.basics.work import Tx, Work
+from overair.basics.work import News, Tx, Work
 from overair.server.access.stores import ResourcePolicies
 
 REMEMBERED_MAX: Final = 10_000
@@ -54,6 +54,16 @@ class BucketPolicyMemory:
     def bucket_policy_changed(self, tx: Tx, account: AccountId, bucket: BucketName) -> None:
         """A bucket's policy was put, changed or deleted in this unit."""
         tx.after_commit(lambda: self.forget(account, bucket))
+        tx.tell_nodes(News("bucket-policy", (account, bucket)))
+
+    def heard(self, parts: Sequence[str]) -> None:
+        """Another node has changed a policy (``nodes.switchboard``)."""
+        if parts:
+            self.forget(AccountId(parts[0]), parts[1])
+            return
+        with self._gate:
+            self._generation += 1
+            self._remembered.clear()
 
     def object_gone(self, tx: Tx, version: object) -> None:
         """Objects come and go without touching their bucket's policy."""

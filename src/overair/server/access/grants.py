@@ -10,7 +10,7 @@ from typing import Final
 
 from overair.basics.arn import parse_arn
 from overair.basics.ids import AccessKeyId, AccountId
-from overair.basics.work import Tx, Work
+from overair.basics.work import News, Tx, Work
 from overair.server.access import aws_managed
 from overair.server.access.link_keys import LINK_KEY_PREFIX
 from overair.server.access.model import Owner, OwnerKind
@@ -115,6 +115,7 @@ class GrantsDirectory:
     def evict_after(self, tx: Tx) -> None:
         """Forget everything once this unit has committed."""
         tx.after_commit(self.evict)
+        tx.tell_nodes(News("grants"))
 
     def _load(self, tx: Tx, key: PrincipalKey) -> Grants:
         owner = key.owner

@@ -7,7 +7,7 @@ from typing import Final
 
 from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.redacted import Redacted
-from overair.basics.work import Tx, Work
+from overair.basics.work import News, Tx, Work
 from overair.server.access.model import Credential, KeyStatus
 from overair.server.access.stores import IdentityStore, SecretBox
 
@@ -61,6 +61,7 @@ class CredentialDirectory:
     def evict_after(self, tx: Tx) -> None:
         """Forget everything once this unit has committed."""
         tx.after_commit(self.evict)
+        tx.tell_nodes(News("credentials"))
 
     def load(self, tx: Tx, key_id: AccessKeyId) -> Credential | None:
         """From the records alone."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Coroutine, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -18,7 +19,8 @@ from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
 from overair.server.broker.deliveries import LOAD_COUNT, Deliveries
 from overair.server.broker.model import ClientPresence, RetainedMessage, StoredSession
-from overair.server.broker.ports import Records
+from overair.server.broker.neighbours import Neighbours
+from overair.server.broker.ports import PresenceWatcher, Records
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionCounts, SessionRecord
 from overair.server.broker.stored_sessions import StoredSessions
@@ -49,7 +51,18 @@ class Broker:
         self._counts = SessionCounts()
         self._deliveries = Deliveries(work=work, store=store, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._presence = Presence(clock=clock, ids=ids, publish=self.publish_soon, is_heard=self.is_heard)
+        self._watchers: list[PresenceWatcher] = []
+        self._presence = Presence(clock=clock, ids=ids, publish=self._publish_event, is_heard=self._may_be_heard)
+        self._neighbours: Neighbours | None = None
+
+    def among(self, neighbours: Neighbours) -> None:
+        """Register, at composition, the other gateways of a server that has several processes."""
+        self._neighbours = neighbours
+        neighbours.serve(self)
+
+    def watched_by(self, watcher: PresenceWatcher) -> None:
+        """Register, at composition, a room above that must know who comes and goes."""
+        self._watchers.append(watcher)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -63,25 +76,31 @@ class Broker:
         connected: dict[AccountId, Instant] = {}
         stored, topics = await self._work.read(load)
         for account, each in stored:
-            limits = self._limits_for(account)
-            record = SessionRecord(account=account, client_id=each.client_id, persistent=True, limits=limits)
-            record.expires = each.expires if each.expires is not None else Instant(now + limits.session_expiry_ms)
-            record.queued_count, record.queued_size_bytes = each.queued_count, each.queued_size_bytes
-            record.last_position = each.last_position
-            record.behind = True
-            self._sessions[account, each.client_id] = record
-            for topic_filter, qos in each.subscriptions:
-                record.session.grant(topic_filter, qos)
-                self._trie(account).add(topic_filter, record, (topic_filter, qos))
+            self.install(account, each)
             if each.expires is None:
-                connected[account] = record.expires
+                connected[account] = Instant(now + self._limits_for(account).session_expiry_ms)
         if connected:
             await self._work.run(self._stored.expire_connected(connected))
-        for account, topic in topics:
-            self._retained.setdefault(account, set()).add(topic)
+        self.retained_are(topics)
+
+    def install(self, account: AccountId, stored: StoredSession, *, heard_to: int = 0) -> None:
+        """Hold a stored session whose client is away."""
+        limits = self._limits_for(account)
+        record = SessionRecord(account=account, client_id=stored.client_id, persistent=True, limits=limits)
+        record.expires = Instant(self._clock.now() + limits.session_expiry_ms) if stored.expires is None else stored.expires
+        record.queued_count, record.queued_size_bytes = stored.queued_count, stored.queued_size_bytes
+        record.last_position = stored.last_position
+        record.behind = True
+        record.heard_to = heard_to
+        self._sessions[account, stored.client_id] = record
+        for topic_filter, qos in stored.subscriptions:
+            record.session.grant(topic_filter, qos)
+            self._trie(account).add(topic_filter, record, (topic_filter, qos))
 
     async def idle(self) -> None:
         """Everything that was begun has ended: to be awaited at the stop, after the gateway's."""
+        if self._neighbours is not None:
+            await self._neighbours.idle()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             # Since Python 3.12 waiting for what has ended is no turn of the loop; a task leaves the set in one of its own.
@@ -114,17 +133,27 @@ class Broker:
     def is_connected(self, account: AccountId, client_id: ClientId) -> bool:
         """Whether a client of that id is connected."""
         record = self._sessions.get((account, client_id))
-        return record is not None and record.link is not None
+        if record is not None and record.link is not None:
+            return True
+        return self._neighbours is not None and self._neighbours.is_elsewhere(account, client_id)
+
+    def connected_clients(self, account: AccountId) -> list[ClientId]:
+        """Every client that is connected now."""
+        return [client for (owner, client), record in self._sessions.items() if owner == account and record.link is not None]
 
     def presence_of(self, account: AccountId, client_id: ClientId, certificates: Collection[CertificateId]) -> ClientPresence:
         """Whether a client of that id, or one with one of these certificates, is connected."""
-        record = self._sessions.get((account, client_id))
-        if record is not None and record.link is not None:
+        if self.is_connected(account, client_id):
             return ClientPresence(connected=True)
         for other in self._sessions.values():
             if other.account == account and other.link is not None and other.link.certificate_id in certificates:
                 return ClientPresence(connected=True)
-        return ClientPresence(connected=False, gone_since=self._presence.gone_since(account, client_id))
+        gone_since = self._presence.gone_since(account, client_id)
+        if self._neighbours is not None:
+            if self._neighbours.any_elsewhere(account, certificates):
+                return ClientPresence(connected=True)
+            gone_since = max(gone_since or Instant(0), self._neighbours.gone_since(account, client_id) or Instant(0)) or None
+        return ClientPresence(connected=False, gone_since=gone_since)
 
     # -- connections --------------------------------------------------------------------------------------------------
 
@@ -135,6 +164,8 @@ class Broker:
         Raises LimitExceeded.
         """
         account, client_id = key = (link.account, link.client_id)
+        if self._neighbours is not None:
+            await self._neighbours.claim(link, clean_session=clean_session)
         record = self._sessions.get(key)
         if record is not None and record.link is not None:
             record.link.close(DisconnectReason.DUPLICATE_CLIENTID)
@@ -149,6 +180,8 @@ class Broker:
             self._sessions[key] = record
         record.link, record.ready, record.expires = link, False, None
         self._presence.connected(record, link)
+        for watcher in self._watchers:
+            watcher.connected(account, client_id)
         if old is not None or record.persistent:
             await self._work.run(self._stored.take_up(account, client_id, forget=old is not None, keep=record.persistent))
         return record, present
@@ -179,6 +212,8 @@ class Broker:
 
     def detach(self, link: Link, reason: DisconnectReason, will: Message | None) -> None:
         """A connection has ended. ``will`` is what is to be published for it, already judged by its policy."""
+        if self._neighbours is not None:
+            self._neighbours.detached(link)
         if (record := self._held_by(link)) is None:
             return
         record.link, record.ready = None, False
@@ -190,6 +225,8 @@ class Broker:
         else:
             self._drop(record)
         self._presence.disconnected(record, link, reason)
+        for watcher in self._watchers:
+            watcher.disconnected(record.account, record.client_id, reason.value)
         if will is not None:
             self.publish_soon(record.account, will)
 
@@ -281,11 +318,21 @@ class Broker:
                     f"This account already retains {limit} messages. Delete one by publishing an empty retained message to it.",
                     subject="retained",
                 )
+        if self._neighbours is not None:
+            return self._neighbours.publish(account, message, work or self._work)
+        return self._publish_here(account, message, work or self._work)
+
+    def _publish_here(
+        self, account: AccountId, message: Message, work: Work, *, number: int = 0
+    ) -> Coroutine[None, None, None] | None:
+        """To the sessions of this gateway. ``number``: of the outbox; who has heard it elsewhere doesn't hear it again."""
         trie = self._tries.get(account)
         owed = self._hand_out(trie, message) if trie else []
+        if number:
+            owed = [record for record in owed if record.heard_to < number]
         if not owed and not message.retain:
             return None
-        return self._commit(account, message, owed, work or self._work)
+        return self._commit(account, message, owed, work)
 
     def publish_soon(self, account: AccountId, message: Message) -> None:
         """Publish what nobody waits for: events and wills."""
@@ -297,10 +344,18 @@ class Broker:
         if pending is not None:
             self._spawn(_done(pending))
 
-    async def deliver(self, notice: Notice) -> None:
-        """Publish a notice from the outbox: returns once whoever must still get it after a crash has it in the store."""
+    def _publish_event(self, account: AccountId, message: Message) -> None:
+        """Tell of a client. Among several gateways that goes over the bus, and may be lost like anything of QoS 0."""
+        self.publish_soon(account, message if self._neighbours is None else replace(message, qos=0))
+
+    def _may_be_heard(self, account: AccountId, topic: str) -> bool:
+        return self._neighbours is not None or self.is_heard(account, topic)
+
+    async def deliver(self, notice: Notice, number: int = 0) -> None:
+        """Hand a notice of the outbox to the sessions here: returns once whoever must still get it after a crash has it in the
+        store."""
         message = Message(topic=notice.topic, payload=notice.payload, qos=min(notice.qos, 1))
-        pending = self.publish(notice.account, message)
+        pending = self._publish_here(notice.account, message, self._work, number=number)
         if pending is not None:
             await pending
 
@@ -348,7 +403,8 @@ class Broker:
 
         def unit(tx: Tx) -> None:
             for record, position in places:
-                if record.dropped:
+                # Also where another gateway has taken it: that one hears the same notice.
+                if record.dropped or not self._store.owns(tx, account, record.client_id):
                     continue
                 self._store.enqueue(tx, account, record.client_id, position, message)
             if message.retain:
@@ -361,8 +417,7 @@ class Broker:
                 record.unqueue(position)
             raise
         if message.retain:
-            topics = self._retained.setdefault(account, set())
-            (topics.add if message.payload else topics.discard)(message.topic)
+            self.retained_now(account, message.topic, is_there=bool(message.payload))
         for record, position in places:
             self._deliveries.hand_over(record, position, message)
 
@@ -370,6 +425,50 @@ class Broker:
         """The session of a connection; None once another connection has taken it."""
         record = self._sessions.get((link.account, link.client_id))
         return record if record is not None and record.link is link else None
+
+    # -- what the other gateways let happen (neighbours.Sessions) -------------------------------------------------------
+
+    def links(self) -> Collection[Link]:
+        """The clients that are connected here."""
+        return [record.link for record in self._sessions.values() if record.link is not None]
+
+    def kept(self) -> Collection[tuple[AccountId, ClientId]]:
+        """The persistent sessions that are held here."""
+        return [key for key, record in self._sessions.items() if record.persistent]
+
+    def link_of(self, account: AccountId, client_id: ClientId) -> Link | None:
+        """A client's connection here."""
+        record = self._sessions.get((account, client_id))
+        return None if record is None else record.link
+
+    def knows(self, account: AccountId, client_id: ClientId) -> bool:
+        """Whether a client has a session here."""
+        return (account, client_id) in self._sessions
+
+    def let_go(self, account: AccountId, client_id: ClientId) -> None:
+        """Another gateway has the client now: close its connection here, and forget its session without touching its record."""
+        record = self._sessions.get((account, client_id))
+        if record is not None and record.link is not None:
+            record.link.close(DisconnectReason.DUPLICATE_CLIENTID)
+        if (record := self._sessions.get((account, client_id))) is not None:
+            self._drop(record)
+
+    def hand_out_here(self, account: AccountId, message: Message) -> None:
+        """A message of QoS 0 to whoever is connected here."""
+        trie = self._tries.get(account)
+        if trie:
+            self._hand_out(trie, message)
+
+    def retained_now(self, account: AccountId, topic: str, *, is_there: bool) -> None:
+        """Something is retained for a topic, or nothing more."""
+        topics = self._retained.setdefault(account, set())
+        (topics.add if is_there else topics.discard)(topic)
+
+    def retained_are(self, topics: Sequence[tuple[AccountId, str]]) -> None:
+        """What is retained, all of it."""
+        self._retained = {}
+        for account, topic in topics:
+            self._retained.setdefault(account, set()).add(topic)
 
     # -- small parts --------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class SessionRecord:
         "client_id",
         "dropped",
         "expires",
+        "heard_to",
         "identifier",
         "last_position",
         "link",
@@ -71,6 +72,8 @@ class SessionRecord:
         self.queued_count = 0
         self.queued_size_bytes = 0
         self.sizes: dict[int, int] | None = None
+        self.heard_to = 0
+        """The last notice of the outbox that its former holder has handed to it; 0 where it always was here."""
 
     def has_room(self, size_bytes: int, limits: BrokerLimits) -> bool:
         """Whether the store may keep one more message for this session."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Integer,
     LargeBinary,
     String,
@@ -36,6 +37,8 @@ sessions = Table(
     account_column(),
     Column("client_id", String(CLIENT_ID_LENGTH), primary_key=True),
     instant_column("expires", nullable=True),
+    # Which gateway holds it, where there are several (``nodes``); nobody's name where there is one.
+    Column("node", String(32), nullable=False, server_default=""),
 )
 
 subscriptions = Table(
@@ -78,12 +81,27 @@ _acknowledge = HotStatement(
 
 
 class BrokerStore:
-    """SQL for sessions, subscriptions, queues and retained messages."""
+    """SQL for sessions, subscriptions, queues and retained messages.
+
+    Where a server has several gateways, a session has one holder among them, and only its holder changes it.
+    """
+
+    def __init__(self, node: str = "") -> None:
+        """``node``: the gateway that asks; nameless where it is alone."""
+        self._node = node
 
     def sessions(self, tx: Tx) -> Sequence[tuple[AccountId, StoredSession]]:
-        """Every persistent session of the server, for start-up."""
+        """Every persistent session that this gateway holds, for start-up."""
+        return self._stored(tx, sessions.c.node == self._node)
+
+    def _stored(self, tx: Tx, *which: ColumnElement[bool]) -> Sequence[tuple[AccountId, StoredSession]]:
+        of_these = select(sessions.c.account, sessions.c.client_id).where(*which).subquery()
         filters: dict[tuple[str, str], list[tuple[str, int]]] = {}
-        for row in sql(tx).execute(select(subscriptions).order_by(subscriptions.c.topic_filter)):
+        chosen = select(subscriptions).join(
+            of_these,
+            (of_these.c.account == subscriptions.c.account) & (of_these.c.client_id == subscriptions.c.client_id),
+        )
+        for row in sql(tx).execute(chosen.order_by(subscriptions.c.topic_filter)):
             filters.setdefault((row.account, row.client_id), []).append((row.topic_filter, row.qos))
         queued: dict[tuple[str, str], tuple[int, int, int]] = {
             (row.account, row.client_id): (row.messages, row.size, row.last)
@@ -94,11 +112,13 @@ class BrokerStore:
                     func.count().label("messages"),
                     func.sum(func.length(queue.c.payload)).label("size"),
                     func.max(queue.c.position).label("last"),
-                ).group_by(queue.c.account, queue.c.client_id)
+                )
+                .join(of_these, (of_these.c.account == queue.c.account) & (of_these.c.client_id == queue.c.client_id))
+                .group_by(queue.c.account, queue.c.client_id)
             )
         }
         found = []
-        for row in sql(tx).execute(select(sessions)):
+        for row in sql(tx).execute(select(sessions).where(*which)):
             count, size, last = queued.get((row.account, row.client_id), (0, 0, 0))
             session = StoredSession(
                 client_id=ClientId(row.client_id),
@@ -112,14 +132,53 @@ class BrokerStore:
         return found
 
     def keep_session(self, tx: Tx, account: AccountId, client_id: ClientId, expires: Instant | None) -> None:
-        """Insert a session, or set when it expires."""
+        """Insert a session, or set when it expires. Another gateway's stays as it is."""
         key = (sessions.c.account == account, sessions.c.client_id == client_id)
-        if sql(tx).execute(update(sessions).where(*key).values(expires=expires)).rowcount == 0:
-            sql(tx).execute(insert(sessions).values(account=account, client_id=client_id, expires=expires))
+        mine = (*key, sessions.c.node == self._node)
+        if sql(tx).execute(update(sessions).where(*mine).values(expires=expires)).rowcount == 0 and self.owns(
+            tx, account, client_id, unless_held=True
+        ):
+            sql(tx).execute(insert(sessions).values(account=account, client_id=client_id, expires=expires, node=self._node))
+
+    def owns(self, tx: Tx, account: AccountId, client_id: ClientId, *, unless_held: bool = False) -> bool:
+        """Whether this gateway holds a session (or nobody does, where that counts too). A gateway alone isn't asked."""
+        if not self._node:
+            return True
+        holder = self.holder(tx, account, client_id)
+        return holder == self._node or (unless_held and holder is None)
+
+    def holder(self, tx: Tx, account: AccountId, client_id: ClientId) -> str | None:
+        """The gateway that holds a stored session; None where there is no such session."""
+        key = (sessions.c.account == account, sessions.c.client_id == client_id)
+        return sql(tx).execute(select(sessions.c.node).where(*key)).scalar_one_or_none()
+
+    def take(self, tx: Tx, account: AccountId, client_id: ClientId) -> StoredSession | None:
+        """Become the holder of a session."""
+        key = (sessions.c.account == account, sessions.c.client_id == client_id)
+        sql(tx).execute(update(sessions).where(*key).values(node=self._node))
+        found = self._stored(tx, *key)
+        return found[0][1] if found else None
+
+    def take_all_of(self, tx: Tx, holder: str, expires: Instant) -> Sequence[tuple[AccountId, StoredSession]]:
+        """Become the holder of what another one held; nobody of these is connected any more."""
+        theirs = sessions.c.node == holder
+        sql(tx).execute(update(sessions).where(theirs, sessions.c.expires.is_(None)).values(expires=expires))
+        taken = self._stored(tx, theirs)
+        sql(tx).execute(update(sessions).where(theirs).values(node=self._node))
+        return taken
+
+    def held(self, tx: Tx) -> Collection[tuple[AccountId, ClientId]]:
+        """The sessions that this gateway holds, by account and client id."""
+        rows = sql(tx).execute(select(sessions.c.account, sessions.c.client_id).where(sessions.c.node == self._node))
+        return {(AccountId(row.account), ClientId(row.client_id)) for row in rows}
+
+    def take_everything(self, tx: Tx) -> None:
+        """There is one gateway now, and it holds every session."""
+        sql(tx).execute(update(sessions).where(sessions.c.node != self._node).values(node=self._node))
 
     def expire_connected(self, tx: Tx, account: AccountId, expires: Instant) -> None:
         """After a restart nobody is connected: the time of every such session runs from now."""
-        connected = (sessions.c.account == account, sessions.c.expires.is_(None))
+        connected = (sessions.c.account == account, sessions.c.expires.is_(None), sessions.c.node == self._node)
         sql(tx).execute(update(sessions).where(*connected).values(expires=expires))
 
     def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None:

@@ -32,8 +32,8 @@ class StoredSessions:
         """Store when a session expires."""
 
         def unit(tx: Tx) -> None:
-            # As it is when this runs: the client may have come back meanwhile, or begun a clean session.
-            if not record.dropped:
+            # As it is when this runs: the client may have come back meanwhile, or begun a clean session, here or elsewhere.
+            if not record.dropped and self._store.owns(tx, record.account, record.client_id):
                 self._store.keep_session(tx, record.account, record.client_id, record.expires)
 
         return unit
@@ -51,7 +51,7 @@ class StoredSessions:
         """Keep subscriptions, unless the session was forgotten meanwhile."""
 
         def unit(tx: Tx) -> None:
-            if not record.dropped:
+            if not record.dropped and self._store.owns(tx, record.account, record.client_id):
                 self._store.subscribe(tx, record.account, record.client_id, filters)
 
         return unit
@@ -60,11 +60,16 @@ class StoredSessions:
         """Forget subscriptions."""
 
         def unit(tx: Tx) -> None:
-            if not record.dropped:
+            if not record.dropped and self._store.owns(tx, record.account, record.client_id):
                 self._store.unsubscribe(tx, record.account, record.client_id, filters)
 
         return unit
 
     def delete(self, record: SessionRecord) -> Callable[[Tx], None]:
-        """Forget a session with all that it is owed."""
-        return lambda tx: self._store.delete_session(tx, record.account, record.client_id)
+        """Forget a session with all that it is owed, unless another gateway holds it by now."""
+
+        def unit(tx: Tx) -> None:
+            if self._store.owns(tx, record.account, record.client_id):
+                self._store.delete_session(tx, record.account, record.client_id)
+
+        return unit

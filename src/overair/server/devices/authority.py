@@ -18,7 +18,7 @@ from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant, as_datetime
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId, CertificateId, ClientId
-from overair.basics.work import Tx, Work
+from overair.basics.work import News, Tx, Work
 from overair.server.certificates.model import FLEET_ORIGIN, CertificateStatus
 from overair.server.certificates.x509 import UNREADABLE, certificate_from_der, fingerprint_of_der
 from overair.server.devices.admission import Admission, Admissions, SpokenFor
@@ -218,10 +218,24 @@ class RegistryAuthority:
         if certificates:
             named = tuple(certificates)
             tx.after_commit(lambda: self._changed(account, named))
+            tx.tell_nodes(News("device-access", (account, *named)))
 
     def everything(self, tx: Tx, account: AccountId) -> None:
         """Forget the account after the commit, and have all its live connections judged again."""
         tx.after_commit(lambda: self._changed(account, None))
+        tx.tell_nodes(News("device-access", (account,)))
+
+    def heard(self, parts: Sequence[str]) -> None:
+        """Another node has changed what devices may do (``nodes.switchboard``)."""
+        if parts:
+            self._changed(AccountId(parts[0]), tuple(CertificateId(part) for part in parts[1:]) or None)
+            return
+        self._remembered.clear()
+        self._clients_of.clear()
+        for reading in self._reads.values():
+            reading.stale = True
+        for sessions in self._sessions:
+            sessions.reconsider_everything()
 
     def _changed(self, account: AccountId, certificates: tuple[CertificateId, ...] | None) -> None:
         if certificates is None:

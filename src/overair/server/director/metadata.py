@@ -58,6 +58,7 @@ class DirectorMetadata:
         images: ImageTargets,
         clock: Clock,
         ids: IdSource,
+        life_began: Instant | None = None,
     ) -> None:
         self._vehicles = vehicles
         self._updates = updates
@@ -67,7 +68,7 @@ class DirectorMetadata:
         self._images = images
         self._clock = clock
         self._ids = ids
-        self._life_began = clock.now()
+        self._life_began = clock.now() if life_began is None else life_began
         """What was signed in an earlier life of the server is signed anew: it may come out of a backup, and then vehicles hold
         higher versions already."""
 

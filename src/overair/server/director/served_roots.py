@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,6 +39,11 @@ class ServedRoots:
         self._chains.pop(account, None)
         self._generations[account] = self._generations.get(account, 0) + 1
 
+    def heard(self, parts: Sequence[str]) -> None:
+        """Another node has published something, or something was missed (``nodes.switchboard``)."""
+        for account in [AccountId(parts[0])] if parts else list(self._generations):
+            self.evict(account)
+
     async def newest(self, account: AccountId) -> int:
         """0 where there is none."""
         return (await self._chain(account)).newest
@@ -65,7 +71,7 @@ class ServedRoots:
         chain = self._chains.get(account)
         if chain is not None:
             return chain
-        generation = self._generations.get(account, 0)
+        generation = self._generations.setdefault(account, 0)
 
         def read(tx: Tx) -> int:
             return self._roots.newest_version(tx, account, Repository.DIRECTOR, Flavour.UPTANE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from overair.basics.clock import Clock
+from overair.basics.clock import Clock, Instant
 from overair.basics.ids import AccountId, GroupName, IdSource, MultiTargetUpdateId, ThingName
 from overair.basics.work import Tx
 from overair.server.director.approvals import Approvals, AwaitingApproval
@@ -77,7 +77,9 @@ class DirectorService:
         enrolment: Enrolment,
         clock: Clock,
         ids: IdSource,
+        life_began: Instant | None = None,
     ) -> None:
+        """``life_began``: of the server, where this process isn't all of it; otherwise now."""
         self._vehicles = vehicles
         self._oddities = oddities
         self._updates = updates
@@ -100,6 +102,7 @@ class DirectorService:
             images=images,
             clock=clock,
             ids=ids,
+            life_began=life_began,
         )
         self.fulfilment = DirectorFulfilment(
             vehicles=vehicles,

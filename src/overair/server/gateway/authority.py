@@ -126,3 +126,7 @@ class LiveSessions(Protocol):
         are evicted. Returns at once; the effect stands within a second.
         """
         ...
+
+    def reconsider_everything(self) -> None:
+        """The same for all accounts: changes may have been missed."""
+        ...

@@ -104,6 +104,13 @@ class Gateway:
         if affected:
             self.spawn(self._judge_again(affected))
 
+    def reconsider_everything(self) -> None:
+        """See ``authority.LiveSessions``."""
+        for account in {connection.account for held in self._by_certificate.values() for connection in held}:
+            self.reconsider(account, None)
+        # Whoever is being admitted has no account yet.
+        self.verdicts_changed += CHANGES_REMEMBERED_MAX + 1
+
     async def _judge_again(self, connections: list[DeviceConnection]) -> None:
         waiting = iter(connections)
 

@@ -13,7 +13,7 @@ from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId
-from overair.basics.work import Tx
+from overair.basics.work import News, Tx
 from overair.server.image_repository.model import (
     KEPT_VERSIONS,
     SNAPSHOT,
@@ -96,6 +96,7 @@ class Publisher:
         for document in fresh:
             self._documents.add(tx, account, document, keep_versions=KEPT_VERSIONS)
         tx.after_commit(lambda: self._is_published(account, followed))
+        tx.tell_nodes(News("published", (account,)))
         return after
 
     def _is_published(self, account: AccountId, followed: Mapping[Flavour, Follower]) -> None:

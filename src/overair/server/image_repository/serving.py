@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,6 +47,11 @@ class Shelf:
         """Something was published."""
         self._served.pop(account, None)
         self._generations[account] = self._generations.get(account, 0) + 1
+
+    def heard(self, parts: Sequence[str]) -> None:
+        """Another node has published something, or something was missed (``nodes.switchboard``)."""
+        for account in [AccountId(parts[0])] if parts else list(self._generations):
+            self.evict(account)
 
     async def root(self, account: AccountId, version: int | None, flavour: Flavour) -> bytes:
         """A root's bytes; ``version`` None: the newest.
@@ -109,7 +114,7 @@ class Shelf:
         served = self._served.get(account)
         if served is not None:
             return served
-        generation = self._generations.get(account, 0)
+        generation = self._generations.setdefault(account, 0)
         served = await self._work.read(lambda tx: self._load(tx, account))
         # What was published while the records were read is newer than this: then it is good for this request alone.
         if self._generations.get(account, 0) == generation:

@@ -47,7 +47,9 @@ class MetadataRenewal:
         erasure: KeyErasure,
         region: str,
         clock: Clock,
+        life_began: Instant | None = None,
     ) -> None:
+        """``life_began``: of the server, where this process isn't all of it; otherwise now."""
         self._work = work
         self._roots = roots
         self._images = images
@@ -55,7 +57,7 @@ class MetadataRenewal:
         self._erasure = erasure
         self._region = region
         self._clock = clock
-        self._began = clock.now()
+        self._began = clock.now() if life_began is None else life_began
         self._due = Instant(0)
         self._is_first = True
         self._alarmed: dict[tuple[AccountId, Repository, str], int] = {}

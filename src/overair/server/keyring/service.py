@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives import serialization
@@ -12,7 +13,7 @@ from overair.basics.clock import Clock
 from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, IdSource, KeyId
 from overair.basics.redacted import Redacted
-from overair.basics.work import Tx
+from overair.basics.work import News, Tx
 from overair.server.keyring.keys import PublicKey, Signer, generate, load_public_key, read_pem
 from overair.server.keyring.model import KeyKind, PreparedKey, SignatureAlgorithm, WrappedKey
 from overair.server.keyring.wrapping import SecretBox
@@ -156,6 +157,15 @@ class Keyring:
         """Forget a key. Forgetting one that isn't there does nothing."""
         if self._store.delete(tx, account, key_id):
             tx.after_commit(lambda: self._close(account, key_id))
+            tx.tell_nodes(News("key-gone", (account, key_id)))
+
+    def heard_gone(self, parts: Sequence[str]) -> None:
+        """Another node has forgotten a key (``nodes.switchboard``)."""
+        if parts:
+            self._close(AccountId(parts[0]), KeyId(parts[1]))
+            return
+        with self._gate:
+            self._open.clear()
 
     def _close(self, account: AccountId, key_id: KeyId) -> None:
         with self._gate:

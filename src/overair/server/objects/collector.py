@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from overair.basics.clock import Clock, Instant
-from overair.basics.work import Tx, Work
+from overair.basics.work import News, Tx, Work
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.model import ContentId
 from overair.server.objects.ports import NamesContents, ObjectStore, UploadStore
@@ -89,4 +89,5 @@ class ContentCollector:
             if await self._contents.in_thread(self._contents.delete_if_older, content_id, limit):
                 if self._segments is not None:
                     self._segments.evict(content_id)
+                await self._work.run(lambda tx, gone=content_id: tx.tell_nodes(News("content-gone", (gone,))))  # type: ignore[misc]
                 logger.info("content collected", content=content_id)

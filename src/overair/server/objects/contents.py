@@ -31,6 +31,7 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.errors import InvalidRequest, NotFound, Unavailable
 from overair.basics.ids import IdSource
 from overair.server.aws_protocol.checksums import Checksum, checksum
+from overair.server.objects.folder_gate import FolderGate
 from overair.server.objects.model import SINGLE_PUT_SIZE_BYTES_MAX, ContentId, StoredContent
 from overair.server.objects.page_cache import read_if_in_memory
 
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 BUFFER_SIZE_BYTES: Final = 1024 * 1024
 """How much of a stream waits in memory before a thread writes it."""
+ABANDONED_AFTER_MS: Final = 24 * 60 * 60 * 1000
+"""A content on its way in that nobody has written to for so long belonged to a process that was killed."""
 STREAMED_SIZE_BYTES: Final = 256 * 1024
 """How much of a content is read at once on its way out."""
 OPEN_FILES_MAX: Final = 256
@@ -129,10 +132,11 @@ class _Incoming:
 
 
 class ContentStore:
-    """Files in one folder. One process at a time writes there; any number of its threads may read."""
+    """Files in one folder, for any number of threads; and for several processes, where they are told that they share it."""
 
-    def __init__(self, folder: Path, *, clock: Clock, ids: IdSource) -> None:
-        """Make the folder if need be, and clear what a killed process left half written."""
+    def __init__(self, folder: Path, *, clock: Clock, ids: IdSource, is_shared: bool = False) -> None:
+        """Make the folder if need be, and clear what a killed process left half written: of a shared one only what nobody has
+        written to for so long that nobody will."""
         self._folder = folder
         self._incoming = folder / "incoming"
         self._manifests = folder / "manifests"
@@ -142,15 +146,25 @@ class ContentStore:
             path.mkdir(mode=0o700, exist_ok=True)
         for number in range(256):
             (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        abandoned_ns = (clock.now() - ABANDONED_AFTER_MS) * 1_000_000
         for leftover in self._incoming.iterdir():
-            leftover.unlink()
+            # Another process may have finished or cleared it meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if not is_shared or leftover.stat().st_mtime_ns < abandoned_ns:
+                    leftover.unlink()
         _sync_folder(folder)
         # Between "is it there?" and "it counts as young" no sweep may take a file away.
-        self._gate = threading.Lock()
+        self._gate = FolderGate(folder / "gate") if is_shared else threading.Lock()
         self._open: OrderedDict[ContentId, _OpenFile] = OrderedDict()
         self._lists: OrderedDict[ContentId, _Manifest] = OrderedDict()
         self._readers_gate = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="overair-contents")
+
+    def forget(self, content_id: ContentId) -> None:
+        """Another process has taken a content away: let its file go, and the room that it takes. For any thread."""
+        with self._readers_gate:
+            self._open.pop(content_id, None)
+            self._lists.pop(content_id, None)
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)
@@ -363,8 +377,10 @@ class ContentStore:
         prefix = MANIFEST_PREFIX if shard == "manifests" else ""
         with os.scandir(self._folder / shard) as entries:
             for entry in entries:
-                if entry.stat().st_mtime_ns < moment * 1_000_000:
-                    yield ContentId(prefix + entry.name)
+                # Another process may have swept it meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat().st_mtime_ns < moment * 1_000_000:
+                        yield ContentId(prefix + entry.name)
 
     def contents_in_lists(self) -> set[ContentId]:
         """Every content that some list names. Blocking."""
@@ -385,9 +401,7 @@ class ContentStore:
                 path.unlink()
             except FileNotFoundError:
                 return False
-        with self._readers_gate:
-            self._open.pop(content_id, None)
-            self._lists.pop(content_id, None)
+        self.forget(content_id)
         return True
 
 

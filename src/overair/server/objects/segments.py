@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from overair.server.objects.model import ContentId
@@ -16,6 +17,7 @@ class Readable(Protocol):
     """Where bytes come from (``contents.ContentStore``)."""
 
     def read(self, content_id: ContentId, offset_bytes: int, size_bytes: int) -> bytes: ...
+    def forget(self, content_id: ContentId) -> None: ...
 
 
 class SegmentCache:
@@ -65,6 +67,12 @@ class SegmentCache:
         with self._gate:
             for key in [key for key in self._segments if key[0] == content_id]:
                 self.size_bytes -= len(self._segments.pop(key))
+
+    def heard_gone(self, parts: Sequence[str]) -> None:
+        """Another node has taken contents away (``nodes.switchboard``)."""
+        for part in parts:
+            self.evict(ContentId(part))
+            self._contents.forget(ContentId(part))
 
     def _segment(self, content_id: ContentId, number: int) -> bytes:
         key = (content_id, number)

@@ -15,7 +15,7 @@ from overair.basics.clock import Clock
 from overair.basics.errors import Conflict, InvalidRequest, NotFound
 from overair.basics.ids import AccountId
 from overair.basics.redacted import Redacted
-from overair.basics.work import Tx
+from overair.basics.work import News, Tx
 from overair.server.keyring.model import KeyKind, PreparedKey, SignatureAlgorithm
 from overair.server.keyring.service import Keyring, Signer
 from overair.server.roots.model import ALWAYS_ONLINE, OnlineKey
@@ -203,6 +203,7 @@ class HeldKeys:
             if keyring_key is not None:
                 self._keys.delete(tx, account, keyring_key)
                 tx.after_commit(lambda: self.when_forgotten())
+                tx.tell_nodes(News("key-erasure"))
                 logger.info("a private key was deleted", account=account, repository=repository.value, key_id=key_id)
 
 

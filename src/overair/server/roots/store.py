@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId, ThingName
-from overair.basics.work import Tx
+from overair.basics.work import News, Tx
 from overair.server.roots.model import OnlineKey, RootProbe, StoredRoot, read_stored_root
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
@@ -211,6 +211,7 @@ class SqlRootStore:
         changed = self._changed
         if changed is not None:
             tx.after_commit(lambda: changed(account, repository))
+            tx.tell_nodes(News("roots", (account,)))
 
     def probes(self, tx: Tx, account: AccountId, repository: Repository) -> Sequence[RootProbe]:
         query = (

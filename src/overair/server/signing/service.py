@@ -11,7 +11,7 @@ from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import Clock, Instant
 from overair.basics.errors import InvalidRequest, NotFound
 from overair.basics.ids import AccountId, IdSource, KeyId, SigningJobId, SigningProfileName
-from overair.basics.work import Tx
+from overair.basics.work import News, Tx
 from overair.server.keyring.service import Keyring
 from overair.server.objects.service import ObjectsService
 from overair.server.signing.code_signing_certificate import CodeSigner, check_code_signing_certificate
@@ -273,6 +273,7 @@ class SigningService:
         job = self._new_job(place, plan.profile, profile, fitness, plan=plan, requested_by=requested_by)
         self._store.add_job(tx, job)
         tx.after_commit(self._wake)
+        tx.tell_nodes(News("wake"))
         return job
 
     def sign_payload(
@@ -358,6 +359,7 @@ class SigningService:
         finished = self._store.finish_job(tx, job)
         if finished:
             tx.after_commit(self._wake)
+            tx.tell_nodes(News("wake"))
         return finished
 
     def _usable(self, tx: Tx, place: Place, name: SigningProfileName) -> tuple[Profile, Fitness]:

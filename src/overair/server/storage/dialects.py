@@ -17,6 +17,12 @@ from sqlalchemy.pool import NullPool
 from overair.basics.errors import InvalidRequest, OverairError, Unavailable
 
 BUSY_TIMEOUT_MS: Final = 10_000
+WRITER_TURN_TIMEOUT_S: Final = 15
+"""How long the writer of one node waits for the others' before its callers are told to ask again."""
+WRITER_IDLE_TIMEOUT_S: Final = 20
+"""A node that stops in the middle of a transaction loses it after this time, and its turn."""
+WRITERS_LOCK: Final = 0x6F766572
+"""The advisory lock that writers of one database take in turn: "over" in ASCII."""
 SQLITE_CACHE_KIB: Final = 16 * 1024
 SQLITE_LOG_SIZE_BYTES: Final = 64 * 1024 * 1024
 
@@ -150,6 +156,8 @@ def open_postgresql_engines(url: str) -> Engines:
         raise StorageRefused("The database URL can't be read. It reads postgresql://USER:PASSWORD@HOST:PORT/NAME.") from error
     arguments = {"autocommit": True, "connect_timeout": 10}
     engine = create_engine(parsed, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
+    turns = f"-c lock_timeout={WRITER_TURN_TIMEOUT_S}s -c idle_in_transaction_session_timeout={WRITER_IDLE_TIMEOUT_S}s"
+    writer = create_engine(parsed, poolclass=NullPool, connect_args={**arguments, "options": turns}, hide_parameters=True)
     try:
         with engine.connect() as connection:
             collation = str(
@@ -173,6 +181,10 @@ def open_postgresql_engines(url: str) -> Engines:
                                subject="storage")  # fmt: skip
         if isinstance(cause, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)):
             return Unavailable("Another node wrote the same records at the same time. Ask again.", subject="storage")
+        if isinstance(cause, psycopg.errors.LockNotAvailable):
+            return Unavailable(
+                f"Another node has kept the records to itself for {WRITER_TURN_TIMEOUT_S} s. Ask again.", subject="storage"
+            )
         if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
             return Unavailable("The database that holds the records can't be reached. Ask again.", subject="storage")
         return _value_refused() if isinstance(cause, (psycopg.DataError, *_NO_COLUMN_TAKES)) else error
@@ -183,9 +195,10 @@ def open_postgresql_engines(url: str) -> Engines:
                 driver_of(connection).execute(f'VACUUM (FULL) "{table}"')
 
     return Engines(
-        writer=engine,
+        writer=writer,
         reader=engine,
-        begin_write="BEGIN",
+        # One writer at a time, whichever node it is of (ADR 0017): what one thread's order promised holds for several too.
+        begin_write=f"BEGIN; SELECT pg_advisory_xact_lock({WRITERS_LOCK})",
         begin_read="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         integrity_error=psycopg.IntegrityError,
         in_transaction=lambda driver: bool(driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE),

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from overair.basics.work import Notice
+from overair.basics.work import News, Notice
 
 
 class SqlTx:
@@ -18,7 +18,7 @@ class SqlTx:
         driver: The driver's own connection below it, for ``HotStatement``.
     """
 
-    __slots__ = ("actions", "connection", "driver", "notices", "writable")
+    __slots__ = ("actions", "connection", "driver", "news", "notices", "writable")
 
     def __init__(self, connection: Connection, driver: Any, *, writable: bool) -> None:
         self.connection = connection
@@ -26,6 +26,7 @@ class SqlTx:
         self.writable = writable
         self.notices: list[Notice] = []
         self.actions: list[Callable[[], None]] = []
+        self.news: list[News] = []
 
     def publish(self, notice: Notice) -> None:
         if not self.writable:
@@ -36,3 +37,8 @@ class SqlTx:
         if not self.writable:
             raise RuntimeError("A read commits nothing: use work.run.")
         self.actions.append(action)
+
+    def tell_nodes(self, news: News) -> None:
+        if not self.writable:
+            raise RuntimeError("A read changes nothing that others would have to hear: use work.run.")
+        self.news.append(news)

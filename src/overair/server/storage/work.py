@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Unavailable
-from overair.basics.work import Notice, Tx
+from overair.basics.work import News, Notice, Tx
 from overair.server.storage.dialects import Engines, driver_of, open_postgresql_engines, open_sqlite_engines
 from overair.server.storage.groups import groups
 from overair.server.storage.readers import Asked, Readers, discard, resolve
@@ -63,6 +63,14 @@ class _Asked:
     error: BaseException | None = None
     actions: list[Callable[[], None]] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    news: list[News] = field(default_factory=list)
+
+
+Announce = Callable[[Any, Sequence[News]], None]
+"""Sends news to the other nodes, in the transaction that they are of: (the driver's connection, the news)."""
+
+OUTBOX_FILLED: Final = News("outbox")
+"""What every group that left notices tells the other nodes."""
 
 
 class _GroupLost(Exception):
@@ -80,6 +88,7 @@ class SqlWork:
         self._gate = threading.Lock()
         self._closed = False
         self._outbox_filled: Callable[[], None] | None = None
+        self._announce: Announce | None = None
         self._readers = Readers(engines, count=readers)
         self._writer = threading.Thread(target=self._write, name="overair-writer", daemon=True)
         self._writer.start()
@@ -133,6 +142,11 @@ class SqlWork:
         """Call ``wake`` on the writer thread after each commit that left notices. It must return at once and never fail."""
         self._outbox_filled = wake
 
+    def announce_through(self, announce: Announce) -> None:
+        """Hand what units tell the other nodes to ``announce``, right before the commit that makes it true. Without it a server
+        has one node, and nobody else is there to hear."""
+        self._announce = announce
+
     def close(self) -> None:
         """Refuse new units, end those that were asked, and free threads and connections. Blocks; a second call does nothing."""
         with self._gate:
@@ -176,6 +190,7 @@ class SqlWork:
             driver.execute(self._engines.begin_write)
             for asked in group:
                 self._run_in_savepoint(asked, connection, driver)
+            self._tell_nodes(group, driver)
             driver.execute("COMMIT")
         except Exception as error:
             refusal = self._engines.refusal(error)
@@ -218,8 +233,17 @@ class SqlWork:
                     continue
                 asked.error = error if isinstance(error, OverairError) else self._engines.refusal(error)
                 return
-            asked.result, asked.actions, asked.notices = result, tx.actions, tx.notices
+            asked.result, asked.actions, asked.notices, asked.news = result, tx.actions, tx.notices, tx.news
             return
+
+    def _tell_nodes(self, group: Sequence[_Asked], driver: Any) -> None:
+        if self._announce is None:
+            return
+        news = [each for asked in group for each in asked.news]
+        if any(asked.notices for asked in group):
+            news.append(OUTBOX_FILLED)
+        if news:
+            self._announce(driver, news)
 
     def _roll_back_to_savepoint(self, connection: Connection, driver: Any, error: BaseException) -> None:
         # A full disk makes SQLite end the whole transaction by itself; then nothing of the group stands.

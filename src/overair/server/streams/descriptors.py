@@ -7,12 +7,12 @@ away is answered. Everything here runs on the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from overair.basics.ids import AccountId, BucketName, ObjectKey, StreamId
-from overair.basics.work import Tx
+from overair.basics.work import News, Tx
 from overair.server.objects.model import ContentId, ObjectVersion
 from overair.wire.stream_messages import RefusalCode
 
@@ -77,25 +77,39 @@ class Descriptors:
 
     def stream_changed(self, tx: Tx, account: AccountId, stream: StreamId) -> None:
         """A stream has another version, or is gone."""
-
-        def evict() -> None:
-            self._generation += 1
-            self._held.pop((account, stream), None)
-
-        tx.after_commit(evict)
+        tx.after_commit(lambda: self._evict_stream(account, stream))
+        tx.tell_nodes(News("descriptors", ("stream", account, stream)))
 
     def object_gone(self, tx: Tx, version: ObjectVersion) -> None:
         """A version of an object was deleted or replaced (``objects.service.ObjectGone``)."""
         tx.after_commit(lambda: self._evict_object(version.account, version.bucket, version.key))
+        tx.tell_nodes(News("descriptors", ("object", version.account, version.bucket, version.key)))
 
     def bucket_policy_changed(self, tx: Tx, account: AccountId, bucket: BucketName) -> None:
         """A bucket's policy was put, changed or deleted."""
         tx.after_commit(lambda: self._evict_bucket(account, bucket))
+        tx.tell_nodes(News("descriptors", ("bucket", account, bucket)))
+
+    def heard(self, parts: Sequence[str]) -> None:
+        """Another node has taken something away (``nodes.switchboard``)."""
+        match parts:
+            case ["stream", account, stream]:
+                self._evict_stream(AccountId(account), StreamId(stream))
+            case ["object", account, bucket, key]:
+                self._evict_object(AccountId(account), BucketName(bucket), ObjectKey(key))
+            case ["bucket", account, bucket]:
+                self._evict_bucket(AccountId(account), BucketName(bucket))
+            case _:
+                self.evict()
 
     def evict(self) -> None:
         """Drop everything, on the event loop: some role or policy has changed. That is seldom, and reading again is cheap."""
         self._generation += 1
         self._held.clear()
+
+    def _evict_stream(self, account: AccountId, stream: StreamId) -> None:
+        self._generation += 1
+        self._held.pop((account, stream), None)
 
     def _evict_object(self, account: AccountId, bucket: BucketName, key: ObjectKey) -> None:
         self._drop(account, lambda descriptor: (bucket, key) in descriptor.sources)

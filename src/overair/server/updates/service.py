@@ -10,7 +10,7 @@ from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import Clock
 from overair.basics.errors import AccessDenied, AlreadyExists, InvalidRequest, NotFound
 from overair.basics.ids import AccountId, IdSource, OtaUpdateId, StreamId
-from overair.basics.work import Tx
+from overair.basics.work import News, Tx
 from overair.server.access.service import AccessService
 from overair.server.aws_protocol.operations import Caller
 from overair.server.jobs.model import JOB_DELETABLE_WITHOUT_FORCE, JOB_MAY_BECOME, Job, JobStatus
@@ -171,6 +171,7 @@ class UpdatesService:
         self._store.add(tx, update)
         self._tags.set_new(tx, place, update.arn, plan.tags)
         tx.after_commit(self._wake)
+        tx.tell_nodes(News("wake", ("updates",)))
         return update
 
     def find(self, tx: Tx, account: AccountId, update_id: OtaUpdateId) -> Update:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol
@@ -54,14 +54,22 @@ def backoff_s(attempts: int, random: Random) -> float:
 class WorkerLoop:
     """One task for each worker. ``start`` and ``stop`` are called once, on the event loop."""
 
-    def __init__(self, workers: Sequence[Worker], *, random: Random, tick_s: float = TICK_S_DEFAULT) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        *,
+        random: Random,
+        tick_s: float = TICK_S_DEFAULT,
+        elsewhere: Collection[str] = (),
+    ) -> None:
+        """``elsewhere``: names of workers that other processes may run in our place; waking them here does nothing."""
         names = [worker.name for worker in workers]
         if len(set(names)) != len(names):
             raise RuntimeError(f"Two workers share a name: {sorted(names)}.")
         self._workers = tuple(workers)
         self._random = random
         self._tick_s = tick_s
-        self._awake = {name: asyncio.Event() for name in names}
+        self._awake = {name: asyncio.Event() for name in (*names, *elsewhere)}
         self._failing: dict[str, Failing] = {}
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

@@ -1,0 +1,1 @@
+"""Which processes make up this server, and what they tell each other."""
