@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.downloads import measure_downloads
 from bench.gateway import measure_gateway
 from bench.kept_results import Results
 from bench.operator_api import measure_operator_api
@@ -25,6 +26,8 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
             results.operator = await measure_operator_api(profile, work)
         if only in (None, "gateway"):
             results.gateway = await measure_gateway(profile, work)
+        if only in (None, "downloads"):
+            results.downloads = await measure_downloads(profile, work)
         if only in (None, "uptane"):
             results.uptane = await measure_uptane(profile, work)
     return write_report(profile, results, out)
@@ -33,7 +36,9 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
-    parser.add_argument("--only", choices=["operator", "gateway", "uptane"], help="the others' numbers stay as they are")
+    parser.add_argument(
+        "--only", choices=["operator", "gateway", "downloads", "uptane"], help="the others' numbers stay as they are"
+    )
     parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.downloads import DownloadResults
 from bench.gateway import GatewayResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
@@ -23,6 +24,7 @@ class Results:
     profile: str
     operator: OperatorResults | None = None
     gateway: GatewayResults | None = None
+    downloads: DownloadResults | None = None
     uptane: UptaneResults | None = None
     taken: dict[str, str] = field(default_factory=dict)
 
@@ -33,13 +35,14 @@ def read_results(folder: Path) -> Results | None:
     if not path.exists():
         return None
     document: Mapping[str, Any] = json.loads(path.read_text())
-    operator, gateway, uptane = (document.get(part) for part in ("operator", "gateway", "uptane"))
+    operator, gateway, downloads, uptane = (document.get(part) for part in ("operator", "gateway", "downloads", "uptane"))
     return Results(
         profile=document["profile"],
         operator=None if operator is None else OperatorResults(**{**operator, **_by_operation(operator, "raw", "boto3")}),
         gateway=None
         if gateway is None
         else GatewayResults(**{**gateway, **_measured(gateway, "blocks", "statuses", "handshakes")}),
+        downloads=None if downloads is None else DownloadResults(**{**downloads, **_by_operation(downloads, "ranges")}),
         uptane=None
         if uptane is None
         else UptaneResults(**{**uptane, **_measured(uptane, "polls", "cycles", "ranges", "pushes")}),

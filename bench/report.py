@@ -11,6 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.downloads import CONNECTIONS as DOWNLOADS_AT_ONCE
+from bench.downloads import DownloadResults
 from bench.gateway import BLOCK_SIZE_BYTES, GatewayResults
 from bench.kept_results import FILE, Results, read_results
 from bench.measure import Measured
@@ -22,13 +24,16 @@ from bench.vehicles import IN_FLIGHT as IN_FLIGHT_UPTANE
 from bench.vehicles import Session
 
 HERE = Path(__file__).parent
-PARTS = ("operator", "gateway", "uptane")
+PARTS = ("operator", "gateway", "downloads", "uptane")
 TIMES_MOTO = 2.0
 BLOCKS_PER_S = 25_000
 STATUSES_PER_S = 5_000
 HANDSHAKES_PER_S = 600
 IDLE_KIB_MAX = 48
 RESTART_S_MAX = 1.5
+TIMES_NGINX = 0.5
+NGINX_FROM_SIZE_BYTES = 1024 * 1024
+"""From this size on the bytes count, not the requests: there a link's signature and rights are what ours does beside."""
 NEW_SESSION_CYCLES_PER_S = 150
 KEPT_CYCLES_PER_S = 300
 _OURS, _OURS_PLAIN = "overair, TLS", "overair, plain HTTP"
@@ -51,9 +56,11 @@ def write_report(profile: Profile, results: Results, out: Path) -> Path:
         lines += _dated(_operator_lines(results.operator), results.taken["operator"])
     if results.gateway is not None:
         lines += _dated(_gateway_lines(results.gateway), results.taken["gateway"])
+    if results.downloads is not None:
+        lines += _dated(_download_lines(results.downloads), results.taken["downloads"])
     if results.uptane is not None:
         lines += _dated(_uptane_lines(results.uptane), results.taken["uptane"])
-    lines += ["## What falls short", "", *_shortfalls(results.operator, results.gateway, results.uptane), ""]
+    lines += ["## What falls short", "", *_shortfalls(results), ""]
     findings = HERE / "findings.md"
     if findings.exists():
         lines += [findings.read_text().strip(), ""]
@@ -211,8 +218,53 @@ def _uptane_lines(results: UptaneResults) -> list[str]:
     return [*lines, "", "Of pushes, the rate and the CPU are those of one target.", ""]
 
 
-def _shortfalls(operator: OperatorResults | None, gateway: GatewayResults | None, uptane: UptaneResults | None) -> list[str]:
+def _download_lines(results: DownloadResults) -> list[str]:
+    lines = [
+        "## Images over HTTPS",
+        "",
+        f"Ranges of one image of 16 MiB by {DOWNLOADS_AT_ONCE} kept connections, each read by a thread of its own; "
+        f"{results.cipher}. Beside us nginx with the same file: one worker, sendfile. We verify the link's signature and what "
+        "its role may read at each request.",
+        "",
+        "| range | subject | MB/s | slowest to fastest | CPU us/MiB | rate beside nginx | CPU beside nginx |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for size, measured in results.ranges.items():
+        mib = int(size) / 2**20
+        for each in measured:
+            rate, slowest, fastest = (value * int(size) / 1e6 for value in (each.rate, each.slowest, each.fastest))
+            beside = ("", "") if each is measured[-1] else tuple(f"{ratio:.2f} ×" for ratio in _beside(each, measured[-1]))
+            lines.append(
+                f"| {_size(int(size))} | {each.subject} | {rate:,.0f} | {slowest:,.0f} – {fastest:,.0f} "
+                f"| {each.cpu_us / mib:,.0f} | {beside[0]} | {beside[1]} |"
+            )
+    lines += [""]
+    if results.not_run:
+        lines += ["Not run: " + "; ".join(results.not_run) + ".", ""]
+    return lines
+
+
+def _beside(ours: Measured, theirs: Measured) -> tuple[float, float]:
+    """(rate, server CPU) as multiples of the other's."""
+    return ours.rate / theirs.rate, ours.cpu_us / max(theirs.cpu_us, 0.001)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes // 2**20} MiB" if size_bytes >= 2**20 else f"{size_bytes // 1024} KiB"
+
+
+def _download_shortfalls(results: DownloadResults) -> list[str]:
+    return [
+        f"Images by ranges of {_size(int(size))}: {ours.rate / nginx.rate:.2f} × nginx by rate; wanted {TIMES_NGINX:g} ×."
+        for size, (ours, *others) in results.ranges.items()
+        for nginx in others
+        if int(size) >= NGINX_FROM_SIZE_BYTES and ours.rate < TIMES_NGINX * nginx.rate
+    ]
+
+
+def _shortfalls(all_results: Results) -> list[str]:
     """Each target that isn't met, in a sentence."""
+    operator, gateway, uptane = all_results.operator, all_results.gateway, all_results.uptane
     short: list[str] = []
     if operator is not None:
         for client, results in (("raw client", operator.raw), ("boto3", operator.boto3)):
@@ -220,6 +272,8 @@ def _shortfalls(operator: OperatorResults | None, gateway: GatewayResults | None
                 short += _operation_shortfalls(f"{operation} ({client})", measured)
     if gateway is not None:
         short += _gateway_shortfalls(gateway)
+    if all_results.downloads is not None:
+        short += _download_shortfalls(all_results.downloads)
     if uptane is not None:
         for each in (*uptane.polls, *uptane.cycles):
             wanted = KEPT_CYCLES_PER_S if Session.KEPT.value in each.subject else NEW_SESSION_CYCLES_PER_S

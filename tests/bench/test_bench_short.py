@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from bench.downloads import RANGE_SIZES_BYTES, measure_downloads
 from bench.gateway import GatewayResults, measure_gateway
 from bench.kept_results import Results, read_results
 from bench.measure import Measured
@@ -15,6 +16,7 @@ from bench.operator_api import OPERATIONS, measure_operator_api
 from bench.processes import NotRun, Peer
 from bench.profiles import SHORT
 from bench.report import write_report
+from bench.static_server import StaticServer
 from bench.uptane import UptaneResults, measure_uptane
 from bench.vehicles import Session
 
@@ -53,6 +55,24 @@ def test_blocks_statuses_handshakes_idle_connections_and_restarts_are_measured(t
     assert results.idle_connections_count == SHORT.idle_connections_count
     assert len(results.restart_s) == SHORT.rounds
     assert min(results.restart_s) > 0
+
+
+def test_images_over_https_are_measured_and_nginx_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = uvloop.run(measure_downloads(SHORT, tmp_path))
+
+    assert set(results.ranges) == {str(size) for size in RANGE_SIZES_BYTES}
+    assert all(is_a_number(each) for measured in results.ranges.values() for each in measured)
+    assert {len(measured) for measured in results.ranges.values()} == {1 if results.not_run else 2}
+    report = write_report(SHORT, Results(profile="short", downloads=results), tmp_path).read_text()
+    assert "| 128 KiB | overair, presigned link |" in report
+    kept = read_results(tmp_path)
+    assert kept is not None
+    assert kept.downloads == results
+    monkeypatch.setattr("bench.static_server._PATHS", str(tmp_path))
+    with pytest.raises(NotRun, match="nginx-light"):
+        StaticServer(tmp_path, tmp_path / "image.bin")
 
 
 def test_polls_updates_ranges_and_pushes_of_uptane_are_measured_and_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -14,9 +15,9 @@ import urllib3
 
 from overair.server.listeners import http as http_listener
 from overair.server.listeners.acceptor import PortRefused, open_socket
-from overair.server.listeners.demultiplexer import speak_by_alpn
+from overair.server.listeners.demultiplexer import speak_by_alpn, speak_http
 from overair.server.listeners.device_http import DevicePaths, Path
-from overair.server.listeners.http import HttpService, PlainHttpListener
+from overair.server.listeners.http import HttpService, JoinedWrites, PlainHttpListener
 from tests.support.listening import (
     Echo,
     EventLoopThread,
@@ -269,3 +270,75 @@ def test_paths_of_the_device_port(thread: EventLoopThread, tmp_path: Any) -> Non
         missing = known.request("PUT", url + "/bucket/key", retries=False)
         assert (missing.status, "nothing for PUT" in missing.json()["message"]) == (404, True)
     thread.run(service.drain(1.0))
+
+
+class Written(asyncio.Transport):
+    """Notes what was asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[object] = []
+
+    def write(self, data: Any) -> None:
+        self.asked.append(bytes(data))
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.asked.append([bytes(piece) for piece in list_of_data])
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+    def abort(self) -> None:
+        self.asked.append("abort")
+
+
+async def test_a_small_write_leaves_with_the_next_or_at_the_end_of_the_turn() -> None:
+    below = Written()
+    joined = JoinedWrites(below)
+    joined.write(b"head ")
+    assert below.asked == []
+    joined.write(b"body")
+    joined.write(b"")
+    assert below.asked == [b"head body"]
+    large = b"x" * 20_000
+    joined.write(b"head ")
+    joined.write(large)
+    assert below.asked[1:] == [[b"head ", large]], "what is large isn't copied"
+    joined.write(large)
+    assert below.asked[2:] == [large]
+    joined.write(b"alone")
+    await asyncio.sleep(0)
+    assert below.asked[3:] == [b"alone"]
+    joined.write(b"goodbye")
+    joined.close()
+    assert below.asked[4:] == [b"goodbye", "close"]
+    joined.write(b"lost")
+    joined.abort()
+    await asyncio.sleep(0)
+    assert below.asked[6:] == ["abort"]
+
+
+def test_an_answer_of_many_pieces_arrives_whole_behind_tls(thread: EventLoopThread) -> None:
+    pieces = [b"a" * 10, b"b" * 5_000, b"", b"c" * 300_000, b"d"]
+
+    async def in_pieces(scope: Any, receive: Any, send: Any) -> None:
+        size = sum(map(len, pieces))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b""})
+
+    made = HttpService(in_pieces)
+    thread.call(made.start)
+    head = b"GET /1 HTTP/1.1\r\nhost: a\r\n"
+    with tls_listener(thread, context_of(SERVER), speak_http(made)) as listener:
+        with (
+            socket.create_connection(("127.0.0.1", listener.port), timeout=10) as raw,
+            client_context().wrap_socket(raw) as client,
+        ):
+            client.sendall(head + b"\r\n" + head + b"connection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+    thread.run(made.drain(1.0))
+    _, *bodies = answer.split(b"HTTP/1.1 200 OK\r\n")
+    assert [body.partition(b"\r\n\r\n")[2] for body in bodies] == [b"".join(pieces)] * 2

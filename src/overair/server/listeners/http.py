@@ -20,6 +20,10 @@ LEAVING_TIMEOUT_S: Final = 0.5
 """At the stop, for requests whose client was cut off to end by themselves."""
 HEAD_SIZE_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together; the library has no such bound. At most one more read of the socket is held beyond it."""
+HELD_SIZE_BYTES_MAX: Final = 4096
+"""A write up to this size waits for the next one of the same turn of the loop: an answer's head leaves with its body."""
+RECORD_SIZE_BYTES: Final = 16 * 1024
+"""Of TLS: what fits is copied together, what doesn't isn't copied."""
 _HEAD_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 Application = Callable[..., Any]
@@ -83,6 +87,62 @@ class HttpService:
             await asyncio.sleep(1)
 
 
+class JoinedWrites(asyncio.Transport):
+    """A transport whose small writes leave together with what follows at once.
+
+    The library writes an answer's head, then its body: two records, two calls to the system and two packets where one of each
+    does. What nothing follows leaves at the end of the turn.
+    """
+
+    __slots__ = ("_held", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        # The base class keeps a dictionary that nobody reads.
+        self._transport = transport
+        self._held = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            if len(held) + len(data) <= RECORD_SIZE_BYTES:
+                self._transport.write(held + data)
+            else:
+                self._transport.writelines((held, data))
+        elif len(data) > HELD_SIZE_BYTES_MAX:
+            self._transport.write(data)
+        elif data:
+            self._held = bytes(data)
+            asyncio.get_running_loop().call_soon(self._let_go)
+
+    def _let_go(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+    def close(self) -> None:
+        self._let_go()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._held = b""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def is_reading(self) -> bool:
+        return self._transport.is_reading()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+
 class _TimedHttp(HttpToolsProtocol):
     """The library's protocol with bounds on a request's head: how large it is, and how long it takes."""
 
@@ -91,8 +151,8 @@ class _TimedHttp(HttpToolsProtocol):
     _head_size_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
+        super().connection_made(JoinedWrites(transport))
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()

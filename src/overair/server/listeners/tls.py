@@ -7,7 +7,7 @@ It takes any client certificate, or none where the port allows that, and leaves 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 import structlog
@@ -52,7 +52,8 @@ class TlsTransport(asyncio.Transport):
             self._protocol.write(data)
 
     def writelines(self, pieces: Any) -> None:
-        self.write(b"".join(pieces))
+        if self._protocol is not None:
+            self._protocol.write_all(pieces)
 
     def can_write_eof(self) -> bool:
         return False
@@ -288,9 +289,21 @@ class TlsProtocol(asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and pass on at once; the plain transport holds what the peer is too slow for."""
+        if self._encrypt(data):
+            self._flush()
+
+    def write_all(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+        """``write`` for several pieces, passed on together."""
+        if all(self._encrypt(piece) for piece in pieces):
+            self._flush()
+
+    def _encrypt(self, data: bytes | bytearray | memoryview) -> bool:
+        """Whether there is something to pass on, or nothing was to be done; False once the connection ends."""
         connection = self._connection
-        if connection is None or self.is_closing or not data:
-            return
+        if connection is None or self.is_closing:
+            return False
+        if not data:
+            return True
         try:
             # One call encrypts at most one record (16 KiB) and says how much of the data that was.
             sent = connection.send(data)
@@ -301,8 +314,8 @@ class TlsProtocol(asyncio.Protocol):
         except SSL.Error as error:
             logger.debug("writing failed", error=str(error))
             self.abort()
-            return
-        self._flush()
+            return False
+        return True
 
     def _flush(self) -> None:
         connection, plain = self._connection, self.plain
