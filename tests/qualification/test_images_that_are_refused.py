@@ -12,9 +12,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.support.code_signing import credential
-from tests.support.device_process import wait_until
 from tests.support.qualification import (
     Board,
+    Operator,
     Way,
     image,
     image_without_network,
@@ -23,7 +23,6 @@ from tests.support.qualification import (
     scenario,
     with_one_bit_flipped,
 )
-from tests.support.server_process import ServerProcess
 
 SIGNATURE_CHECK_FAILED = "0x000000e3: 0x00000000"
 NO_SUCH_SIGNER = "0x000000e7: 0x00000000"
@@ -121,24 +120,24 @@ def test_corrupt_signature(board: Board, way: Way) -> None:
 @pytest.mark.parametrize("member", ["payload", "signature"])
 def test_a_signed_object_that_was_changed_makes_no_update(board: Board, way: Way, member: str) -> None:
     """AWS's own recipe: the object that the signer wrote is changed in its bucket, and streamed."""
-    server, iot = board.server, board.server.client("iot")
-    bucket, stored = server.endpoints["bucket"], board.operator.upload(image(later(board.version)))
-    job, key = _sign(server, stored)
-    document = json.loads(server.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+    iot, storage, endpoints = board.operator.client("iot"), board.operator.client("s3"), board.server.endpoints
+    bucket = endpoints["bucket"]
+    job, key = board.operator.sign(image(later(board.version)))
+    document = json.loads(storage.get_object(Bucket=bucket, Key=key)["Body"].read())
     value = bytearray(base64.b64decode(document[member]))
     value[-1] ^= 1
     document[member] = base64.b64encode(value).decode()
-    server.client("s3").put_object(Bucket=bucket, Key=key, Body=json.dumps(document).encode())
+    storage.put_object(Bucket=bucket, Key=key, Body=json.dumps(document).encode())
     stream, update = f"stream-{secrets.token_hex(4)}", f"q-{secrets.token_hex(8)}"
     iot.create_stream(
         streamId=stream,
         files=[{"fileId": 0, "s3Location": {"bucket": bucket, "key": key}}],
-        roleArn=server.endpoints["ota_role_arn"],
+        roleArn=endpoints["ota_role_arn"],
     )
     iot.create_ota_update(
         otaUpdateId=update,
         targets=[iot.describe_thing(thingName=board.name)["thingArn"]],
-        roleArn=server.endpoints["ota_role_arn"],
+        roleArn=endpoints["ota_role_arn"],
         files=[
             {
                 "fileName": "firmware",
@@ -152,27 +151,10 @@ def test_a_signed_object_that_was_changed_makes_no_update(board: Board, way: Way
         info = iot.get_ota_update(otaUpdateId=update)["otaUpdateInfo"]
         return dict(info) if info["otaUpdateStatus"] in ("CREATE_COMPLETE", "CREATE_FAILED") else None
 
-    info = wait_until(settled, what=server.log)
+    info = board.operator.asks_until(settled)
     assert (info["otaUpdateStatus"], info["errorInfo"]["code"]) == ("CREATE_FAILED", "InvalidRequestException")
     executions = iot.list_job_executions_for_thing(thingName=board.name)["executionSummaries"]
     assert all(each["jobId"] != f"AFR_OTA-{update}" for each in executions), "no device is given it"
-
-
-def _sign(server: ServerProcess, stored: dict[str, str]) -> tuple[str, str]:
-    """A finished signing job, and the key of what it wrote."""
-    signer = server.client("signer")
-    job = signer.start_signing_job(
-        source={"s3": {"bucketName": stored["bucket"], "key": stored["key"], "version": stored["version"]}},
-        destination={"s3": {"bucketName": stored["bucket"], "prefix": "SignedImages/"}},
-        profileName=server.endpoints["signing_profile"],
-    )["jobId"]
-
-    def written() -> str | None:
-        told = signer.describe_signing_job(jobId=job)
-        assert told["status"] != "Failed", told
-        return str(told["signedObject"]["s3"]["key"]) if told["status"] == "Succeeded" else None
-
-    return str(job), str(wait_until(written, what=server.log))
 
 
 @scenario("MissingFilename")
@@ -188,16 +170,16 @@ def test_image_crashed(board: Board, way: Way) -> None:
 
 
 @scenario("HungSelfTest")
-def test_hung_self_test(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
+def test_hung_self_test(new_board: Callable[..., Board], operator: Operator, way: Way) -> None:
     """It never comes back from its self-test; the boot loader, as a watchdog would, ends it."""
-    board = new_board(server, way, self_test_timeout_s=4)
+    board = new_board(operator, way, self_test_timeout_s=4)
     content = image(later(board.version), self_test="hang")
     board.rolls_back_from(content, ROLLED_BACK, updates=updates_of_a_trial_that_broke_off(content))
 
 
 @scenario("RollbackIfUnableToConnectAfterUpdate")
-def test_rollback_if_unable_to_connect_after_update(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
+def test_rollback_if_unable_to_connect_after_update(new_board: Callable[..., Board], operator: Operator, way: Way) -> None:
     """The new image reaches nobody and gives itself up; its self-test was never even begun."""
-    board = new_board(server, way, self_test_response_timeout_s=2)
+    board = new_board(operator, way, self_test_response_timeout_s=2)
     content = image_without_network(later(board.version))
     board.rolls_back_from(content, ROLLED_BACK, updates=progress_reports(len(content)) + 1 + 1 + 1)

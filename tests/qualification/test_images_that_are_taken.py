@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable
 
 from overair.wire.job_document import TransferProtocol
-from tests.support.qualification import Board, Way, image, later, scenario, with_one_bit_flipped
-from tests.support.server_process import ServerProcess
+from tests.support.qualification import Board, Operator, Way, image, later, scenario, with_one_bit_flipped
 
 EVERY_WAY = ("cbor", "json", "http")
 
@@ -38,8 +37,8 @@ def test_any_file(board: Board, way: Way) -> None:
 
 
 @scenario("MinBlockConfig")
-def test_min_block_config(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
-    board = new_board(server, way, block_size_bytes=256)
+def test_min_block_config(new_board: Callable[..., Board], operator: Operator, way: Way) -> None:
+    board = new_board(operator, way, block_size_bytes=256)
     before = board.operator.blocks_sent()
     content = board.updates_to(later(board.version))
     if way.protocol is TransferProtocol.MQTT:
@@ -47,8 +46,8 @@ def test_min_block_config(new_board: Callable[..., Board], server: ServerProcess
 
 
 @scenario("MaxBlockConfig")
-def test_max_block_config(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
-    board = new_board(server, way, block_size_bytes=131_072)
+def test_max_block_config(new_board: Callable[..., Board], operator: Operator, way: Way) -> None:
+    board = new_board(operator, way, block_size_bytes=131_072)
     before, version = board.operator.blocks_sent(), board.version
     content = image(later(version), size_bytes=1_000_000)
     job = board.send(content)
@@ -71,9 +70,9 @@ def test_back_to_back_switch_protocol(board: Board, way: Way) -> None:
 
 
 @scenario("DefaultDataProtocol")
-def test_default_data_protocol(new_board: Callable[..., Board], server: ServerProcess, way: Way) -> None:
+def test_default_data_protocol(new_board: Callable[..., Board], operator: Operator, way: Way) -> None:
     """Of two protocols the board's primary one is taken; the new image comes with the other as its primary."""
-    board, first = new_board(server, way), way.protocol
+    board, first = new_board(operator, way), way.protocol
     second = TransferProtocol.HTTP if first is TransferProtocol.MQTT else TransferProtocol.MQTT
     board.change_settings(primary_protocol=second)  # what runs has read its settings already; the next image reads these
     for expected in (first, second):

@@ -9,6 +9,7 @@ from overair.wire.job_document import TransferProtocol
 from tests.support.qualification import (
     LARGE_SIZE_BYTES,
     Board,
+    Operator,
     Way,
     accepted,
     image,
@@ -90,7 +91,7 @@ def test_cancel_then_update(board: Board, way: Way) -> None:
 def test_presigned_url_expired(new_server: Callable[..., ServerProcess], new_board: Callable[..., Board], way: Way) -> None:
     """The link ends in the middle of the download; the board asks for its job again, and goes on by the new link."""
     server = new_server(driven=True).start()
-    board = new_board(server, way)
+    board = new_board(Operator(server), way)
     before, version = board.version, later(board.version)
     content = image(version, size_bytes=LARGE_SIZE_BYTES)
     with board.holding_its_next_download() as held:

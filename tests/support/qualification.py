@@ -15,6 +15,7 @@ import secrets
 import signal
 import ssl
 import threading
+import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ TRUSTED_ANCHOR: Final = "/certificates/signer.pem"
 HELD_AFTER_BLOCKS: Final = 40
 """A window of 4 KiB blocks is durable by then."""
 END_TIMEOUT_S: Final = 90
+ASKING_PAUSE_S: Final = 0.05
 
 Details = Mapping[str, str]
 
@@ -156,16 +158,25 @@ def progress_reports(size_bytes: int, block_size_bytes: int = 4096) -> int:
 # The operator -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class Operator:
     """Creates updates as AWS's test programs do: boto3 and nothing else."""
 
-    server: ServerProcess
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+        self.shell = operator_of(server.data)
+        """As ``overair`` in a shell of the server's machine."""
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str) -> Any:
+        """Kept: to make one costs more than most scenarios."""
+        if service not in self._clients:
+            self._clients[service] = self.server.client(service)
+        return self._clients[service]
 
     def upload(self, content: bytes) -> dict[str, str]:
         """An object of its own for each image; its bucket, key and version."""
         bucket, key = self.server.endpoints["bucket"], f"qualification/{secrets.token_hex(8)}"
-        put = self.server.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
+        put = self.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
         return {"bucket": bucket, "key": key, "version": put["VersionId"]}
 
     def signing(self) -> dict[str, Any]:
@@ -174,7 +185,7 @@ class Operator:
 
     def signing_by(self, certificate: bytes, key: bytes, platform: str) -> dict[str, Any]:
         """Another signer's certificate, imported, under the name that the boards trust."""
-        arn = self.server.client("acm").import_certificate(Certificate=certificate, PrivateKey=key)["CertificateArn"]
+        arn = self.client("acm").import_certificate(Certificate=certificate, PrivateKey=key)["CertificateArn"]
         wanted = {"certificateArn": arn, "platform": platform, "certificatePathOnDevice": TRUSTED_ANCHOR}
         profile = f"profile_{secrets.token_hex(6)}"
         return {"startSigningJobParameter": {"signingProfileName": profile, "signingProfileParameter": wanted}}
@@ -192,24 +203,37 @@ class Operator:
             }
         }
 
-    def signature_of(self, content: bytes) -> bytes:
-        """What the trusted signer says of these bytes."""
-        signer, bucket = self.server.client("signer"), self.server.endpoints["bucket"]
-        stored = self.upload(content)
-        job = signer.start_signing_job(
-            source={"s3": {"bucketName": bucket, "key": stored["key"], "version": stored["version"]}},
-            destination={"s3": {"bucketName": bucket, "prefix": "SignedImages/"}},
-            profileName=self.server.endpoints["signing_profile"],
-        )["jobId"]
+    def sign(self, content: bytes) -> tuple[str, str]:
+        """Have the trusted signer sign these bytes: a finished signing job, and the key of the object that it wrote."""
+        signer, stored = self.client("signer"), self.upload(content)
+        job = str(
+            signer.start_signing_job(
+                source={"s3": {"bucketName": stored["bucket"], "key": stored["key"], "version": stored["version"]}},
+                destination={"s3": {"bucketName": stored["bucket"], "prefix": "SignedImages/"}},
+                profileName=self.server.endpoints["signing_profile"],
+            )["jobId"]
+        )
 
         def signed() -> str | None:
             told = signer.describe_signing_job(jobId=job)
             assert told["status"] != "Failed", told
             return str(told["signedObject"]["s3"]["key"]) if told["status"] == "Succeeded" else None
 
-        key = wait_until(signed, what=self.server.log)
-        document = json.loads(self.server.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
-        return base64.b64decode(document["signature"])
+        return job, str(self.asks_until(signed))
+
+    def signature_of(self, content: bytes) -> bytes:
+        """What the trusted signer says of these bytes."""
+        _, key = self.sign(content)
+        signed = self.client("s3").get_object(Bucket=self.server.endpoints["bucket"], Key=key)["Body"].read()
+        return base64.b64decode(json.loads(signed)["signature"])
+
+    def asks_until(self, answered: Callable[[], Any]) -> Any:
+        """Ask again and again, as AWS's programs do."""
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while not (answer := answered()):
+            assert time.monotonic() < deadline, self.server.log()
+            time.sleep(ASKING_PAUSE_S)
+        return answer
 
     def create_update(
         self,
@@ -223,7 +247,7 @@ class Operator:
         url_expires_s: int | None = None,
     ) -> str:
         """An OTA update for one thing; its job."""
-        iot, update = self.server.client("iot"), f"q-{secrets.token_hex(8)}"
+        iot, update = self.client("iot"), f"q-{secrets.token_hex(8)}"
         file: dict[str, Any] = {"fileLocation": {"s3Location": self.upload(content)}, "codeSigning": code_signing}
         file |= {} if file_name is None else {"fileName": file_name}
         file |= {} if file_type is None else {"fileType": file_type}
@@ -242,7 +266,7 @@ class Operator:
             assert info["otaUpdateStatus"] != "CREATE_FAILED", info
             return str(info["awsIotJobId"]) if info["otaUpdateStatus"] == "CREATE_COMPLETE" else None
 
-        return str(wait_until(created, what=self.server.log))
+        return str(self.asks_until(created))
 
     def blocks_sent(self) -> int:
         """Stream blocks that the server has answered with."""
@@ -266,17 +290,21 @@ class Operator:
 class Board(DeviceProcess):
     """A device under test, and what is asserted of it."""
 
-    def __init__(self, server: ServerProcess, root: Path, way: Way, **settings: Any) -> None:
-        super().__init__(server, f"board-{way.name}-{secrets.token_hex(4)}", root)
+    def __init__(self, operator: Operator, root: Path, way: Way, **settings: Any) -> None:
+        super().__init__(operator.server, f"board-{way.name}-{secrets.token_hex(4)}", root)
         self.way = way
-        self.operator = Operator(server)
-        enroll_device(operator_of(server.data), self.name, root, hardware_id=HARDWARE)
+        self.operator = operator
+        enroll_device(operator.shell, self.name, root, hardware_id=HARDWARE)
         self.change_settings(**way.settings, **settings)
         first = root.with_suffix(".first")
         first.write_bytes(image(FIRST_VERSION))
         flash(self.directory, first, signature=None)
         self.boot()
         wait_until(lambda: self.progress, what=self.log)  # the agent has read its settings
+
+    def execution(self, job: str) -> dict[str, Any]:
+        described = self.operator.client("iot").describe_job_execution(jobId=job, thingName=self.name)
+        return dict(described["execution"])
 
     @property
     def settings(self) -> DeviceSettings:
@@ -403,7 +431,7 @@ class Board(DeviceProcess):
 
     def is_canceled(self, job: str) -> None:
         """The operator force-cancels this board's execution."""
-        self.server.client("iot").cancel_job_execution(jobId=job, thingName=self.name, force=True)
+        self.operator.client("iot").cancel_job_execution(jobId=job, thingName=self.name, force=True)
         execution = self.execution(job)
         assert execution["status"] == "CANCELED"
         assert "receive" in execution["statusDetails"]["detailsMap"]
@@ -418,5 +446,5 @@ class Board(DeviceProcess):
         running = self.process is not None and self.process.poll() is None
         if not running or read_status(self.directory).state != "valid":
             return False
-        executions = self.server.client("iot").list_job_executions_for_thing(thingName=self.name)["executionSummaries"]
+        executions = self.operator.client("iot").list_job_executions_for_thing(thingName=self.name)["executionSummaries"]
         return all(each["jobExecutionSummary"]["status"] not in ("QUEUED", "IN_PROGRESS") for each in executions)
