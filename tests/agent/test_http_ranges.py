@@ -17,6 +17,11 @@ CONTENT = bytes(range(256)) * 40
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    connections = 0
+
+    def setup(self) -> None:
+        super().setup()
+        Handler.connections += 1
 
     def do_GET(self) -> None:
         kind = self.path.strip("/")
@@ -65,11 +70,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     server.server_close()
 
 
-def test_exactly_the_range_is_fetched_again_and_again(site: tuple[str, Path]) -> None:
+def test_exactly_the_range_is_fetched_again_and_again_on_one_connection(site: tuple[str, Path]) -> None:
     url, ca = site
     ranges = HttpRanges(ca)
+    before = Handler.connections
     for first in range(0, 5000, 1000):
         assert ranges.fetch(f"{url}/good", first, first + 999) == CONTENT[first : first + 1000]
+    with pytest.raises(UrlNoLongerGood):
+        ranges.fetch(f"{url}/403", 0, 99)
+    assert ranges.fetch(f"{url}/good", 0, 99) == CONTENT[:100]
+    assert Handler.connections == before + 1, "all on one connection, a refusal too"
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
@@ -96,3 +106,16 @@ def test_a_server_that_cannot_prove_itself_and_plain_text_are_refused(site: tupl
         HttpRanges(other).fetch(f"{url}/good", 0, 99)
     with pytest.raises(UrlNoLongerGood):
         HttpRanges(ca).fetch(url.replace("https", "http") + "/good", 0, 99)
+
+
+def test_another_server_of_images_is_trusted_by_an_authority_of_its_own(
+    site: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, ca = site
+    own = tmp_path / "own.pem"
+    own.write_bytes(Authority("another CA").pem)
+    assert HttpRanges(own, images_ca_file=ca).fetch(f"{url}/good", 0, 99) == CONTENT[:100]
+    assert HttpRanges(ca, images_ca_file=own).fetch(f"{url}/good", 0, 99) == CONTENT[:100]
+    ranges = HttpRanges(ca, images_ca_file=tmp_path / "absent.pem")
+    assert "images_ca_file can't be read" in caplog.text
+    assert ranges.fetch(f"{url}/good", 0, 99) == CONTENT[:100], "updates from here don't depend on it"

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 class Authority:
     """One CA that signs everything here."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "test CA") -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test CA")])
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         self.certificate = self._sign(self.name, self.key.public_key(), ca=True)
 
     def _sign(self, subject: x509.Name, key: Any, *, ca: bool = False, host: str | None = None) -> x509.Certificate:

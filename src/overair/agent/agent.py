@@ -224,11 +224,16 @@ class Agent:
         block_size = block_size_for(file.size_bytes, self._settings.block_size_bytes)
         if block_size is None:
             return self._fail(reports.failed(AgentErrorCode.JOB_PARSER_ERROR, ParserSubCode.BAD_MODEL))
+        self._source = self._source_for(self._job)
         try:
-            self._download = FileDownload(self._platform, file, block_size_bytes=block_size)
+            self._download = FileDownload(
+                self._platform,
+                file,
+                block_size_bytes=block_size,
+                answer_size_bytes_max=self._source.answer_size_bytes_max,
+            )
         except PlatformError as error:
             return self._fail_because(error)
-        self._source = self._source_for(self._job)
         self._source.open()
         self._signals.append((Event.CLOSE_FILE if self._download.complete else Event.REQUEST_FILE_BLOCK, None))
         return None

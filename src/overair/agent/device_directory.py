@@ -29,6 +29,7 @@
 
 ``ca_file`` is relative to DIR or absolute. The last three may be left out, and so may these, which say how the agent gets its
 files and how long it waits: ``"primary_protocol"`` ("MQTT" or "HTTP"), ``"stream_format"`` ("cbor" or "json"),
+``"images_ca_file"`` (trusted beside ``ca_file`` where a job's URL leads elsewhere),
 ``"request_timeout_s"`` (10), ``"self_test_response_timeout_s"`` (16). With a member ``uptane`` the device is a Uptane Primary
 (``agent/uptane/settings.py`` says what is in it): the broker's name and port may be left out, and ``thing_name`` too,
 which then is the common name of the certificate that the device is given. Nothing else may be added. It has besides::
@@ -75,6 +76,7 @@ _ANCHOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 _LATER_MEMBERS: Final[dict[str, object]] = {
+    "images_ca_file": "",
     "primary_protocol": TransferProtocol.MQTT,
     "stream_format": Dialect.CBOR,
     "request_timeout_s": REQUEST_TIMEOUT_S,
@@ -98,6 +100,8 @@ class DeviceSettings:
     """Empty: a Uptane device, which has no broker."""
     mqtt_port: int = 0
     ca_file: str = "identity/ca.pem"
+    images_ca_file: str = ""
+    """Authorities of other servers that images may come from by URL, beside ``ca_file``'s; empty: of none."""
     block_size_bytes: int = BLOCK_SIZE_BYTES
     """Of the blocks it asks for; larger ones are used for files that need them."""
     slot_size_bytes_max: int = SLOT_SIZE_BYTES_MAX
@@ -160,6 +164,10 @@ class DeviceDirectory:
     def ca_file(self, settings: DeviceSettings) -> Path:
         """Who the server's certificate must come from."""
         return self.root / settings.ca_file
+
+    def images_ca_file(self, settings: DeviceSettings) -> Path | None:
+        """Who else the certificate of a server of images may come from."""
+        return self.root / settings.images_ca_file if settings.images_ca_file else None
 
     def anchor_file(self, certificate_path: str) -> Path:
         """The trust anchor that a job's ``certfile`` names by its last segment.
@@ -264,6 +272,7 @@ def _parse_settings(members: dict[str, object]) -> DeviceSettings:
         mqtt_host=_text(members, "mqtt_host", _HOST) if uptane is None or "mqtt_host" in members else "",
         mqtt_port=_number(members, "mqtt_port", 1, 65_535) if uptane is None or "mqtt_port" in members else 0,
         ca_file=_text({"ca_file": "identity/ca.pem"} | members, "ca_file", re.compile(r"[^\x00]{1,4096}")),
+        images_ca_file=_text({"images_ca_file": ""} | members, "images_ca_file", re.compile(r"[^\x00]{0,4096}")),
         block_size_bytes=_number(members, "block_size_bytes", BLOCK_SIZE_BYTES_MIN, BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES),
         slot_size_bytes_max=_number(members, "slot_size_bytes_max", 1, 2**32 - 4096, SLOT_SIZE_BYTES_MAX),
         self_test_timeout_s=_number(members, "self_test_timeout_s", 1, 3600, SELF_TEST_TIMEOUT_S),

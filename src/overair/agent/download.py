@@ -34,14 +34,24 @@ def block_size_for(file_size_bytes: int, preferred_bytes: int) -> int | None:
 class FileDownload:
     """Receives one file into the platform, a window of blocks at a time."""
 
-    def __init__(self, platform: Platform, file: DocumentFile, *, block_size_bytes: int) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        file: DocumentFile,
+        *,
+        block_size_bytes: int,
+        answer_size_bytes_max: int = ANSWER_SIZE_BYTES_MAX,
+    ) -> None:
         """Open the file, resuming where an interrupted download of the same one stood.
+
+        ``answer_size_bytes_max``: of the source's answer to one request, and so of a window.
 
         Raises:
             PlatformError: the platform can't take it.
         """
         self.context = FileContext(file=file, block_size_bytes=block_size_bytes)
         self._platform = platform
+        self._answer_size_bytes_max = answer_size_bytes_max
         bitmap = platform.create_file(self.context)
         try:
             self._blocks = self._bookkeeping(bitmap)
@@ -55,8 +65,9 @@ class FileDownload:
         return BlockDownload(
             file_size_bytes=self.context.file.size_bytes,
             block_size_bytes=self.context.block_size_bytes,
-            window_blocks=ANSWER_SIZE_BYTES_MAX // self.context.block_size_bytes,
+            window_blocks=self._answer_size_bytes_max // self.context.block_size_bytes,
             durable_bitmap=durable_bitmap,
+            answer_size_bytes_max=self._answer_size_bytes_max,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 from typing import Final
@@ -10,19 +11,28 @@ import urllib3
 
 from overair.agent.sources import RangeUnavailable, UrlNoLongerGood
 
+LOG = logging.getLogger("overair.agent")
+
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 20.0
 STATUSES_FOR_A_NEW_URL: Final = frozenset({400, 403, 404})
 
 
 class HttpRanges:
-    """Implements ``agent.sources.Ranges``. The server must prove itself to the device's CA; no client certificate is shown,
-    since the URL's signature is the permission."""
+    """Implements ``agent.sources.Ranges``. The server must prove itself to the device's CA, or to one trusted for images alone;
+    no client certificate is shown, since the URL's signature is the permission."""
 
-    def __init__(self, ca_file: Path) -> None:
+    def __init__(self, ca_file: Path, *, images_ca_file: Path | None = None) -> None:
+        """``images_ca_file``: authorities of object stores elsewhere. One that can't be read is said so, and trusted is nobody
+        but ``ca_file``: updates from here must not depend on it."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_verify_locations(ca_file)
+        if images_ca_file is not None:
+            try:
+                context.load_verify_locations(images_ca_file)
+            except (OSError, ssl.SSLError) as error:
+                LOG.warning("images_ca_file can't be read: %s; images come from servers of ca_file alone", error)
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
         self._pool = urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False, maxsize=1)
 

@@ -92,7 +92,7 @@ def _ota_agent(
         ),
         monotonic=time.monotonic,
         chance=chance,
-        ranges=HttpRanges(directory.ca_file(settings)),
+        ranges=HttpRanges(directory.ca_file(settings), images_ca_file=directory.images_ca_file(settings)),
         progress=progress,
     )
     return agent.run, lambda: agent.signal(Event.SHUTDOWN)

@@ -11,13 +11,17 @@ from typing import Final, Protocol
 from overair.agent.download import FileDownload
 from overair.agent.states import Event
 from overair.agent.transport import Transport
-from overair.wire.blocks import block_length, blocks_named
+from overair.wire.blocks import ANSWER_SIZE_BYTES_MAX, block_length, blocks_named
 from overair.wire.stream_client import encode_get_stream
 from overair.wire.stream_messages import BlockEncoder, Dialect, Echo, GetStreamRequest
 
 LOG = logging.getLogger("overair.agent")
 
 CLIENT_TOKEN: Final = "rdy"  # noqa: S105  no secret: an echo, constant as the C agent's
+
+
+RANGE_SIZE_BYTES_MAX: Final = 512 * 1024
+"""Of one range: a request costs little beside so many bytes, and they cost a device little memory."""
 
 
 class Asked(Enum):
@@ -38,6 +42,11 @@ class BlockSource(Protocol):
         """How its messages are written."""
         ...
 
+    @property
+    def answer_size_bytes_max(self) -> int:
+        """What one request may be answered with, all blocks together."""
+        ...
+
     def open(self) -> None:
         """Make ready; also after the connection was lost."""
         ...
@@ -53,6 +62,8 @@ class BlockSource(Protocol):
 
 class StreamSource:
     """A stream over MQTT: in CBOR, as the C agent uses it, or in JSON."""
+
+    answer_size_bytes_max = ANSWER_SIZE_BYTES_MAX
 
     def __init__(self, transport: Transport, *, thing: str, stream: str, dialect: Dialect = Dialect.CBOR) -> None:
         self._transport = transport
@@ -104,9 +115,11 @@ class Ranges(Protocol):
 
 
 class UrlSource:
-    """A presigned URL, range by range. Each block is handed on as the data message that a stream would have sent."""
+    """A presigned URL, range by range: missing blocks that are neighbours are asked for in one. Each block is handed on as the
+    data message that a stream would have sent."""
 
     dialect = Dialect.CBOR
+    answer_size_bytes_max = RANGE_SIZE_BYTES_MAX
 
     def __init__(self, ranges: Ranges, *, url: str, deliver: Callable[[bytes], None]) -> None:
         self._ranges = ranges

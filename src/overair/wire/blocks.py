@@ -149,9 +149,17 @@ class BlockDownload:
     """
 
     def __init__(
-        self, *, file_size_bytes: int, block_size_bytes: int, window_blocks: int = 32, durable_bitmap: bytes | None = None
+        self,
+        *,
+        file_size_bytes: int,
+        block_size_bytes: int,
+        window_blocks: int = 32,
+        durable_bitmap: bytes | None = None,
+        answer_size_bytes_max: int = ANSWER_SIZE_BYTES_MAX,
     ) -> None:
         """Begin, or resume from a bitmap as ``durable_bitmap()`` gave it (bit set = block is on the disk).
+
+        ``answer_size_bytes_max``: what a request may be answered with, and so the most that a window holds.
 
         Raises:
             ValueError: a size out of range, or a bitmap of another file's length.
@@ -163,7 +171,7 @@ class BlockDownload:
         self.file_size_bytes = file_size_bytes
         self.block_size_bytes = block_size_bytes
         self.total = block_count(file_size_bytes, block_size_bytes)
-        self.window_blocks = max(1, min(window_blocks, ANSWER_SIZE_BYTES_MAX // block_size_bytes))
+        self.window_blocks = max(1, min(window_blocks, answer_size_bytes_max // block_size_bytes))
         size = (self.total + 7) // 8
         if durable_bitmap is not None and len(durable_bitmap) != size:
             raise ValueError("The stored bitmap belongs to a file of another size.")

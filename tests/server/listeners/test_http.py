@@ -332,13 +332,13 @@ def test_an_answer_of_many_pieces_arrives_whole_behind_tls(thread: EventLoopThre
     made = HttpService(in_pieces)
     thread.call(made.start)
     head = b"GET /1 HTTP/1.1\r\nhost: a\r\n"
-    with tls_listener(thread, context_of(SERVER), speak_http(made)) as listener:
-        with (
-            socket.create_connection(("127.0.0.1", listener.port), timeout=10) as raw,
-            client_context().wrap_socket(raw) as client,
-        ):
-            client.sendall(head + b"\r\n" + head + b"connection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: client.recv(65536), b""))
+    with (
+        tls_listener(thread, context_of(SERVER), speak_http(made)) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=10) as raw,
+        client_context().wrap_socket(raw) as client,
+    ):
+        client.sendall(head + b"\r\n" + head + b"connection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
     thread.run(made.drain(1.0))
     _, *bodies = answer.split(b"HTTP/1.1 200 OK\r\n")
     assert [body.partition(b"\r\n\r\n")[2] for body in bodies] == [b"".join(pieces)] * 2
