@@ -48,7 +48,7 @@ MANIFESTS_IN_MEMORY_MAX: Final = 256
 THREADS: Final = 8
 """They mostly wait for fsync: more of them let the file system settle several contents at once."""
 MANIFEST_PREFIX: Final = "m-"
-_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
+_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
 class _OpenFile:
