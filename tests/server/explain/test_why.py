@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,15 +13,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from overair.basics.arn import Place
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.errors import NotFound
-from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, PolicyName, SeededIds, ThingName
+from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, PolicyName, SeededIds, StreamId, ThingName
 from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
 from overair.server.explain.operator_api import ExplainOperations
 from overair.server.explain.service import ExplainService
-from overair.server.jobs.model import JobPlan, JobSettings, Report, RolloutConfig
+from overair.server.jobs.model import (
+    AbortCriterion,
+    FailureType,
+    JobPlan,
+    JobSettings,
+    MaintenanceWindow,
+    Report,
+    RolloutConfig,
+    Schedule,
+    TargetSelection,
+)
+from overair.server.jobs.tallies import JobTallies
+from overair.server.jobs.tally_store import SqlTallyStore
 from overair.server.storage.work import SqlWork
+from overair.server.streams.asked import AskedBlocks
 from overair.wire.job_messages import ExecutionStatus
+from overair.wire.stream_messages import GetStreamRequest
 from tests.support.updates_road import UpdatesRoad
 
 DEV = ThingName("dev-1")
@@ -56,11 +71,13 @@ class Room:
     def __init__(self, road: UpdatesRoad) -> None:
         self.road = road
         self.presences = Presences()
+        self.asked = AskedBlocks()
         service = ExplainService(
             devices=road.registry.devices,
             groups=road.registry.groups,
             certificates=road.registry.certificates,
             jobs=road.jobs,
+            tallies=JobTallies(SqlTallyStore()),
             updates=road.updates,
             vehicles=NoVehicles(),
             blocks=NoVehicles(),
@@ -71,6 +88,7 @@ class Room:
             explain=service,
             presences=self.presences,
             authority=road.registry.authority,
+            asked=self.asked,
             clock=road.clock,
         )
 
@@ -296,8 +314,91 @@ async def test_a_job_that_has_not_reached_the_thing_yet_is_named(room: Room) -> 
         settings=JobSettings(rollout=RolloutConfig(maximum_per_minute=1)),
     )
     await road.work.run(lambda tx: road.jobs.create(tx, road.place, plan))
-    assert (await room.why())[1] == "Being rolled out and not at it yet: slow."
+    assert (await room.why())[1] == "Job slow is meant for it and goes out at a rate of 1 a minute: it is the next."
     assert "slow" in (await room.why("dev-0"))[0]
+
+
+async def test_a_thing_in_the_line_of_a_rate_hears_how_many_wait_with_it(room: Room) -> None:
+    road = room.road
+    for name in ("a", "b", "dev-9"):
+        road.make_thing(name, groups=("fleet",))
+    await road.work.run(lambda tx: road.jobs.create(tx, road.place, plan(room, rollout=RolloutConfig(maximum_per_minute=1))))
+    assert (await room.why("dev-9"))[1] == (
+        "Job late is meant for it and goes out at a rate of 1 a minute: 3 things wait for their turn."
+    )
+
+
+async def test_a_maintenance_window_that_is_shut_is_told_with_the_time_it_opens(room: Room) -> None:
+    road = room.road
+    windows = (MaintenanceWindow(starts="cron(0 3 * * ? *)", duration_minutes=60),)
+    schedule = Schedule(windows=windows)
+    late = plan(room, schedule=schedule, target_selection=TargetSelection.CONTINUOUS)
+    await road.work.run(lambda tx: road.jobs.create(tx, road.place, late))
+    assert (await room.why())[1] == (
+        "Job late is meant for it and may not go out before 2026-01-01 03:00:00 UTC: that is when its window opens."
+    )
+
+
+async def test_an_abort_rule_is_named_by_whom_it_took_the_job_from_and_by_whom_it_never_reached(room: Room) -> None:
+    road = room.road
+    road.make_thing("a", groups=("fleet",))
+    settings = JobSettings(
+        rollout=RolloutConfig(maximum_per_minute=1),
+        abort=(AbortCriterion(failure_type=FailureType.ALL, threshold_percentage=10, things_executed_min=1),),
+    )
+    await road.work.run(lambda tx: road.jobs.create(tx, road.place, plan(room, settings=settings)))
+    report = Report(status=ExecutionStatus.FAILED)
+    await road.work.run(lambda tx: road.jobs.device.report(tx, road.place, ThingName("a"), JobId("late"), report))
+    await road.drive()
+    assert (await room.why())[1].startswith(
+        "Job late was meant for it and was cancelled before its turn came: ABORT_CRITERIA_MET Aborted: at least 10 %"
+    )
+
+
+async def test_a_cancelled_job_is_told_with_the_operators_words(room: Room) -> None:
+    await room.ship()
+    road, job = room.road, JobId("AFR_OTA-rel-7")
+    await road.work.run(
+        lambda tx: road.jobs.cancel(tx, road.account, job, reason_code="WRONG_IMAGE", comment="Not for this board.")
+    )
+    await road.drive()
+    assert (await room.why())[1] == "The job was cancelled: WRONG_IMAGE Not for this board."
+
+
+async def test_a_download_that_asks_for_the_same_again_and_again_is_flagged(room: Room) -> None:
+    await room.ship()
+    stream = StreamId(str((await room.road.document()).stream_name))
+    await room.report(ExecutionStatus.IN_PROGRESS, receive="1/64")
+
+    def ask(first: int) -> None:
+        request = GetStreamRequest(file_id=0, block_size_bytes=4096, block_offset=first, block_count=1)
+        room.asked.note(room.road.account, DEV, stream, request, first)
+
+    for _ in range(3):
+        ask(7)
+    assert not any("times in a row" in reason for reason in await room.why()), "a request may be lost now and then"
+    ask(7)
+    assert any("the same blocks, from 7 on, 4 times in a row" in reason for reason in await room.why())
+
+
+async def test_a_download_that_begins_more_than_three_times_is_called_a_loop(room: Room) -> None:
+    await room.ship()
+    stream = StreamId(str((await room.road.document()).stream_name))
+    await room.report(ExecutionStatus.IN_PROGRESS, receive="1/64")
+    for round_number in range(1, 5):
+        for first in (0, 8, 16):
+            request = GetStreamRequest(file_id=0, block_size_bytes=4096, block_offset=first, block_count=8)
+            room.asked.note(room.road.account, DEV, stream, request, first)
+        reasons = await room.why()
+        assert any("in a LOOP: it has begun 4 times" in reason for reason in reasons) == (round_number > 3)
+
+
+def plan(room: Room, *, rollout: RolloutConfig | None = None, **more: Any) -> JobPlan:
+    """A job for everybody."""
+    settings = more.pop("settings", JobSettings(rollout=rollout))
+    return JobPlan(
+        id=JobId("late"), targets=(room.road.place.iot("thinggroup", "fleet"),), document="{}", settings=settings, **more
+    )
 
 
 async def test_a_certificate_without_a_policy_may_not_even_connect(room: Room) -> None:

@@ -18,6 +18,10 @@ from overair.wire.agent_reasons import blocks_received, reason_in_words
 from overair.wire.job_messages import ExecutionStatus
 
 OTHERS_NAMED_MAX: Final = 5
+ROUNDS_MAX: Final = 3
+"""A download that begins more often is a loop."""
+REPEATS_TOLD: Final = 3
+"""A request that is lost now and then is normal."""
 SILENT_AFTER_MS: Final = 60_000
 """A connected agent asks for its job at once; one that hasn't after this long is silent."""
 
@@ -37,6 +41,32 @@ class HeldCertificate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """A job that is meant for the thing and hasn't reached it, and what it waits for."""
+
+    job: JobId
+    per_minute: int | None = None
+    """At what rate it goes out; None: as fast as it can."""
+    waiting: int = 0
+    """Things that wait for their turn, this one among them."""
+    opens_at: Instant | None = None
+    """When its schedule or its next maintenance window lets it go on; None: it may now."""
+    cancelled: str | None = None
+    """Why it never will: it was cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """How the thing asks for the blocks of the job that it is at, as far as this process has seen."""
+
+    repeats: int
+    """How often in a row it has asked the very same again."""
+    first_block: int
+    rounds: int
+    """How often it has begun with the first block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What the records say of one thing."""
 
@@ -46,8 +76,8 @@ class Facts:
     """What it is doing and what waits, in the order of ``$next``."""
     last: Execution | None
     """The one that changed last, where nothing is pending."""
-    rolling_out: Sequence[JobId]
-    """Jobs under way that are meant for it and haven't reached it."""
+    rolling_out: Sequence[HeldBack]
+    """Jobs that are meant for it and haven't reached it."""
     updates: Sequence[Update]
     """Newest first, those meant for it that aren't whole: failed, or still being created."""
     unsigned_jobs: frozenset[JobId] = field(default_factory=frozenset)
@@ -59,20 +89,24 @@ class Facts:
     """None: it is no Uptane device."""
     blocked: bool = False
     """By an operator's word, at the device port."""
+    cancelled: str | None = None
+    """Why the last job was cancelled, where it was."""
 
 
 Obstacles = Mapping[CertificateId, Sequence[str]]
 """What stands in the way of each certificate that may connect at all; nothing where it is absent or empty."""
 
 
-def explain(facts: Facts, presence: ClientPresence, obstacles: Obstacles, *, now: Instant) -> tuple[str, ...]:
+def explain(
+    facts: Facts, presence: ClientPresence, obstacles: Obstacles, *, now: Instant, downloads: Sequence[Download] = ()
+) -> tuple[str, ...]:
     """The chain, each link the reason for the one before it. Never empty."""
     if facts.vehicle is not None:
         return tuple(_of_vehicle(facts, facts.vehicle))
     if facts.pending:
-        chain = _pending(facts, presence, now=now)
+        chain = [*_pending(facts, presence, now=now), *_odd_downloads(downloads)]
     elif facts.last is not None:
-        chain = [*_ended(facts.thing, facts.last, unsigned=facts.last.job in facts.unsigned_jobs), *_not_yet(facts)]
+        chain = [*_ended(facts, facts.last, unsigned=facts.last.job in facts.unsigned_jobs), *_not_yet(facts)]
     else:
         chain = [f"{facts.thing} has nothing to do: no job was ever given to it.", *_not_yet(facts)]
     if presence.connected:
@@ -96,7 +130,7 @@ def _of_vehicle(facts: Facts, vehicle: VehicleFacts) -> list[str]:
             chain.insert(1, _queued_behind(facts.pending))
     elif facts.last is not None:
         since = facts.last.queued_at
-        chain = [*_ended(facts.thing, facts.last, unsigned=False), *_not_yet(facts)]
+        chain = [*_ended(facts, facts.last, unsigned=False), *_not_yet(facts)]
     else:
         chain = [f"{facts.thing} has nothing to do: no job was ever given to it.", *_not_yet(facts)]
     chain += vehicles.standing(vehicle, since=since, blocked=facts.blocked)
@@ -160,29 +194,59 @@ _ENDS: Final[Mapping[ExecutionStatus, str]] = {
 }
 
 
-def _ended(thing: ThingName, execution: Execution, *, unsigned: bool) -> list[str]:
+def _ended(facts: Facts, execution: Execution, *, unsigned: bool) -> list[str]:
     what = _ENDS[execution.status].format(job=execution.job)
-    chain = [f"{thing} {what} at {_moment(execution.last_updated_at)}, and has nothing else to do."]
+    chain = [f"{facts.thing} {what} at {_moment(execution.last_updated_at)}, and has nothing else to do."]
     reason = execution.status_details.get("reason")
     if reason:
         chain.append(f"Its own words: {reason_in_words(reason).rstrip('.')}.")
     elif execution.status is ExecutionStatus.TIMED_OUT:
         chain.append(f"The last that it said: {_doing(execution)}.")
+    if execution.status is ExecutionStatus.CANCELED and facts.cancelled:
+        chain.append(f"The job was cancelled: {facts.cancelled}")
     if unsigned:
         chain.append(f"{execution.job} was UNSIGNED.")
     return chain
 
 
 def _not_yet(facts: Facts) -> list[str]:
-    chain = []
-    if facts.rolling_out:
-        named = ", ".join(facts.rolling_out[:OTHERS_NAMED_MAX])
-        chain.append(f"Being rolled out and not at it yet: {named}.")
+    chain = [_held_back(held) for held in facts.rolling_out[:OTHERS_NAMED_MAX]]
+    if len(facts.rolling_out) > OTHERS_NAMED_MAX:
+        chain.append(f"So are {len(facts.rolling_out) - OTHERS_NAMED_MAX} more jobs.")
     for update in facts.updates[:OTHERS_NAMED_MAX]:
         # An update that failed before the thing's last work is no reason for anything now.
         if facts.last is not None and update.created_at <= facts.last.queued_at:
             continue
         chain.append(_update(update.id, update))
+    return chain
+
+
+def _held_back(held: HeldBack) -> str:
+    if held.cancelled is not None:
+        return f"Job {held.job} was meant for it and was cancelled before its turn came: {held.cancelled}"
+    if held.opens_at is not None:
+        return (
+            f"Job {held.job} is meant for it and may not go out before {_moment(held.opens_at)}: that is when its window opens."
+        )
+    if held.per_minute is not None:
+        turn = f"{held.waiting:,} things wait for their turn" if held.waiting > 1 else "it is the next"
+        return f"Job {held.job} is meant for it and goes out at a rate of {held.per_minute:,} a minute: {turn}."
+    return f"Being rolled out and not at it yet: {held.job}."
+
+
+def _odd_downloads(downloads: Sequence[Download]) -> list[str]:
+    chain = []
+    for download in downloads:
+        if download.rounds > ROUNDS_MAX:
+            chain.append(
+                f"It downloads the same file in a LOOP: it has begun {download.rounds} times with its first block. A device "
+                "does that when it can't keep what it received, or restarts before it has reported: look at its storage and its log."
+            )
+        if download.repeats >= REPEATS_TOLD:
+            chain.append(
+                f"It has asked for the same blocks, from {download.first_block} on, {download.repeats + 1} times in a row, and "
+                "was answered each time: the answers don't reach it, or are larger than its buffer."
+            )
     return chain
 
 

@@ -6,22 +6,31 @@ from overair.basics.clock import Clock
 from overair.basics.ids import ClientId, ThingName
 from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
-from overair.server.explain.model import explain
+from overair.server.explain.model import Download, explain
 from overair.server.explain.rights import obstacles
 from overair.server.explain.service import ExplainService, Presences
 from overair.server.gateway.authority import DeviceAuthority
+from overair.server.streams.asked import AskedBlocks
 
 
 class ExplainOperations:
     """Questions that AWS has no words for."""
 
     def __init__(
-        self, *, work: Work, explain: ExplainService, presences: Presences, authority: DeviceAuthority, clock: Clock
+        self,
+        *,
+        work: Work,
+        explain: ExplainService,
+        presences: Presences,
+        authority: DeviceAuthority,
+        asked: AskedBlocks,
+        clock: Clock,
     ) -> None:
         self._work = work
         self._explain = explain
         self._presences = presences
         self._authority = authority
+        self._asked = asked
         self._clock = clock
 
     @operation("overair", "ExplainThing")
@@ -37,4 +46,6 @@ class ExplainOperations:
             for certificate in facts.certificates
             if certificate.may_connect and certificate.pem is not None
         }
-        return {"reasons": list(explain(facts, presence, in_the_way, now=self._clock.now()))}
+        asked = () if facts.stream is None else self._asked.of(caller.account, thing, facts.stream)
+        downloads = [Download(repeats=each.repeats, first_block=each.first, rounds=each.rounds) for each in asked]
+        return {"reasons": list(explain(facts, presence, in_the_way, now=self._clock.now(), downloads=downloads))}

@@ -7,15 +7,19 @@ from typing import Final, Protocol
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
+from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, StreamId, ThingName
 from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.service import CertificatesService
 from overair.server.devices.service import DevicesService, ThingGroupsService
 from overair.server.director.service import VehicleFacts
-from overair.server.explain.model import Facts, HeldCertificate
-from overair.server.jobs.model import Execution, JobStatus
+from overair.server.explain.model import Facts, HeldBack, HeldCertificate
+from overair.server.jobs.model import Execution, Job, JobStatus
+from overair.server.jobs.rollout import rate_per_minute
+from overair.server.jobs.schedule import opens_at
 from overair.server.jobs.service import JobsService
+from overair.server.jobs.tallies import JobTallies
 from overair.server.updates.model import Update, UpdateStatus
 from overair.server.updates.service import UpdateQuery, UpdatesService
 from overair.wire.job_document import MalformedDocument, parse
@@ -62,6 +66,7 @@ class ExplainService:
         groups: ThingGroupsService,
         certificates: CertificatesService,
         jobs: JobsService,
+        tallies: JobTallies,
         updates: UpdatesService,
         vehicles: Vehicles,
         blocks: Blocks,
@@ -71,6 +76,7 @@ class ExplainService:
         self._groups = groups
         self._certificates = certificates
         self._jobs = jobs
+        self._tallies = tallies
         self._updates = updates
         self._vehicles = vehicles
         self._blocks = blocks
@@ -89,12 +95,14 @@ class ExplainService:
         targets = self._targets(tx, place, thing)
         newest = self._updates.page(tx, place.account, UpdateQuery(limit=UPDATES_MAX))
         meant = [update for update in newest if targets.intersection(update.plan.targets)]
+        last = None if pending else _latest(executions)
         return Facts(
             thing=thing,
             certificates=self._held(tx, place, thing),
             pending=pending,
-            last=None if pending else _latest(executions),
-            rolling_out=self._rolling_out(tx, place, targets, known),
+            last=last,
+            cancelled=self._why_cancelled(tx, place, last),
+            rolling_out=self._held_back(tx, place, targets, known, since=last),
             updates=[update for update in meant if update.status is not UpdateStatus.CREATE_COMPLETE],
             unsigned_jobs=_unsigned(meant),
             heard_at=max((execution.last_updated_at for execution in executions if _was_heard(execution)), default=None),
@@ -114,13 +122,42 @@ class ExplainService:
         groups = self._groups.all_groups_of(tx, place.account, thing)
         return frozenset({place.iot("thing", thing), *(place.iot("thinggroup", group) for group in groups)})
 
-    def _rolling_out(self, tx: Tx, place: Place, targets: Collection[str], known: Collection[JobId]) -> list[JobId]:
-        """Jobs under way for one of the targets that have no execution on the thing."""
-        found: dict[JobId, None] = {}
+    def _held_back(
+        self, tx: Tx, place: Place, targets: Collection[str], known: Collection[JobId], *, since: Execution | None
+    ) -> list[HeldBack]:
+        """Jobs for one of the targets that have no execution on the thing: those under way, and those that were cancelled after
+        its last work."""
+        found: dict[JobId, HeldBack] = {}
         for target in sorted(targets)[:TARGETS_MAX]:
-            jobs = self._jobs.page(tx, place.account, status=JobStatus.IN_PROGRESS, target=target, limit=JOBS_PER_TARGET_MAX)
-            found.update((job.id, None) for job in jobs if job.id not in known)
-        return list(found)
+            for status in (JobStatus.IN_PROGRESS, JobStatus.SCHEDULED, JobStatus.CANCELED):
+                for job in self._jobs.page(tx, place.account, status=status, target=target, limit=JOBS_PER_TARGET_MAX):
+                    is_old = status is JobStatus.CANCELED and since is not None and job.created_at <= since.queued_at
+                    if job.id not in known and job.id not in found and not is_old:
+                        found[job.id] = self._held_back_by(tx, place, job)
+        return list(found.values())
+
+    def _held_back_by(self, tx: Tx, place: Place, job: Job) -> HeldBack:
+        if job.status is JobStatus.CANCELED:
+            return HeldBack(job=job.id, cancelled=_reason_of(job))
+        rollout = job.settings.rollout
+        now = self._clock.now()
+        opening = None if job.schedule is None else opens_at(job.schedule, now=now)
+        return HeldBack(
+            job=job.id,
+            per_minute=None if rollout is None else rate_per_minute(rollout, job.counts),
+            waiting=self._tallies.waiting(tx, place.account, job.id),
+            opens_at=None if opening is None or opening <= now else opening,
+        )
+
+    def _why_cancelled(self, tx: Tx, place: Place, last: Execution | None) -> str | None:
+        """What is known of why the job of a cancelled execution was cancelled, unless it was for this thing alone."""
+        if last is None or last.status is not ExecutionStatus.CANCELED:
+            return None
+        try:
+            job = self._jobs.find(tx, place.account, last.job)
+        except NotFound:
+            return None  # deleted since
+        return _reason_of(job) if job.status is JobStatus.CANCELED else None
 
     def _held(self, tx: Tx, place: Place, thing: ThingName) -> list[HeldCertificate]:
         now = self._clock.now()
@@ -136,6 +173,11 @@ class ExplainService:
                 )
             )
         return held
+
+
+def _reason_of(job: Job) -> str:
+    told = " ".join(filter(None, (job.reason_code, job.comment)))
+    return f"{told.rstrip('.')}." if told else "no reason was given."
 
 
 def _was_heard(execution: Execution) -> bool:

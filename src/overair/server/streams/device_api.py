@@ -16,10 +16,11 @@ import structlog
 
 from overair.basics.arn import Place
 from overair.basics.errors import NotFound
-from overair.basics.ids import StreamId
+from overair.basics.ids import AccountId, StreamId
 from overair.basics.work import Work
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.objects.model import ContentId
+from overair.server.streams.asked import AskedBlocks
 from overair.server.streams.descriptors import ClosedFile, Descriptor, Descriptors, OpenFile
 from overair.server.streams.service import StreamsService
 from overair.wire.stream_messages import (
@@ -99,6 +100,7 @@ class StreamTopics:
         self._descriptors = descriptors
         self._contents = contents
         self._cached = contents.cached
+        self.asked = AskedBlocks()
         self.blocks_answered = 0
         """Since the start."""
 
@@ -143,14 +145,16 @@ class StreamTopics:
             request = _decoded(payload, dialect)
             descriptor = self._descriptors.get((connection.account, StreamId(stream)))
             if descriptor is not None:
-                replies = self._from_memory(descriptor, thing, request, dialect)
+                replies = self._from_memory(connection.account, descriptor, thing, request, dialect)
                 if replies is not None:
                     return replies
             return self._from_records(connection.place, thing, StreamId(stream), request, dialect)
         except StreamRequestRefused as refused:
             return _refusal(refused, thing, stream, "get", dialect)
 
-    def _from_memory(self, descriptor: Descriptor, thing: str, request: GetStreamRequest, dialect: Dialect) -> Replies | None:
+    def _from_memory(
+        self, account: AccountId, descriptor: Descriptor, thing: str, request: GetStreamRequest, dialect: Dialect
+    ) -> Replies | None:
         """The whole answer, or None where something must be looked up: a block's bytes, or a file that was closed and may
         have been opened again since."""
         if type(descriptor.files.get(request.file_id)) is ClosedFile:
@@ -170,6 +174,8 @@ class StreamTopics:
                 raise _vanished(request)
             replies.append(Reply(topic=reply_topic, payload=write(number, data)))
         self.blocks_answered += len(replies)
+        if numbers:
+            self.asked.note(account, thing, descriptor.stream, request, numbers[0])
         return replies
 
     async def _from_records(
@@ -194,6 +200,8 @@ class StreamTopics:
         write = _writer_for(request, dialect)
         reply_topic = _data_topic(thing, stream, dialect)
         self.blocks_answered += len(pieces)
+        if numbers:
+            self.asked.note(place.account, thing, stream, request, numbers[0])
         return [Reply(topic=reply_topic, payload=write(number, data)) for number, data in zip(numbers, pieces, strict=True)]
 
     def _read_all(self, file: OpenFile, request: GetStreamRequest, numbers: Sequence[int]) -> list[bytes]:
