@@ -8,6 +8,7 @@ import typer
 
 from overair.basics.errors import OverairError
 from overair.cli import (
+    canary,
     cancel,
     credentials,
     demo,
@@ -41,6 +42,7 @@ app.command()(serve.serve)
 app.command()(environment.env)
 app.command()(status.status)
 app.command()(ship.ship)
+app.command()(canary.resume)
 app.command()(watch.watch)
 app.command()(why.why)
 app.command()(retry.retry)

@@ -7,13 +7,14 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from overair.cli.audience import Audience, targets_of
+from overair.cli.canary import Canary, open_first_stage, read_canary, run_stages
 from overair.cli.ecu_bundle import Part, parts_of, read_bundle
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.image_side import NeedsSignature, bring_in
@@ -22,7 +23,7 @@ from overair.cli.output import Json, console, print_json
 from overair.cli.pace import Pace, read_pace
 from overair.cli.parcel import Parcel, read_parcel
 from overair.cli.uptane_rest import LeftOut, UptaneRest
-from overair.cli.watch import Timeout, follow, report
+from overair.cli.watch import Timeout, executions, follow, report
 
 FIRMWARE_FILE_TYPE = 0
 PLAIN_FILE_TYPE = 1
@@ -39,6 +40,7 @@ def send(
     profile: str,
     multi_target_update: str | None = None,
     pace: Pace | None = None,
+    continuous: bool = False,
 ) -> str:
     """Upload the file, have it signed, create the update; the update's id. Things with ECUs get the multi-target update."""
     name = parcel.image.name if parcel.image else parcel.path.name
@@ -53,6 +55,8 @@ def send(
         settings["awsJobExecutionsRolloutConfig"] = pace.rollout
     if pace is not None and pace.abort is not None:
         settings["awsJobAbortConfig"] = {"abortCriteriaList": pace.abort}
+    if continuous:
+        settings["targetSelection"] = "CONTINUOUS"
     operator.client("iot").create_ota_update(
         otaUpdateId=update,
         description=f"{parcel.path.name} {parcel.version}".strip(),
@@ -79,7 +83,9 @@ def send(
     return update
 
 
-def create_director_job(operator: Operator, update: str, parts: Sequence[Part], *, targets: list[str], pace: Pace) -> str:
+def create_director_job(
+    operator: Operator, update: str, parts: Sequence[Part], *, targets: list[str], pace: Pace, continuous: bool = False
+) -> str:
     """A job for things with ECUs alone: no file for anybody else stands in its document."""
     job = _new_id(next((part.version for part in parts if part.version), update[:8]))
     settings: dict[str, Any] = {}
@@ -92,6 +98,7 @@ def create_director_job(operator: Operator, update: str, parts: Sequence[Part], 
         description=", ".join(dict.fromkeys(part.target for part in parts))[:2028],
         targets=targets,
         document=json_text.dumps({"uptane": {"multiTargetUpdate": update}}),
+        targetSelection="CONTINUOUS" if continuous else "SNAPSHOT",
         **settings,
     )
     return job
@@ -145,6 +152,12 @@ def ship(
         str | None,
         typer.Option("--abort-on-failures", help="P%: cancel once that share has failed; P%/N: not before N have ended."),
     ] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            "--canary", help="1%,10%,100%: in stages, each after the one before has gone well. Follows it to its end."
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the devices until each is done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
     timeout: Timeout = 3600,
@@ -154,21 +167,33 @@ def ship(
     """Upload, sign and send an image to devices of both kinds, as one job."""
     shipment = shipment_of(image, bundle, hardware_ids or [], version=version, stored_as=stored_as, name=name)
     pace = read_pace(rate, abort_on_failures)
+    canary = None if stages is None else read_canary(stages, pace.abort_percent)
     with told_plainly():
         operator = operator_of(data)
         rest = UptaneRest(operator)
         audience = audience_of(operator, rest, to, shipment, dry_run=dry_run)
         profile_name = profile or operator.endpoints.signing_profile
         facts = _facts(operator, shipment, audience, profile_name)
+        if canary is not None:
+            facts["canary"] = {"stages": list(canary.stages), "things": canary.sizes(len(audience.things))}
+            group = _new_id("canary").removeprefix("ship-")
         if dry_run:
             _tell_dry_run(facts, shipment, audience, as_json=json)
             return
         try:
-            sent = dispatch(operator, rest, shipment, audience, profile=profile_name, pace=pace)
+            if canary is None:
+                sent = dispatch(operator, rest, shipment, audience, profile=profile_name, pace=pace)
+            else:
+                sent = _dispatch_canary(operator, rest, shipment, audience, canary, group, to, profile=profile_name, pace=pace)
         except NeedsSignature as waits:
             if json:
                 print_json({**facts, "needs_signature": waits.to_json()})
             raise CommandEnded(ExitCode.REFUSED, waits.in_words()) from None
+        if canary is not None:
+            rollout, left_out = run_stages(operator, sent.job, group, canary, audience.things, timeout_s=timeout, quiet=json)
+            followed = executions(operator, sent.job)
+            report(sent.job, followed, as_json=json, left_out=left_out, rollout=rollout)
+            return
         if not watch:
             _tell_shipped(facts, sent, as_json=json)
             return
@@ -237,7 +262,14 @@ class Dispatched:
 
 
 def dispatch(
-    operator: Operator, rest: UptaneRest, shipment: Shipment, audience: Audience, *, profile: str, pace: Pace
+    operator: Operator,
+    rest: UptaneRest,
+    shipment: Shipment,
+    audience: Audience,
+    *,
+    profile: str,
+    pace: Pace,
+    continuous: bool = False,
 ) -> Dispatched:
     """One job for everybody, each on its own road.
 
@@ -247,12 +279,57 @@ def dispatch(
     """
     update, left_out = _prepare(rest, shipment, audience)
     if shipment.parcel is not None and (audience.others or update is None):
-        name = send(operator, shipment.parcel, targets=audience.targets, profile=profile, multi_target_update=update, pace=pace)
+        name = send(
+            operator,
+            shipment.parcel,
+            targets=audience.targets,
+            profile=profile,
+            multi_target_update=update,
+            pace=pace,
+            continuous=continuous,
+        )
         job = wait_until_created(operator, name)
     else:
         assert update is not None
-        name = job = create_director_job(operator, update, shipment.parts, targets=audience.targets, pace=pace)
+        name = job = create_director_job(
+            operator, update, shipment.parts, targets=audience.targets, pace=pace, continuous=continuous
+        )
     return Dispatched(name=name, job=job, multi_target_update=update, left_out=left_out)
+
+
+def _dispatch_canary(
+    operator: Operator,
+    rest: UptaneRest,
+    shipment: Shipment,
+    audience: Audience,
+    canary: Canary,
+    group: str,
+    to: str,
+    *,
+    profile: str,
+    pace: Pace,
+) -> Dispatched:
+    """As ``dispatch``, for the first stage alone: the job is for a group that grows.
+
+    Raises:
+        NeedsSignature, CommandEnded: as ``dispatch``; the group is gone again.
+    """
+    first = open_first_stage(operator, canary, group, audience.things, to=to)
+    # The server's own rule ends a stage that goes badly early, but not at the first device of many.
+    patient = replace(pace, abort_after=max(pace.abort_after, canary.sizes(len(audience.things))[0]))
+    try:
+        return dispatch(
+            operator,
+            rest,
+            shipment,
+            replace(audience, targets=[first]),
+            profile=profile,
+            pace=patient,
+            continuous=True,
+        )
+    except BaseException:
+        operator.client("iot").delete_thing_group(thingGroupName=group)
+        raise
 
 
 def _prepare(rest: UptaneRest, shipment: Shipment, audience: Audience) -> tuple[str | None, tuple[LeftOut, ...]]:
@@ -308,6 +385,9 @@ def _tell_dry_run(facts: Mapping[str, Any], shipment: Shipment, audience: Audien
     for part in shipment.parts:
         source = "is in the Image repository" if part.parcel is None else f"{part.parcel.size_bytes:,} bytes"
         console.print(f"  ECUs of {part.hardware_id} get {part.target} ({source})", soft_wrap=True)
+    if "canary" in facts:
+        told = ", ".join(f"{size:,}" for size in facts["canary"]["things"])
+        console.print(f"  stages   {told} devices, each after the one before has gone well")
     things = audience.things
     console.print(f"  to       {len(things)} thing(s): {', '.join(things[:10])}{' …' if len(things) > 10 else ''}")
     if shipment.parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -111,23 +111,46 @@ def follow(operator: Operator, job: str, *, timeout_s: float, quiet: bool) -> li
     Raises:
         CommandEnded: TIMED_OUT, with what is still open.
     """
+    follow_rollout(operator, job, timeout_s=timeout_s, quiet=quiet)
+    return executions(operator, job)
+
+
+def is_over(rollout: Rollout) -> bool:
+    """Whether nothing more will come of a job. One that goes on for whoever joins its group never completes; one at a rate has
+    more to come."""
+    answer = rollout.answer
+    if answer["status"] in ENDED:
+        return True
+    return answer["targetSelection"] == "CONTINUOUS" and rollout.total > 0 and not rollout.open
+
+
+def follow_rollout(
+    operator: Operator,
+    job: str,
+    *,
+    timeout_s: float,
+    quiet: bool,
+    is_over: Callable[[Rollout], bool] = is_over,
+    note: str = "",
+) -> Rollout:
+    """Follow a job until ``is_over`` says so, drawing it unless ``quiet``, with ``note`` below.
+
+    Raises:
+        CommandEnded: TIMED_OUT, with what is still open.
+    """
     began = time.monotonic()
     screen = Console(stderr=True)
-    overair = operator.client("overair")
     with Live(console=screen, transient=True, auto_refresh=False, screen=False) if not quiet else nullcontext() as live:
         while True:
-            rollout = Rollout(overair.describe_rollout(jobId=job))
+            rollout = rollout_of(operator, job)
             elapsed_s = time.monotonic() - began
             if live is not None:
                 picture = lines(job, rollout, elapsed_s=elapsed_s, width=min(WIDTH, screen.width))
                 if 0 < rollout.total <= DEVICES_DRAWN_MAX:
                     picture += [device_line(each) for each in executions(operator, job)]
-                live.update(Group(*picture), refresh=True)
-            if rollout.answer["status"] in ENDED:
-                return executions(operator, job)
-            # A job that goes on for whoever joins its group never completes; one at a rate has more to come.
-            if rollout.answer["targetSelection"] == "CONTINUOUS" and rollout.total and not rollout.open:
-                return executions(operator, job)
+                live.update(Group(*picture, *([Text(note, no_wrap=True)] if note else [])), refresh=True)
+            if is_over(rollout):
+                return rollout
             if elapsed_s > timeout_s:
                 raise CommandEnded(
                     ExitCode.TIMED_OUT, f"After {timeout_s:g} s job {job} still waits for {_still(operator, job)}."
