@@ -63,6 +63,9 @@ class Registry:
     def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
         return thing in self.things
 
+    def things_among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
+        return frozenset(names) & {ThingName(thing) for thing in self.things}
+
     def all_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
         return frozenset(GroupName(group) for group, things in self.groups.items() if thing in things)
 

@@ -79,6 +79,10 @@ class ThingStore(Protocol):
 
     def find(self, tx: Tx, account: AccountId, thing: ThingName) -> Thing | None: ...
 
+    def among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
+        """Those of some names that are things."""
+        ...
+
     def name_of(self, tx: Tx, account: AccountId, thing_id: str) -> ThingName | None:
         """Of the thing with this UUID."""
         ...

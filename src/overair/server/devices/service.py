@@ -160,6 +160,10 @@ class DevicesService:
         """Whether there is such a thing."""
         return self._store.find(tx, account, thing) is not None
 
+    def things_among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
+        """Those of some names, at most 1,000, that are things."""
+        return self._store.among(tx, account, names)
+
     def update(self, tx: Tx, account: AccountId, name: ThingName, change: ThingUpdate) -> Thing:
         """Change type and attributes; the version rises by 1."""
         thing = self.find(tx, account, name)

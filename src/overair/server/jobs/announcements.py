@@ -6,7 +6,8 @@ none, has become the next one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from overair.basics.clock import Instant, epoch_seconds
 from overair.basics.ids import AccountId, ThingName
@@ -57,31 +58,44 @@ class Announcer:
         self,
         tx: Tx,
         job: Job,
-        added: Sequence[tuple[Execution, Sequence[Execution]]],
+        alike: Execution,
+        things: Sequence[ThingName],
         *,
+        numbers: Mapping[ThingName, int],
+        queues: Mapping[ThingName, Sequence[Execution]],
         now: Instant,
     ) -> None:
-        """Publish for executions that were just queued: (execution, the thing's queue before it).
+        """Publish for things that were just given ``alike`` each, under their own ``numbers`` where it isn't their first
+        attempt; ``queues`` are those from before it.
 
-        Nearly always they stand last; but what was queued at the same instant by an earlier job, or before the clock was set
-        back, may stand first.
+        What a thing that had nothing to do hears names no thing, so it is written once for all of them. Nearly always an
+        execution stands last; but what was queued at the same instant by an earlier job, or before the clock was set back, may
+        stand first.
         """
         account = job.place.account
         document: str | None = None
-        for execution, before in added:
-            queue = sorted([*before, execution], key=_standing)
-            self.publish_pending(tx, account, execution.thing, queue, now=now)
-            if queue[0] is execution:
-                if document is None:
-                    document = self._documents.for_device(tx, job)
-                self.publish_next(tx, account, execution.thing, execution, document=document, now=now)
+        alone: dict[int, tuple[bytes, bytes]] = {}
+        for thing in things:
+            number, before = numbers.get(thing, 1), queues.get(thing, ())
+            execution = replace(alike, thing=thing, number=number) if before or number not in alone else alike
+            queue = sorted([*before, execution], key=_standing) if before else [execution]
+            if document is None and queue[0] is execution:
+                document = self._documents.for_device(tx, job)
+            if before:
+                self.publish_pending(tx, account, thing, queue, now=now)
+                if queue[0] is execution:
+                    self.publish_next(tx, account, thing, execution, document=document, now=now)
+                continue
+            if number not in alone:
+                alone[number] = (_pending_payload(queue, now=now), _next_payload(execution, document=document, now=now))
+            pending, following = alone[number]
+            tx.publish(Notice(account=account, topic=notify_topic(thing), payload=pending))
+            tx.publish(Notice(account=account, topic=notify_next_topic(thing), payload=following))
 
     def publish_pending(
         self, tx: Tx, account: AccountId, thing: ThingName, queue: Sequence[Execution], *, now: Instant
     ) -> None:
-        in_progress, queued = summaries(queue)
-        changed = PendingChanged(timestamp_s=epoch_seconds(now), in_progress=in_progress, queued=queued)
-        tx.publish(Notice(account=account, topic=notify_topic(thing), payload=changed.to_json()))
+        tx.publish(Notice(account=account, topic=notify_topic(thing), payload=_pending_payload(queue, now=now)))
 
     def publish_next(
         self,
@@ -93,9 +107,18 @@ class Announcer:
         document: str | None,
         now: Instant,
     ) -> None:
-        shown = None if execution is None else view(execution, now=now, document=document)
-        reply = ExecutionReply(timestamp_s=epoch_seconds(now), execution=shown)
-        tx.publish(Notice(account=account, topic=notify_next_topic(thing), payload=reply.to_json()))
+        payload = _next_payload(execution, document=document, now=now)
+        tx.publish(Notice(account=account, topic=notify_next_topic(thing), payload=payload))
+
+
+def _pending_payload(queue: Sequence[Execution], *, now: Instant) -> bytes:
+    in_progress, queued = summaries(queue)
+    return PendingChanged(timestamp_s=epoch_seconds(now), in_progress=in_progress, queued=queued).to_json()
+
+
+def _next_payload(execution: Execution | None, *, document: str | None, now: Instant) -> bytes:
+    shown = None if execution is None else view(execution, now=now, document=document)
+    return ExecutionReply(timestamp_s=epoch_seconds(now), execution=shown).to_json()
 
 
 def _standing(execution: Execution) -> tuple[bool, Instant, int, str]:

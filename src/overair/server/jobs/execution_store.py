@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Text,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, JobId, ThingName
@@ -45,6 +60,21 @@ _find_numbered: Final = HotStatement(_numbered)
 _find_latest_to_change: Final = HotStatement(_latest.with_for_update())
 _find_numbered_to_change: Final = HotStatement(_numbered.with_for_update())
 _insert: Final = HotStatement(insert(job_executions), columns=_COLUMNS)
+# Those that a queued execution has a value for; the rest is NULL.
+_ALIKE: Final = (*(name for name in _COLUMNS if name != "thing" and not job_executions.c[name].nullable), "fulfilment")
+_from_json: Final = {
+    "sqlite": func.json_each(bindparam("b_things", type_=Text)).table_valued("value"),
+    "postgresql": func.json_array_elements_text(cast(bindparam("b_things", type_=Text), JSON)).table_valued("value"),
+}
+_insert_alike: Final = {
+    dialect: HotStatement(
+        insert(job_executions).from_select(
+            ["thing", *_ALIKE],
+            select(named.c.value, *(bindparam(f"b_{name}", type_=job_executions.c[name].type) for name in _ALIKE)),
+        )
+    )
+    for dialect, named in _from_json.items()
+}
 _save: Final = HotStatement(
     update(job_executions)
     .where(*_of_this_job, job_executions.c.number == bindparam("b_number"))
@@ -182,6 +212,26 @@ class SqlExecutionStore:
         elif rows:
             sql(tx).execute(insert(job_executions), rows)
 
+    def insert_alike(self, tx: Tx, account: AccountId, alike: Execution, things: Sequence[ThingName]) -> None:
+        """Add first attempts that differ in nothing but their thing, at most ``ROWS_PER_INSERT_MAX``: one INSERT … SELECT."""
+        assert alike.number == 1
+        assert len(things) <= ROWS_PER_INSERT_MAX
+        if len(things) == 1:
+            self.insert(tx, account, [replace(alike, thing=things[0])])
+        elif things:
+            values = {f"b_{name}": value for name, value in _changeable(alike).items() if name in _ALIKE}
+            _insert_alike[sql(tx).dialect.name].run(
+                tx,
+                b_things=msgspec.json.encode(things).decode(),
+                b_account=account,
+                b_job=alike.job,
+                b_number=alike.number,
+                b_job_sequence=alike.job_sequence,
+                b_retry_attempt=alike.retry_attempt,
+                b_queued_at=alike.queued_at,
+                **values,
+            )
+
     def save(self, tx: Tx, account: AccountId, execution: Execution) -> None:
         """Write what may change of one attempt."""
         changed = {f"b_{name}": value for name, value in _changeable(execution).items()}
@@ -245,18 +295,16 @@ class SqlExecutionStore:
         account: AccountId,
         job: JobId,
         *,
-        statuses: Sequence[ExecutionStatus] | None,
+        status: ExecutionStatus | None,
         after: tuple[str, int] | None,
         limit: int,
     ) -> Sequence[Execution]:
         """Attempts of a job by (thing, number)."""
         query = select(*job_executions.c).where(job_executions.c.account == account, job_executions.c.job == job)
-        if statuses is not None:
-            query = query.where(job_executions.c.status.in_([status.value for status in statuses]))
+        if status is not None:
+            query = query.where(job_executions.c.status == status.value)
         if after is not None:
-            thing, number = after
-            later = and_(job_executions.c.thing == thing, job_executions.c.number > number)
-            query = query.where(or_(job_executions.c.thing > thing, later))
+            query = query.where(tuple_(job_executions.c.thing, job_executions.c.number) > tuple_(*after))
         query = query.order_by(job_executions.c.thing, job_executions.c.number).limit(limit)
         return [_execution(row) for row in sql(tx).execute(query).mappings()]
 

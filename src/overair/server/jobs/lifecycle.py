@@ -134,30 +134,29 @@ class Lifecycle:
             return
         account = job.place.account
         chosen = self.fulfilment.may_queue(tx, job, things)
-        fulfilled = frozenset(chosen.fulfilled)
         things = [*chosen.by_document, *chosen.fulfilled]
         if not things:
             return
         queues = self._executions.pending_of(tx, account, things)
         numbers = self._put_aside(tx, job, [earlier[thing] for thing in things if thing in earlier]) if earlier else {}
-        added = [
-            Execution(
-                job=job.id,
-                thing=thing,
-                number=numbers.get(thing, 1),
-                job_sequence=job.sequence,
-                status=ExecutionStatus.QUEUED,
-                queued_at=now,
-                last_updated_at=now,
-                fulfilment=job.fulfilment if thing in fulfilled else None,
-            )
-            for thing in things
-        ]
-        self._executions.insert(tx, account, added)
-        self._jobs.count(tx, account, job.id, {ExecutionStatus.QUEUED: len(added)})
-        if fulfilled:
+        alike = Execution(
+            job=job.id,
+            thing=ThingName(""),
+            number=1,
+            job_sequence=job.sequence,
+            status=ExecutionStatus.QUEUED,
+            queued_at=now,
+            last_updated_at=now,
+        )
+        for road, named in ((None, chosen.by_document), (job.fulfilment, chosen.fulfilled)):
+            new = replace(alike, fulfilment=road)
+            self._executions.insert_alike(tx, account, new, [thing for thing in named if thing not in numbers])
+            again = [replace(new, thing=thing, number=numbers[thing]) for thing in named if thing in numbers]
+            self._executions.insert(tx, account, again)
+        self._jobs.count(tx, account, job.id, {ExecutionStatus.QUEUED: len(things)})
+        if chosen.fulfilled:
             self.fulfilment.queued(tx, job, chosen.fulfilled)
-        self._announcer.queued(tx, job, [(execution, queues.get(execution.thing, ())) for execution in added], now=now)
+        self._announcer.queued(tx, job, alike, things, numbers=numbers, queues=queues, now=now)
         self.statuses.statuses_changed(tx, account, job.id, things, ExecutionStatus.QUEUED)
 
     def _put_aside(self, tx: Tx, job: Job, ended: Sequence[Execution]) -> Mapping[ThingName, int]:

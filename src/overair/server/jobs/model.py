@@ -16,6 +16,9 @@ from overair.wire.job_messages import ExecutionStatus
 JOB_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 TARGETS_MAX: Final = 100
+"""Groups among the targets of one job."""
+TARGETS_IN_ALL_MAX: Final = 10_000
+"""With the things that are named one by one."""
 DOCUMENT_SIZE_BYTES_MAX: Final = 32_768
 DELETIONS_MAX: Final = 10
 """Jobs of one account in DELETION_IN_PROGRESS at once."""

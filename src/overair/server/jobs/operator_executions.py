@@ -51,8 +51,7 @@ class OperatorExecutions:
     ) -> Sequence[Execution]:
         """Attempts by (thing, number). Raises NotFound, subject ``job``."""
         self._job(tx, account, job)
-        statuses = None if status is None else [status]
-        return self._executions.of_job(tx, account, job, statuses=statuses, after=after, limit=limit)
+        return self._executions.of_job(tx, account, job, status=status, after=after, limit=limit)
 
     def of_thing(
         self,

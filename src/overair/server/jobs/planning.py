@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Final
 
 from overair.basics.clock import Clock, Instant
@@ -30,7 +31,7 @@ from overair.server.jobs.rollout import Release, release
 from overair.server.jobs.schedule import opens_at
 from overair.wire.job_messages import ExecutionStatus
 
-THINGS_PER_STEP_MAX: Final = 500
+THINGS_PER_STEP_MAX: Final = 1_000
 """Things planned in one transaction; each leaves up to two notices."""
 ENDINGS_PER_STEP_MAX: Final = 200
 SCHEDULE_ENDED: Final = "SCHEDULE_ENDED"
@@ -89,10 +90,8 @@ class Planner:
     def _roll_out(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
         account = job.place.account
         budget = limit
-        for target in self._jobs.targets(tx, account, job.id):
-            if target.planned:
-                continue
-            taken = self._plan_target(tx, job, target, limit=budget, now=now) if budget > 0 else None
+        while targets := self._jobs.unplanned(tx, account, job.id, limit=max(budget, 1)):
+            taken = self._plan_targets(tx, job, targets, limit=budget, now=now) if budget > 0 else None
             if taken is None:
                 # Members are left. An unmetered job goes to the end of the line; a metered one is planned whole at first.
                 if not job.metered:
@@ -110,9 +109,18 @@ class Planner:
                 job = replace(job, status=JobStatus.IN_PROGRESS, last_updated_at=now)
             self._release_waiting(tx, job, limit=max(budget, 1), now=now)
 
-    def _plan_target(self, tx: Tx, job: Job, target: JobTarget, *, limit: int, now: Instant) -> int | None:
-        """Plan the next members of a target, at most ``limit``; returns how many, or None if there may be more."""
-        account = job.place.account
+    def _plan_targets(self, tx: Tx, job: Job, targets: Sequence[JobTarget], *, limit: int, now: Instant) -> int | None:
+        """Plan the first of these targets, at most ``limit`` things: a group, or all things in a row. Returns how many, or
+        None if the group may have more."""
+        account, prefix = job.place.account, job.place.iot("thing", "")
+        in_a_row = list(takewhile(lambda target: target.arn.startswith(prefix), targets))[:limit]
+        if in_a_row:
+            named = [ThingName(target.arn.removeprefix(prefix)) for target in in_a_row]
+            there = self._members.things_among(tx, account, named)
+            self._jobs.set_planned(tx, account, job.id, [target.position for target in in_a_row])
+            self._plan_things(tx, job, [thing for thing in named if thing in there], now=now)
+            return len(in_a_row)
+        target = targets[0]
         try:
             things = self._members.members(tx, account, target.arn, after=target.cursor, limit=limit)
         except NotFound:
@@ -121,14 +129,17 @@ class Planner:
         done = len(things) < limit
         cursor = things[-1] if things else target.cursor
         self._jobs.save_target(tx, account, job.id, replace(target, planned=done, cursor=cursor))
+        self._plan_things(tx, job, things, now=now)
+        return len(things) if done else None
+
+    def _plan_things(self, tx: Tx, job: Job, things: Sequence[ThingName], *, now: Instant) -> None:
         new, earlier = self._new_to(tx, job, things)
         if not job.metered:
             self._lifecycle.queue(tx, job, new, earlier=earlier, now=now)
         elif new:
             # Asked again when their turn comes; but whom nothing is meant for takes nobody's turn.
             chosen = self._lifecycle.fulfilment.may_queue(tx, job, new)
-            self._jobs.add_waiting(tx, account, job.id, sorted([*chosen.by_document, *chosen.fulfilled]))
-        return len(things) if done else None
+            self._jobs.add_waiting(tx, job.place.account, job.id, sorted([*chosen.by_document, *chosen.fulfilled]))
 
     def _release_waiting(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
         """Every target is planned: release those whose turn it is; when nobody waits any more, the rollout is done."""
@@ -187,9 +198,7 @@ class Planner:
         """Nobody else gets it; what is under way goes on, and the job is done with the last of it."""
         account = job.place.account
         self._jobs.drop_waiting(tx, account, job=job.id)
-        for target in self._jobs.targets(tx, account, job.id):
-            if not target.planned:
-                self._jobs.save_target(tx, account, job.id, replace(target, planned=True))
+        self._jobs.set_planned(tx, account, job.id)
         status = JobStatus.IN_PROGRESS if job.status is JobStatus.SCHEDULED else job.status
         self._settle(tx, replace(job, status=status, ends_at=None, last_updated_at=now), now=now)
 
@@ -197,8 +206,10 @@ class Planner:
 
     def _cancel_some(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
         account = job.place.account
-        statuses = sorted(PENDING if job.force_canceled else CANCELABLE_WITHOUT_FORCE)
-        executions = self._executions.of_job(tx, account, job.id, statuses=statuses, after=None, limit=limit)
+        executions: list[Execution] = []
+        for status in sorted(PENDING if job.force_canceled else CANCELABLE_WITHOUT_FORCE):
+            left = limit - len(executions)
+            executions += self._executions.of_job(tx, account, job.id, status=status, after=None, limit=left)
         for execution in executions:
             self._lifecycle.end(tx, job, execution, ExecutionStatus.CANCELED, now=now, force=job.force_canceled)
         done = len(executions) < limit
@@ -209,7 +220,7 @@ class Planner:
 
     def _delete_some(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
         account = job.place.account
-        executions = self._executions.of_job(tx, account, job.id, statuses=None, after=None, limit=limit)
+        executions = self._executions.of_job(tx, account, job.id, status=None, after=None, limit=limit)
         # From the last attempt down, so that none becomes the latest in between.
         for execution in reversed(executions):
             self._lifecycle.remove(tx, job, execution, now=now)
@@ -263,7 +274,7 @@ class Planner:
         groups = self._groups.all_groups_of(tx, account, thing)
         for job in self._jobs.continuous_for(tx, account, group):
             still = {job.place.iot("thinggroup", name) for name in groups} | {job.place.iot("thing", thing)}
-            if any(target.arn in still for target in self._jobs.targets(tx, account, job.id)):
+            if self._jobs.has_target(tx, account, job.id, sorted(still)):
                 continue
             self._jobs.drop_waiting(tx, account, job=job.id, things=[thing])
             latest = self._executions.find(tx, account, thing, job.id)

@@ -29,6 +29,7 @@ from overair.server.jobs.model import (
     JOB_DELETABLE_WITHOUT_FORCE,
     JOB_ID,
     JOB_MAY_BECOME,
+    TARGETS_IN_ALL_MAX,
     TARGETS_MAX,
     Job,
     JobPhase,
@@ -61,6 +62,7 @@ from overair.server.jobs.templates import JobTemplates
 
 __all__ = ["Chosen", "Fulfilment", "JobsService"]
 
+THINGS_LOOKED_UP_AT_ONCE: Final = 1_000
 THINGS_AT_ONCE_MAX: Final = 100
 """Things that a call itself takes along; the rest is the planner's. Small jobs are so whole when the call returns."""
 
@@ -155,6 +157,10 @@ class JobsService:
         """How many of the account's jobs are in a state."""
         return self._jobs.count_with_status(tx, account, status)
 
+    def ended_before(self, tx: Tx, moment: Instant, *, limit: int) -> Sequence[Job]:
+        """Jobs of any account that ended before a moment, oldest first; not those that another room fulfils."""
+        return self._jobs.ended_before(tx, moment, limit=limit)
+
     # Jobs -----------------------------------------------------------------------------------------------------------------
 
     def create(self, tx: Tx, place: Place, plan: JobPlan) -> Job:
@@ -174,14 +180,13 @@ class JobsService:
                 details={"resourceId": plan.id, "resourceArn": place.iot("job", plan.id)},
             )
         targets = tuple(dict.fromkeys(plan.targets))
-        if not 1 <= len(targets) <= TARGETS_MAX:
-            raise InvalidRequest(f"A job has 1 to {TARGETS_MAX} targets, not {len(targets)}.", subject="target")
+        if not 1 <= len(targets) <= TARGETS_IN_ALL_MAX:
+            raise InvalidRequest(f"A job has 1 to {TARGETS_IN_ALL_MAX} targets, not {len(targets)}.", subject="target")
         check_document(plan.document, plan.settings.presign)
         fulfilment = plan.fulfilment or fulfilment_named_in(plan.document)
         if fulfilment is not None:
             self._lifecycle.fulfilment.require(tx, place.account, fulfilment)
-        for target in targets:
-            self._members.require_target(tx, place, target)
+        self._require_targets(tx, place, targets)
         now = self._clock.now()
         waits = False
         if plan.schedule is not None:
@@ -384,6 +389,19 @@ class JobsService:
         if after.phase is not JobPhase.SETTLED:
             tx.after_commit(lambda: self._lifecycle.wake())
         return after
+
+    def _require_targets(self, tx: Tx, place: Place, targets: Sequence[str]) -> None:
+        prefix = place.iot("thing", "")
+        named = [ThingName(arn.removeprefix(prefix)) for arn in targets if arn.startswith(prefix)]
+        others = [arn for arn in targets if not arn.startswith(prefix)]
+        if len(others) > TARGETS_MAX:
+            raise InvalidRequest(f"A job has at most {TARGETS_MAX} groups among its targets.", subject="target")
+        for first in range(0, len(named), THINGS_LOOKED_UP_AT_ONCE):
+            some = named[first : first + THINGS_LOOKED_UP_AT_ONCE]
+            there = self._members.things_among(tx, place.account, some)
+            others.extend(place.iot("thing", thing) for thing in some if thing not in there)
+        for target in others:
+            self._members.require_target(tx, place, target)
 
     def _check_role(self, tx: Tx, job: Job, presign: PresignConfig | None) -> None:
         if presign is None:

@@ -63,6 +63,16 @@ _targets: Final = HotStatement(
     .where(job_targets.c.account == bindparam("b_account"), job_targets.c.job == bindparam("b_job"))
     .order_by(job_targets.c.position)
 )
+_unplanned: Final = HotStatement(
+    select(job_targets.c.position, job_targets.c.arn, job_targets.c.planned, job_targets.c.cursor)
+    .where(
+        job_targets.c.account == bindparam("b_account"),
+        job_targets.c.job == bindparam("b_job"),
+        job_targets.c.planned.is_(False),
+    )
+    .order_by(job_targets.c.position)
+    .limit(bindparam("b_limit"))
+)
 _save_target: Final = HotStatement(
     update(job_targets)
     .where(
@@ -162,6 +172,13 @@ class SqlJobStore:
         rows = sql(tx).execute(query.order_by(jobs.c.sequence.desc()).limit(limit)).mappings()
         return [_job(row) for row in rows]
 
+    def ended_before(self, tx: Tx, moment: Instant, *, limit: int) -> Sequence[Job]:
+        """Jobs of any account that ended before a moment, oldest first; not those that carry out something of another room."""
+        ended = jobs.c.status.in_([JobStatus.COMPLETED.value, JobStatus.CANCELED.value])
+        query = select(*jobs.c).where(ended, jobs.c.completed_at < moment, jobs.c.fulfilment.is_(None))
+        rows = sql(tx).execute(query.order_by(jobs.c.completed_at).limit(limit)).mappings()
+        return [_job(row) for row in rows]
+
     def count_with_status(self, tx: Tx, account: AccountId, status: JobStatus) -> int:
         query = select(func.count()).select_from(jobs).where(jobs.c.account == account, jobs.c.status == status.value)
         return int(sql(tx).execute(query).scalar_one())
@@ -211,16 +228,42 @@ class SqlJobStore:
         ]
 
     def add_targets(self, tx: Tx, account: AccountId, job: JobId, targets: Sequence[JobTarget]) -> None:
-        for target in targets:
-            _insert_target.run(
-                tx,
-                account=account,
-                job=job,
-                position=target.position,
-                arn=target.arn,
-                planned=target.planned,
-                cursor=target.cursor,
-            )
+        rows = [
+            {
+                "account": account,
+                "job": job,
+                "position": target.position,
+                "arn": target.arn,
+                "planned": target.planned,
+                "cursor": target.cursor,
+            }
+            for target in targets
+        ]
+        if len(rows) == 1:
+            _insert_target.run(tx, **rows[0])
+        elif rows:
+            _insert_target.run_many(tx, rows)
+
+    def unplanned(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[JobTarget]:
+        """The first targets of which members are left, in their order."""
+        return [
+            JobTarget(position=position, arn=arn, planned=planned, cursor=ThingName(cursor) if cursor else None)
+            for position, arn, planned, cursor in _unplanned.all(tx, b_account=account, b_job=job, b_limit=limit)
+        ]
+
+    def has_target(self, tx: Tx, account: AccountId, job: JobId, arns: Sequence[str]) -> bool:
+        """Whether one of these is among a job's targets."""
+        query = select(job_targets.c.position).where(
+            job_targets.c.account == account, job_targets.c.job == job, job_targets.c.arn.in_(arns)
+        )
+        return sql(tx).execute(query.limit(1)).first() is not None
+
+    def set_planned(self, tx: Tx, account: AccountId, job: JobId, positions: Sequence[int] | None = None) -> None:
+        """No member of these targets, or of all, is left."""
+        planned = update(job_targets).where(job_targets.c.account == account, job_targets.c.job == job)
+        if positions is not None:
+            planned = planned.where(job_targets.c.position.in_(positions))
+        sql(tx).execute(planned.values(planned=True))
 
     def save_target(self, tx: Tx, account: AccountId, job: JobId, target: JobTarget) -> None:
         _save_target.run(

@@ -49,7 +49,7 @@ jobs: Final = Table(
 Index("ix_jobs_newest", jobs.c.account, jobs.c.sequence)
 Index("ix_jobs_unsettled", jobs.c.phase, jobs.c.next_step_at)
 Index("ix_jobs_ending", jobs.c.ends_at)
-Index("ix_jobs_status", jobs.c.account, jobs.c.status, jobs.c.target_selection, jobs.c.sequence)
+Index("ix_jobs_status", jobs.c.account, jobs.c.status, jobs.c.sequence)
 
 job_documents: Final = Table(
     "job_documents",
@@ -70,6 +70,7 @@ job_targets: Final = Table(
     Column("cursor", String(128)),
 )
 Index("ix_job_targets_arn", job_targets.c.account, job_targets.c.arn)
+Index("ix_job_targets_unplanned", job_targets.c.account, job_targets.c.job, job_targets.c.planned, job_targets.c.position)
 
 job_waiting_things: Final = Table(
     "job_waiting_things",
@@ -109,6 +110,13 @@ job_executions: Final = Table(
 Index("ix_job_executions_of_thing", job_executions.c.account, job_executions.c.thing, job_executions.c.status)
 Index(
     "ix_job_executions_of_job", job_executions.c.account, job_executions.c.job, job_executions.c.status, job_executions.c.thing
+)
+Index(
+    "ix_job_executions_by_thing",
+    job_executions.c.account,
+    job_executions.c.job,
+    job_executions.c.thing,
+    job_executions.c.number,
 )
 Index("ix_job_executions_due", job_executions.c.due_at)
 

@@ -89,6 +89,12 @@ class HotStatement:
         rowcount: int = transaction.driver.execute(compiled.text, compiled.bind(values)).rowcount
         return rowcount
 
+    def run_many(self, tx: Tx, rows: Sequence[dict[str, Any]], /) -> None:
+        """Execute once for each row of values, in order, on one cursor."""
+        transaction = tx if isinstance(tx, SqlTx) else sql_tx(tx)
+        compiled = self._for(transaction)
+        transaction.driver.cursor().executemany(compiled.text, [compiled.bind(values) for values in rows])
+
     def first(self, tx: Tx, /, **values: Any) -> _Row | None:
         """The first row, as a plain tuple in the order of the selected columns, or None."""
         transaction = tx if isinstance(tx, SqlTx) else sql_tx(tx)

@@ -216,15 +216,8 @@ class SqlWork:
                     result.close()
                     raise RuntimeError("A unit of work is a plain function: nothing awaits inside a transaction.")
                 created = self._clock.now() if tx.notices else 0
-                for notice in tx.notices:
-                    _insert_notice.run(
-                        tx,
-                        account=notice.account,
-                        topic=notice.topic,
-                        payload=notice.payload,
-                        qos=notice.qos,
-                        created=created,
-                    )
+                if tx.notices:
+                    _insert_notice.run_many(tx, [_row(notice, created) for notice in tx.notices])
                 driver.execute("RELEASE SAVEPOINT unit")
             except BaseException as error:
                 self._roll_back_to_savepoint(connection, driver, error)
@@ -270,6 +263,16 @@ class SqlWork:
             except RuntimeError:
                 # The loop was closed while its units were in flight: they are durable, and nobody is left to be told.
                 logger.warning("units were committed for a loop that has ended", units=len(waiting))
+
+
+def _row(notice: Notice, created: int) -> dict[str, Any]:
+    return {
+        "account": notice.account,
+        "topic": notice.topic,
+        "payload": notice.payload,
+        "qos": notice.qos,
+        "created": created,
+    }
 
 
 def _resolve_all(group: Sequence[_Asked]) -> None:

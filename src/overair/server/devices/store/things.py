@@ -102,6 +102,10 @@ class SqlThingStore:
         self._unindex(tx, account, thing)
         sql(tx).execute(delete(things).where(things.c.account == account, things.c.name == thing))
 
+    def among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
+        query = select(things.c.name).where(things.c.account == account, things.c.name.in_(names))
+        return frozenset(ThingName(name) for name in sql(tx).execute(query).scalars())
+
     def count(self, tx: Tx, account: AccountId) -> int:
         return int(sql(tx).execute(select(func.count()).select_from(things).where(things.c.account == account)).scalar_one())
 

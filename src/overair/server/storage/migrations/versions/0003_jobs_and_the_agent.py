@@ -106,6 +106,10 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("job_executions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("outlived", sa.Boolean(), server_default=sa.false(), nullable=False))
+        batch_op.create_index("ix_job_executions_by_thing", ["account", "job", "thing", "number"], unique=False)
+
+    with op.batch_alter_table("job_targets", schema=None) as batch_op:
+        batch_op.create_index("ix_job_targets_unplanned", ["account", "job", "planned", "position"], unique=False)
 
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("released", sa.Text(), server_default="[]", nullable=False))
@@ -114,10 +118,11 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("template_arn", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("document_parameters", sa.Text(), nullable=True))
         batch_op.create_index("ix_jobs_ending", ["ends_at"], unique=False)
-        batch_op.create_index("ix_jobs_status", ["account", "status", "target_selection", "sequence"], unique=False)
+        batch_op.create_index("ix_jobs_status", ["account", "status", "sequence"], unique=False)
 
     with op.batch_alter_table("mqtt_sessions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("node", sa.String(length=32), server_default="", nullable=False))
+        batch_op.add_column(sa.Column("heard_to", sa.BigInteger(), server_default="0", nullable=False))
 
     with op.batch_alter_table("thing_groups", schema=None) as batch_op:
         batch_op.add_column(sa.Column("index_name", sa.String(length=32), nullable=True))
