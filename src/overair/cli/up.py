@@ -42,6 +42,7 @@ def up(
     ] = None,
     limits: Annotated[str | None, typer.Option(help="generous or aws. [default: generous]")] = None,
     download_url: Annotated[str | None, typer.Option(help="The device port as devices see it, behind a balancer.")] = None,
+    retention_days: Annotated[int | None, typer.Option(help="Days that ended jobs stay; 0: for ever. [default: 730]")] = None,
     config: Annotated[Path | None, typer.Option(envvar="OVERAIR_CONFIG", help="A TOML file with settings.")] = None,
     json: Json = False,
 ) -> None:

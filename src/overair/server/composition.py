@@ -186,6 +186,7 @@ from overair.server.streams.operator_api import StreamOperations
 from overair.server.streams.service import StreamsService
 from overair.server.streams.store import SqlStreamsStore
 from overair.server.updates.operator_api import UpdateOperations
+from overair.server.updates.retention import Retention
 from overair.server.updates.saga import Saga
 from overair.server.updates.service import UpdatesService
 from overair.server.updates.store import SqlUpdatesStore
@@ -700,6 +701,7 @@ def compose(
         renewal,
         metadata_renewal,
         JobTimers(work=work, executions=jobs.executions, clock=schedule_clock),
+        Retention(work=work, jobs=jobs, updates=updates, keep_days=settings.retention_days, clock=schedule_clock),
         AutoUpdateWorker(work=work, auto_updates=director.auto_updates, region=place.region, clock=clock),
         fleet_index.builder,
         connectivity,

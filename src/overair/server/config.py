@@ -84,6 +84,11 @@ class Settings(BaseSettings):
         default=None, description="The address of the device port as devices see it, if a balancer stands before it."
     )
 
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        default=730,
+        description="How many days after its end a job goes, with its executions, its update and its stream; 0: never.",
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -46,6 +46,8 @@ class StoredSession:
     queued_count: int
     queued_size_bytes: int
     last_position: int
+    heard_to: int = 0
+    """Where a server has several gateways: the last notice of the outbox in its queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
@@ -51,6 +51,7 @@ class SharedRecords(Protocol):
     def take_all_of(self, tx: Tx, holder: str, expires: Instant) -> Sequence[tuple[AccountId, StoredSession]]: ...
     def held(self, tx: Tx) -> Collection[Key]: ...
     def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None: ...
+    def may_queue(self, tx: Tx, account: AccountId, client_id: ClientId, number: int) -> bool: ...
     def enqueue(self, tx: Tx, account: AccountId, client_id: ClientId, position: int, message: Message) -> None: ...
     def retain(self, tx: Tx, account: AccountId, message: Message, now: Instant) -> None: ...
     def retained_topics(self, tx: Tx) -> Sequence[tuple[AccountId, str]]: ...
@@ -72,7 +73,7 @@ class Sessions(Protocol):
     def link_of(self, account: AccountId, client_id: ClientId) -> Link | None: ...
     def knows(self, account: AccountId, client_id: ClientId) -> bool: ...
     def let_go(self, account: AccountId, client_id: ClientId) -> None: ...
-    def install(self, account: AccountId, stored: StoredSession, *, heard_to: int) -> None: ...
+    def install(self, account: AccountId, stored: StoredSession) -> None: ...
     def hand_out_here(self, account: AccountId, message: Message) -> None: ...
     def retained_now(self, account: AccountId, topic: str, *, is_there: bool) -> None: ...
     def retained_are(self, topics: Sequence[tuple[AccountId, str]]) -> None: ...
@@ -241,25 +242,23 @@ class Neighbours:
         async with self.gate.together():
             to = self.position()
 
-            def unit(tx: Tx) -> Sequence[tuple[AccountId, StoredSession, int]]:
+            def unit(tx: Tx) -> Sequence[tuple[AccountId, StoredSession]]:
                 heard_to = self._shelf.heard_to(tx, node)
                 if node and not self._shelf.strike_if_dead(tx, node):
                     return ()
                 after = to if heard_to is None else heard_to
                 taken = self._records.take_all_of(tx, node, expires)
-                return [
-                    (account, self._caught_up(tx, account, each, after=after, to=to), max(after, to)) for account, each in taken
-                ]
+                return [(account, self._caught_up(tx, account, each, after=after, to=to)) for account, each in taken]
 
-            for account, stored, heard in await self._work.run(unit):
+            for account, stored in await self._work.run(unit):
                 if not self._sessions.knows(account, stored.client_id):
-                    self._sessions.install(account, stored, heard_to=heard)
+                    self._sessions.install(account, stored)
 
     async def _fetch(self, key: Key, claim: _Claim) -> None:
         account, client_id = key
         to = self.position()
 
-        def unit(tx: Tx) -> tuple[StoredSession, int] | None:
+        def unit(tx: Tx) -> StoredSession | None:
             self._told(tx, key, claim, clean_session=False)
             holder = self._records.holder(tx, account, client_id)
             if holder is None:
@@ -267,11 +266,11 @@ class Neighbours:
             heard_to = self._shelf.heard_to(tx, holder)
             after = to if heard_to is None else heard_to
             stored = self._records.take(tx, account, client_id)
-            return None if stored is None else (self._caught_up(tx, account, stored, after=after, to=to), max(after, to))
+            return None if stored is None else self._caught_up(tx, account, stored, after=after, to=to)
 
         found = await self._work.run(unit)
         if found is not None and not self._sessions.knows(*key):
-            self._sessions.install(account, found[0], heard_to=found[1])
+            self._sessions.install(account, found)
 
     def _told(self, tx: Tx, key: Key, claim: _Claim, *, clean_session: bool) -> None:
         tx.tell_nodes(News(CONNECTED, (*key, claim.token, claim.link.certificate_id)))
@@ -280,25 +279,18 @@ class Neighbours:
 
     def _caught_up(self, tx: Tx, account: AccountId, stored: StoredSession, *, after: int, to: int) -> StoredSession:
         """Queue what the former holder hadn't handed to a session and we have already passed."""
-        if after >= to or not stored.subscriptions:
-            return stored
+        after = max(after, stored.heard_to)
         count, size, last = stored.queued_count, stored.queued_size_bytes, stored.last_position
-        for _, notice in self._shelf.notices(tx, after=after, to=to, limit=CATCH_UP_NOTICES_MAX):
-            if notice.account != account or not notice.qos:
-                continue
-            if any(
-                qos and matches(topic_filter, notice.topic, parent_level=False) for topic_filter, qos in stored.subscriptions
-            ):
-                last, count, size = last + 1, count + 1, size + len(notice.payload)
-                message = Message(topic=notice.topic, payload=notice.payload, qos=1)
-                self._records.enqueue(tx, account, stored.client_id, last, message)
-        return StoredSession(
-            client_id=stored.client_id,
-            expires=stored.expires,
-            subscriptions=stored.subscriptions,
-            queued_count=count,
-            queued_size_bytes=size,
-            last_position=last,
+        if after < to and stored.subscriptions:
+            for number, notice in self._shelf.notices(tx, after=after, to=to, limit=CATCH_UP_NOTICES_MAX):
+                if notice.account != account or not notice.qos or not _is_heard(stored, notice.topic):
+                    continue
+                if self._records.may_queue(tx, account, stored.client_id, number):
+                    last, count, size = last + 1, count + 1, size + len(notice.payload)
+                    message = Message(topic=notice.topic, payload=notice.payload, qos=1)
+                    self._records.enqueue(tx, account, stored.client_id, last, message)
+        return replace(
+            stored, queued_count=count, queued_size_bytes=size, last_position=last, heard_to=max(after, to, stored.heard_to)
         )
 
     # Who is where ---------------------------------------------------------------------------------------------------------
@@ -450,3 +442,7 @@ class Neighbours:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task among gateways failed", exc_info=task.exception())
+
+
+def _is_heard(stored: StoredSession, topic: str) -> bool:
+    return any(qos and matches(topic_filter, topic, parent_level=False) for topic_filter, qos in stored.subscriptions)

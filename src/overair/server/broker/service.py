@@ -83,7 +83,7 @@ class Broker:
             await self._work.run(self._stored.expire_connected(connected))
         self.retained_are(topics)
 
-    def install(self, account: AccountId, stored: StoredSession, *, heard_to: int = 0) -> None:
+    def install(self, account: AccountId, stored: StoredSession) -> None:
         """Hold a stored session whose client is away."""
         limits = self._limits_for(account)
         record = SessionRecord(account=account, client_id=stored.client_id, persistent=True, limits=limits)
@@ -91,7 +91,7 @@ class Broker:
         record.queued_count, record.queued_size_bytes = stored.queued_count, stored.queued_size_bytes
         record.last_position = stored.last_position
         record.behind = True
-        record.heard_to = heard_to
+        record.heard_to = stored.heard_to
         self._sessions[account, stored.client_id] = record
         for topic_filter, qos in stored.subscriptions:
             record.session.grant(topic_filter, qos)
@@ -332,7 +332,7 @@ class Broker:
             owed = [record for record in owed if record.heard_to < number]
         if not owed and not message.retain:
             return None
-        return self._commit(account, message, owed, work)
+        return self._commit(account, message, owed, work, number)
 
     def publish_soon(self, account: AccountId, message: Message) -> None:
         """Publish what nobody waits for: events and wills."""
@@ -372,7 +372,10 @@ class Broker:
         found: dict[SessionRecord, int] = {}
         topic = message.topic
         for record, (topic_filter, granted) in trie.match(topic):
-            if (record.link is None or record.link.accepts(topic, topic_filter)) and found.get(record, -1) < granted:
+            # Who is just connecting has no rights yet: what a persistent session is owed waits, and is judged on its way out.
+            link = record.link
+            may_hear = link is None or (record.persistent and not record.ready) or link.accepts(topic, topic_filter)
+            if may_hear and found.get(record, -1) < granted:
                 found[record] = granted
         owed = []
         for record, granted in found.items():
@@ -389,7 +392,9 @@ class Broker:
                     link.send(topic, message.payload, retain=False)
         return owed
 
-    async def _commit(self, account: AccountId, message: Message, owed: Sequence[SessionRecord], work: Work) -> None:
+    async def _commit(
+        self, account: AccountId, message: Message, owed: Sequence[SessionRecord], work: Work, number: int
+    ) -> None:
         size = len(message.topic) + len(message.payload)
         limits = self._limits_for(account)
         places: list[tuple[SessionRecord, int]] = []
@@ -404,7 +409,7 @@ class Broker:
         def unit(tx: Tx) -> None:
             for record, position in places:
                 # Also where another gateway has taken it: that one hears the same notice.
-                if record.dropped or not self._store.owns(tx, account, record.client_id):
+                if record.dropped or not self._store.may_queue(tx, account, record.client_id, number):
                     continue
                 self._store.enqueue(tx, account, record.client_id, position, message)
             if message.retain:

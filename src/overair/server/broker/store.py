@@ -39,6 +39,8 @@ sessions = Table(
     instant_column("expires", nullable=True),
     # Which gateway holds it, where there are several (``nodes``); nobody's name where there is one.
     Column("node", String(32), nullable=False, server_default=""),
+    # The last notice of the outbox that stands in its queue: a new holder neither repeats nor skips one.
+    Column("heard_to", BigInteger, nullable=False, server_default="0"),
 )
 
 subscriptions = Table(
@@ -127,6 +129,7 @@ class BrokerStore:
                 queued_count=int(count),
                 queued_size_bytes=int(size),
                 last_position=int(last),
+                heard_to=row.heard_to,
             )
             found.append((AccountId(row.account), session))
         return found
@@ -146,6 +149,15 @@ class BrokerStore:
             return True
         holder = self.holder(tx, account, client_id)
         return holder == self._node or (unless_held and holder is None)
+
+    def may_queue(self, tx: Tx, account: AccountId, client_id: ClientId, number: int) -> bool:
+        """Note that a notice of the outbox is being queued for a session. False where another gateway holds the session, or the
+        notice is in its queue already. A gateway alone isn't asked."""
+        if not self._node:
+            return True
+        mine = (sessions.c.account == account, sessions.c.client_id == client_id, sessions.c.node == self._node)
+        noted = sql(tx).execute(update(sessions).where(*mine, sessions.c.heard_to < number).values(heard_to=number))
+        return bool(noted.rowcount)
 
     def holder(self, tx: Tx, account: AccountId, client_id: ClientId) -> str | None:
         """The gateway that holds a stored session; None where there is no such session."""

@@ -226,12 +226,21 @@ class UpdatesService:
                 )
             self._require_one_of_both(tx, caller, update, "iot:DeleteJob", update.job_arn)
             self._jobs.delete(tx, update.account, update.job, force=force_delete_job)
-        if delete_stream and update.stream_made:
+        with_stream = delete_stream and update.stream_made
+        if with_stream:
             self._require_one_of_both(tx, caller, update, "iot:DeleteStream", place.iot("stream", update.stream))
+        self._forget(tx, update, with_stream=with_stream)
+
+    def forget(self, tx: Tx, update: Update) -> None:
+        """Delete an update whose time is over, and the stream that was made for it. Its job is the caller's."""
+        self._forget(tx, update, with_stream=update.stream_made)
+
+    def _forget(self, tx: Tx, update: Update, *, with_stream: bool) -> None:
+        if with_stream:
             with suppress(NotFound):  # its operator may have deleted it with DeleteStream
-                self._streams.delete(tx, place, update.stream)
-        self._tags.forget(tx, place, update.arn)
-        self._store.delete(tx, caller.account, update_id)
+                self._streams.delete(tx, update.place, update.stream)
+        self._tags.forget(tx, update.place, update.arn)
+        self._store.delete(tx, update.account, update.id)
 
     # What the verbs share
 
