@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
@@ -20,26 +17,13 @@ from overair.wire.image_signature import (
     verify_image_signature,
 )
 from tests.agent.test_posix_platform import SIGNER, platform_at
-from tests.support.device import HARDWARE
+from tests.support.device import image_of_size
 
 SIZE_BYTES = 4096
 
 
 def image_of_4_kib() -> bytes:
-    """A whole image of exactly 4 KiB."""
-    manifest = {"name": "small", "version": "2.0.0", "hardware_id": HARDWARE}
-
-    def packed(weight: int) -> bytes:
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w") as archive:
-            archive.writestr(zipfile.ZipInfo("image.json"), json.dumps(manifest))
-            archive.writestr(zipfile.ZipInfo("__main__.py"), "import sys\n")
-            archive.writestr(zipfile.ZipInfo("payload.bin"), b"\xa5" * weight)
-        return stream.getvalue()
-
-    image = packed(SIZE_BYTES - len(packed(0)))
-    assert len(image) == SIZE_BYTES
-    return image
+    return image_of_size("2.0.0", SIZE_BYTES)
 
 
 def bits_that_pass(image: bytes, bits: Iterable[int]) -> list[int]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from overair.agent.durable import Disk
 from overair.wire.job_messages import ExecutionStatus
 from tests.support.crash_states import Cut, RecordingDisk, cuts
-from tests.support.device import Signer, cached_image
+from tests.support.device import Signer, cached_image, image_of_size
 from tests.support.fake_cloud import Execution, FakeCloud
 from tests.support.machine import Machine
 
@@ -35,10 +34,8 @@ class QuickDisk(Disk):
         return
 
 
-@cache
 def image_of_eight_blocks() -> bytes:
-    bare = len(cached_image("2.0.0", size_bytes=1))
-    return cached_image("2.0.0", size_bytes=BLOCKS * BLOCK_SIZE_BYTES - bare - 5000)
+    return image_of_size("2.0.0", BLOCKS * BLOCK_SIZE_BYTES - 5000)
 
 
 @dataclass

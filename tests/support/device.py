@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -25,6 +28,24 @@ def cached_image(version: str, self_test: Any = "pass", allow_downgrade: bool = 
     return build_image(
         "demo", version, HARDWARE, self_test=self_test, allow_downgrade=allow_downgrade, payload=b"\xa5" * size_bytes
     )
+
+
+@cache
+def image_of_size(version: str, size_bytes: int) -> bytes:
+    """A whole image of exactly so many bytes, without the library in it: nobody runs it."""
+    manifest = {"name": "small", "version": version, "hardware_id": HARDWARE}
+
+    def packed(weight: int) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("image.json"), json.dumps(manifest))
+            archive.writestr(zipfile.ZipInfo("__main__.py"), "import sys\n")
+            archive.writestr(zipfile.ZipInfo("payload.bin"), b"\xa5" * weight)
+        return stream.getvalue()
+
+    image = packed(size_bytes - len(packed(0)))
+    assert len(image) == size_bytes
+    return image
 
 
 def certificate_for(key: ec.EllipticCurvePrivateKey) -> bytes:

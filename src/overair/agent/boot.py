@@ -22,7 +22,7 @@ from overair.agent.device_directory import DeviceDirectory, DeviceSettings, read
 from overair.agent.device_lock import sole_holder
 from overair.agent.durable import Disk
 from overair.agent.platform import PlatformImageState
-from overair.agent.settings import EXIT_STATUS_RESET
+from overair.agent.settings import EXIT_STATUS_RESET, JSON_VARIABLE
 from overair.agent.slots import SlotNotBootable, SlotState, SlotStore, verify_slot
 from overair.wire.image import MAIN_FILE, InvalidImage, read_manifest
 
@@ -97,12 +97,15 @@ class BootLoader:
         disk: Disk | None = None,
         monotonic: Callable[[], float],
         say: Callable[[str], None],
+        json_lines: bool = False,
     ) -> None:
+        """``json_lines``: standard output is one JSON object a line, and the image must hold to that."""
         self._directory = directory
         self._disk = disk or Disk()
         self._slots = SlotStore(directory, self._disk)
         self._monotonic = monotonic
         self._say = say
+        self._environment = {**os.environ, JSON_VARIABLE: "json" if json_lines else ""}
         self._events: SimpleQueue[Ended | None] = SimpleQueue()
         self._stopping = False
 
@@ -184,7 +187,7 @@ class BootLoader:
 
     def _boot_once(self, settings: DeviceSettings) -> Ended:
         slot, path = self.choose()
-        process = subprocess.Popen(command_for(self._directory, path), stdin=subprocess.PIPE)
+        process = subprocess.Popen(command_for(self._directory, path), stdin=subprocess.PIPE, env=self._environment)
         self._write_pids(process.pid, slot)
         self._say(f"slot {slot} runs as process {process.pid}")
         threading.Thread(target=lambda: self._events.put(Ended(status=process.wait())), daemon=True).start()

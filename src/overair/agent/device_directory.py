@@ -30,7 +30,9 @@
 ``ca_file`` is relative to DIR or absolute. The last three may be left out, and so may these, which say how the agent gets its
 files and how long it waits: ``"primary_protocol"`` ("MQTT" or "HTTP"), ``"stream_format"`` ("cbor" or "json"),
 ``"images_ca_file"`` (trusted beside ``ca_file`` where a job's URL leads elsewhere),
-``"request_timeout_s"`` (10), ``"self_test_response_timeout_s"`` (16). With a member ``uptane`` the device is a Uptane Primary
+``"request_timeout_s"`` (10), ``"self_test_response_timeout_s"`` (16); ``"serial_port"`` names a terminal that gets a line for
+each step, at ``"serial_baud"`` (115200). With ``hooks`` (``agent/hooks.py`` says what is in it) the device is a gateway without
+slots, run by ``overair-device run``. With a member ``uptane`` the device is a Uptane Primary
 (``agent/uptane/settings.py`` says what is in it): the broker's name and port may be left out, and ``thing_name`` too,
 which then is the common name of the certificate that the device is given. Nothing else may be added. It has besides::
 
@@ -56,6 +58,7 @@ from pathlib import Path
 from typing import Final
 
 from overair.agent.durable import Disk
+from overair.agent.hooks import BadHooks, HookSettings, parse_hooks
 from overair.agent.uptane.settings import BadUptaneSettings, UptaneSettings, parse_uptane
 from overair.wire import strict_json
 from overair.wire.blocks import BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN
@@ -69,6 +72,7 @@ SLOT_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
 SELF_TEST_TIMEOUT_S: Final = 30
 REQUEST_TIMEOUT_S: Final = 10
 SELF_TEST_RESPONSE_TIMEOUT_S: Final = 16
+SERIAL_BAUD: Final = 115_200
 _HOST: Final = re.compile(r"[^\s/]{1,253}")
 _THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _HARDWARE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -81,6 +85,9 @@ _LATER_MEMBERS: Final[dict[str, object]] = {
     "stream_format": Dialect.CBOR,
     "request_timeout_s": REQUEST_TIMEOUT_S,
     "self_test_response_timeout_s": SELF_TEST_RESPONSE_TIMEOUT_S,
+    "serial_port": "",
+    "serial_baud": SERIAL_BAUD,
+    "hooks": None,
 }
 """Members that images of an earlier library refuse: written only where they differ from what those images do anyway."""
 
@@ -115,6 +122,11 @@ class DeviceSettings:
     """After that long without an answer a request is made again."""
     self_test_response_timeout_s: int = SELF_TEST_RESPONSE_TIMEOUT_S
     """From the start of an image on trial until the server's word on its self-test; without it the image goes back."""
+    serial_port: str = ""
+    """A terminal that gets one line for each step; empty: none does."""
+    serial_baud: int = SERIAL_BAUD
+    hooks: HookSettings | None = None
+    """Set: this device is a gateway without slots, and these are the programs that install its images."""
     uptane: UptaneSettings | None = None
     """Set: this device is a Uptane Primary."""
 
@@ -252,6 +264,8 @@ def _members(settings: DeviceSettings) -> dict[str, object]:
             del members[name]
         elif isinstance(members[name], Enum):
             members[name] = members[name].value
+    if settings.hooks is not None:
+        members["hooks"] = settings.hooks.to_json()
     if settings.uptane is None:
         del members["uptane"]
         return members
@@ -280,8 +294,20 @@ def _parse_settings(members: dict[str, object]) -> DeviceSettings:
         stream_format=Dialect(_one_of(members, "stream_format", "cbor", "json")),
         request_timeout_s=_number(members, "request_timeout_s", 1, 3600, REQUEST_TIMEOUT_S),
         self_test_response_timeout_s=_number(members, "self_test_response_timeout_s", 1, 3600, SELF_TEST_RESPONSE_TIMEOUT_S),
+        serial_port=_text({"serial_port": ""} | members, "serial_port", re.compile(r"[^\x00]{0,4096}")),
+        serial_baud=_number(members, "serial_baud", 1, 4_000_000, SERIAL_BAUD),
+        hooks=_hooks(members),
         uptane=uptane,
     )
+
+
+def _hooks(members: dict[str, object]) -> HookSettings | None:
+    if members.get("hooks") is None:
+        return None
+    try:
+        return parse_hooks(members["hooks"])
+    except BadHooks as error:
+        raise BadDeviceDirectory(f"device.json: {error}") from None
 
 
 def _uptane(members: dict[str, object]) -> UptaneSettings | None:

@@ -13,14 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from overair.agent.deferral import Permission
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings, read_settings
+from overair.agent.other_jobs import JobHandler
 from overair.agent.platform import Platform
 from overair.agent.platforms.posix import PosixPlatform
-from overair.agent.progress import ProgressFile
+from overair.agent.progress import ProgressFile, ProgressSink, ProgressSinks
 from overair.agent.settings import Application
+from overair.agent.step_lines import SerialPort, StepLines, write_to_stdout
 from overair.agent.stop_signals import call_on_stop_signals
 from overair.wire.image import ImageManifest, read_manifest
 
@@ -33,10 +37,26 @@ class _Image:
         return self._self_test()
 
 
-def main(self_test: Callable[[], bool], arguments: list[str] | None = None) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What else an application has to say."""
+
+    permission: Permission | None = None
+    on_job: JobHandler | None = None
+
+
+def main(
+    self_test: Callable[[], bool],
+    arguments: list[str] | None = None,
+    *,
+    permission: Permission | None = None,
+    on_job: JobHandler | None = None,
+) -> int:
     """Run the agent inside an image; returns the exit status that the boot loader expects.
 
     ``self_test`` is called once after an update: True keeps the new image, False or an exception brings the old one back.
+    ``permission`` is asked before a download and before a restart, and may put either off; ``on_job`` does jobs that are no
+    updates. Both are the OTA agent's alone.
     """
     parser = argparse.ArgumentParser(prog="image", description="An Overair image: run it with overair-device boot.")
     parser.add_argument("--device", type=Path, required=True, metavar="DIR")
@@ -48,10 +68,14 @@ def main(self_test: Callable[[], bool], arguments: list[str] | None = None) -> i
     with Path(sys.argv[0]).open("rb") as own_image:
         manifest = read_manifest(own_image)
     platform = PosixPlatform(directory, settings, running_image=manifest)
-    progress = ProgressFile(directory.run / "progress.json")
+    writers = [write_to_stdout]
+    if settings.serial_port:
+        writers.append(SerialPort(settings.serial_port, baud=settings.serial_baud).write)
+    progress = ProgressSinks(ProgressFile(directory.run / "progress.json"), StepLines(*writers))
     application = _Image(self_test)
+    wishes = Wishes(permission=permission, on_job=on_job)
     run, stop = (_ota_agent if settings.uptane is None else _uptane_primary)(
-        directory, settings, platform, application, progress, manifest
+        directory, settings, platform, application, progress, manifest, wishes
     )
     call_on_stop_signals(stop)
     if options.supervised:
@@ -68,13 +92,14 @@ def _ota_agent(
     settings: DeviceSettings,
     platform: Platform,
     application: Application,
-    progress: ProgressFile,
+    progress: ProgressSink,
     manifest: ImageManifest,
+    wishes: Wishes,
 ) -> Running:
     from overair.agent.agent import Agent
     from overair.agent.http_ranges import HttpRanges
     from overair.agent.mqtt_transport import MqttTransport
-    from overair.agent.settings import AgentSettings
+    from overair.agent.settings import settings_for
     from overair.agent.states import Event
 
     chance = Random()
@@ -82,19 +107,15 @@ def _ota_agent(
         platform=platform,
         transport=MqttTransport(directory, settings, version=str(manifest.version), chance=chance),
         application=application,
-        settings=AgentSettings(
-            thing_name=settings.thing_name,
-            block_size_bytes=settings.block_size_bytes,
-            primary_protocol=settings.primary_protocol,
-            stream_format=settings.stream_format,
-            request_timeout_s=settings.request_timeout_s,
-            self_test_timeout_s=settings.self_test_response_timeout_s,
-        ),
+        settings=settings_for(settings),
         monotonic=time.monotonic,
         chance=chance,
         ranges=HttpRanges(directory.ca_file(settings), images_ca_file=directory.images_ca_file(settings)),
         progress=progress,
+        permission=wishes.permission,
     )
+    if wishes.on_job is not None:
+        agent.on_job(wishes.on_job)
     return agent.run, lambda: agent.signal(Event.SHUTDOWN)
 
 
@@ -103,8 +124,9 @@ def _uptane_primary(
     settings: DeviceSettings,
     platform: Platform,
     application: Application,
-    progress: ProgressFile,
+    progress: ProgressSink,
     manifest: ImageManifest,
+    wishes: Wishes,
 ) -> Running:
     from overair.agent.uptane.device import UptaneDevice
 

@@ -52,6 +52,17 @@ class NoProgress:
         return
 
 
+class ProgressSinks:
+    """Several watch."""
+
+    def __init__(self, *sinks: ProgressSink) -> None:
+        self._sinks = sinks
+
+    def show(self, progress: Progress) -> None:
+        for sink in self._sinks:
+            sink.show(progress)
+
+
 class ProgressFile:
     """Writes ``run/progress.json`` by rename: a reader sees a whole moment. Not durable, and needn't be; on a full disk nobody
     watches, and the agent goes on."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from overair.wire.job_document import TransferProtocol
 from overair.wire.stream_messages import Dialect
 
+if TYPE_CHECKING:
+    from overair.agent.device_directory import DeviceSettings
+
 EXIT_STATUS_RESET = 75
 """Tells the boot loader to start the active slot again."""
+JSON_VARIABLE = "OVERAIR_STEP_LINES"
+"""Set to ``json`` by a boot loader whose standard output is one JSON object a line."""
 
 
 class Application(Protocol):
@@ -41,3 +46,15 @@ class AgentSettings:
     """From the start of an image on trial until the server's word on its self-test."""
     acknowledgement_timeout_s: float = 30
     """How long a final report is waited for; it is kept and repeated after that."""
+
+
+def settings_for(device: DeviceSettings) -> AgentSettings:
+    """What ``device.json`` says of an agent's times and counts."""
+    return AgentSettings(
+        thing_name=device.thing_name,
+        block_size_bytes=device.block_size_bytes,
+        primary_protocol=device.primary_protocol,
+        stream_format=device.stream_format,
+        request_timeout_s=device.request_timeout_s,
+        self_test_timeout_s=device.self_test_response_timeout_s,
+    )

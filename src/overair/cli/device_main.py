@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 import sys
 import time
 from base64 import b64decode
@@ -13,6 +15,7 @@ from pathlib import Path
 from overair.agent.boot import BootLoader, NothingToBoot
 from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory
 from overair.agent.flash import FlashRefused, flash, read_status
+from overair.agent.settings import JSON_VARIABLE
 from overair.agent.slots import SlotSignature
 from overair.agent.stop_signals import call_on_stop_signals
 from overair.cli import device_fleet, device_tuf, device_uptane
@@ -68,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("device", type=Path, metavar="DIR")
     status.add_argument("--json", action="store_true", help="{slot, version, sha256, state, boots, job}")
     status.set_defaults(command=_status)
+
+    running = commands.add_parser(
+        "run",
+        help="run the agent on a gateway without slots",
+        description="Run the agent on a Linux gateway whose images are installed by the programs that device.json names as "
+        "hooks. Ends with 75 when it, or the machine, must start again.",
+    )
+    running.add_argument("device", type=Path, metavar="DIR")
+    running.add_argument("--json", action="store_true", help="one JSON object a line on standard output: {step: …}")
+    running.set_defaults(command=_run)
     device_uptane.add_to(commands)
     device_tuf.add_to(commands)
     device_fleet.add_to(commands)
@@ -81,9 +94,18 @@ def _boot(options: argparse.Namespace) -> int:
         else:
             print(f"boot: {line}", file=sys.stderr, flush=True)
 
-    loader = BootLoader(DeviceDirectory(options.device.resolve()), monotonic=time.monotonic, say=say)
+    loader = BootLoader(DeviceDirectory(options.device.resolve()), monotonic=time.monotonic, say=say, json_lines=options.json)
     call_on_stop_signals(loader.stop)
     return loader.run()
+
+
+def _run(options: argparse.Namespace) -> int:
+    from overair.agent.gateway_main import run_gateway
+
+    if options.json:
+        os.environ[JSON_VARIABLE] = "json"
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    return run_gateway(DeviceDirectory(options.device.resolve()), stop_calls=call_on_stop_signals)
 
 
 def _flash(options: argparse.Namespace) -> int:

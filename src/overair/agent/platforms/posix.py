@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, Final
 
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings
@@ -22,26 +17,18 @@ from overair.agent.platform import (
     ResetRequested,
     VersionNotRising,
 )
-from overair.agent.platforms.vouching import describe, signature_of, target_of, vouched_alike
-from overair.agent.slots import SlotRecord, SlotState, SlotStore, chunks_of, verify_against
-from overair.wire.blocks import bitmap_for, block_count
+from overair.agent.platforms.receiving import ReceivingPlatform, failing_as
+from overair.agent.platforms.vouching import signature_of, target_of
+from overair.agent.slots import SlotRecord, SlotState
 from overair.wire.image import ImageManifest, ImageVersion, InvalidImage, read_manifest
-from overair.wire.image_signature import BadSignerCertificate, SignatureCheckFailed, VerifiedImage
-from overair.wire.uptane.matching import verify_target_bytes
-from overair.wire.uptane.refusals import MetadataRefused
+from overair.wire.image_signature import VerifiedImage
 
-REPORT_SIZE_BYTES_MAX: Final = 64 * 1024
-PATH_LENGTH_MAX: Final = 260
 SUB_NOT_AN_IMAGE: Final = 1
 SUB_OTHER_HARDWARE: Final = 2
 
 
-class PosixPlatform:
-    """Implements ``agent.platform.Platform`` over a device directory.
-
-    A file is received in ``slots/receiving.part`` at its full size. Beside it stand a bitmap of the blocks that are on the disk
-    and, written last, a description; without a matching description whatever is there is forgotten.
-    """
+class PosixPlatform(ReceivingPlatform):
+    """Implements ``agent.platform.Platform`` over a device directory."""
 
     def __init__(
         self,
@@ -51,17 +38,8 @@ class PosixPlatform:
         running_image: ImageManifest,
         disk: Disk | None = None,
     ) -> None:
-        self._directory = directory
-        self._settings = settings
+        super().__init__(directory, settings, disk=disk)
         self._running_image = running_image
-        self._disk = disk or Disk()
-        self._slots = SlotStore(directory, self._disk)
-        self._part = directory.slots / "receiving.part"
-        self._bitmap = directory.slots / "receiving.bitmap"
-        self._description = directory.slots / "receiving.json"
-        self._report = directory.slots / "report.json"
-        self._descriptor: int | None = None
-        self._file_failed = False
         state = self._slots.read()
         running = None if state.active is None else state.record(state.active)
         self._running_sha256 = "" if running is None else running.sha256
@@ -78,116 +56,18 @@ class PosixPlatform:
         waiting = None if other is None or other.accepted else other.sha256
         return ImageDigests(running=self._running_sha256, waiting=waiting)
 
-    # --- receiving ---
+    # --- a new image ---
 
-    def abort(self, context: FileContext | None) -> None:
-        with _as(PlatformErrorCode.FILE_ABORT):
-            self._close_descriptor()
-            self._forget_received()
-
-    def create_file(self, context: FileContext) -> bytes | None:
-        file = context.file
-        self._file_failed = False
-        self._close_descriptor()
-        if file.signature is None and context.target is None:
+    def _check_free_for_firmware(self) -> None:
+        if self._slots.read().image_state is not PlatformImageState.VALID:
             raise PlatformError(
-                PlatformErrorCode.SIGNATURE_CHECK_FAILED, "The update is unsigned; this device takes signed ones."
+                PlatformErrorCode.BOOT_INFO_FAILED, "The running image is on trial; the other slot is needed to go back to."
             )
-        if context.is_firmware:
-            _check_label(file.path)
-            if self._slots.read().image_state is not PlatformImageState.VALID:
-                raise PlatformError(
-                    PlatformErrorCode.BOOT_INFO_FAILED, "The running image is on trial; the other slot is needed to go back to."
-                )
-        else:
-            self._place_for(file.path)
-        if file.size_bytes > self._settings.slot_size_bytes_max:
-            raise PlatformError(
-                PlatformErrorCode.FILE_TOO_LARGE,
-                f"{file.size_bytes} bytes don't fit: this device takes {self._settings.slot_size_bytes_max}.",
-            )
-        description = describe(context)
-        bitmap_size = (block_count(file.size_bytes, context.block_size_bytes) + 7) // 8
-        with _as(PlatformErrorCode.FILE_CREATE_FAILED):
-            resumed = self._resume(description, bitmap_size, file.size_bytes)
-            if resumed is None and context.is_firmware and self._take_back(context, description):
-                resumed = self._resume(description, bitmap_size, file.size_bytes)
-            if resumed is not None:
-                return resumed
-            self._forget_received()
-            self._descriptor = self._disk.create(self._part, os.O_RDWR | os.O_EXCL)
-            try:
-                self._disk.allocate(self._descriptor, file.size_bytes)
-            except OSError as error:
-                self._close_descriptor()
-                self._disk.remove(self._part)
-                raise PlatformError(PlatformErrorCode.FILE_TOO_LARGE, f"No room for {file.size_bytes} bytes: {error}") from None
-            self._disk.sync(self._descriptor)
-            self._disk.write_whole(self._bitmap, bytes(bitmap_size))
-            self._disk.write_whole(self._description, description)
-        return None
 
-    def write_block(self, context: FileContext, offset_bytes: int, data: bytes) -> int:
-        if self._descriptor is None:
-            raise PlatformError(PlatformErrorCode.UNINITIALIZED, "No file is open.")
-        if not 0 <= offset_bytes <= context.file.size_bytes - len(data):
-            raise PlatformError(PlatformErrorCode.UNINITIALIZED, "The block lies outside the file.")
-        with _as(PlatformErrorCode.OUT_OF_MEMORY):
-            self._disk.write_at(self._descriptor, data, offset_bytes)
-        return len(data)
-
-    def make_durable(self, context: FileContext, bitmap: bytes) -> None:
-        if self._descriptor is None:
-            raise PlatformError(PlatformErrorCode.UNINITIALIZED, "No file is open.")
-        with _as(PlatformErrorCode.OUT_OF_MEMORY):
-            self._disk.sync(self._descriptor)
-            # In place: bits only ever rise, and each newly set one names bytes that are on the disk, so any part of
-            # this write that survives a power cut is true.
-            descriptor = os.open(self._bitmap, os.O_WRONLY | os.O_NOFOLLOW)
-            try:
-                self._disk.write_at(descriptor, bitmap, 0)
-                self._disk.sync(descriptor)
-            finally:
-                os.close(descriptor)
-
-    def close_file(self, context: FileContext) -> VerifiedImage:
-        if self._descriptor is None:
-            raise PlatformError(PlatformErrorCode.NULL_FILE_CONTEXT, "No file is open.")
-        try:
-            with _as(PlatformErrorCode.FILE_CLOSE):
-                self._disk.sync(self._descriptor)
-                self._close_descriptor()
-                verified = self._verify(context)
-        except (PlatformError, VersionNotRising):
-            self._file_failed = True
-            self._close_descriptor()
-            self._forget_received()
-            raise
-        return verified
-
-    def _verify(self, context: FileContext) -> VerifiedImage:
-        """Signature first; what the bytes say counts only after it."""
+    def _keep_firmware(self, context: FileContext, image: VerifiedImage) -> None:
         with self._part.open("rb") as part:
-            try:
-                if context.target is not None:
-                    verified = verify_target_bytes(chunks_of(part), context.target)
-                else:
-                    verified = verify_against(self._directory, part, signature_of(context))
-            except (SignatureCheckFailed, MetadataRefused) as error:
-                raise PlatformError(PlatformErrorCode.SIGNATURE_CHECK_FAILED, str(error)) from None
-            except BadSignerCertificate as error:
-                raise PlatformError(PlatformErrorCode.BAD_SIGNER_CERTIFICATE, str(error)) from None
-            if verified.size_bytes != context.file.size_bytes:
-                raise PlatformError(
-                    PlatformErrorCode.FILE_CLOSE, f"{verified.size_bytes} bytes where the job says another size."
-                )
-            if context.is_firmware:
-                manifest = self._fit_to_run(part)
-        if context.is_firmware:
-            self._fill_slot(context, verified, manifest.version)
-        else:
-            self._store(context, verified)
-        return verified
+            manifest = self._fit_to_run(part)
+        self._fill_slot(context, image, manifest.version)
 
     def _fit_to_run(self, image: IO[bytes]) -> ImageManifest:
         try:
@@ -226,76 +106,14 @@ class PosixPlatform:
         self._slots.write(state.with_record(slot, record))
         self._forget_received()
 
-    def _store(self, context: FileContext, image: VerifiedImage) -> None:
-        place = self._place_for(context.file.path)
-        for parent in reversed(place.relative_to(self._directory.files).parents):
-            self._disk.make_directory(self._directory.files / parent)
-        self._place_for(context.file.path)  # again: no link may have come in between
-        self._disk.rename(self._part, place)
-        self._disk.sync_directory(place.parent)
-        self._forget_received()
-
-    def _place_for(self, path: str) -> Path:
-        """Where a file goes that isn't firmware: below ``files/``, through no link."""
-        _check_label(path)
-        place = self._directory.files
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        if not parts:
-            raise PlatformError(PlatformErrorCode.FILE_CREATE_FAILED, "The file has no path to be stored at.")
-        for index, part in enumerate(parts):
-            place = place / part
-            try:
-                mode = place.lstat().st_mode
-            except FileNotFoundError:
-                return self._directory.files.joinpath(*parts)
-            except OSError as error:
-                raise PlatformError(PlatformErrorCode.FILE_CREATE_FAILED, f"{path!r} can't be a place: {error}") from None
-            if not (stat.S_ISREG(mode) if index == len(parts) - 1 else stat.S_ISDIR(mode)):
-                raise PlatformError(
-                    PlatformErrorCode.FILE_CREATE_FAILED, f"{path!r} leads through something that is in the way."
-                )
-        return place
-
-    def _resume(self, description: bytes, bitmap_size_bytes: int, size_bytes: int) -> bytes | None:
-        try:
-            if self._description.read_bytes() != description:
-                return None
-            bitmap = self._bitmap.read_bytes()
-            descriptor = os.open(self._part, os.O_RDWR | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return None
-        if len(bitmap) != bitmap_size_bytes or os.fstat(descriptor).st_size != size_bytes:
-            os.close(descriptor)
-            return None
-        self._descriptor = descriptor
-        return bitmap
-
     def _take_back(self, context: FileContext, description: bytes) -> bool:
-        """An image that was verified but not activated, because of a lost line or a power cut, needn't come a second time: it
-        is as good as received, and is verified once more."""
+        slot = self._slots.read().inactive
+        record = self._slots.read().record(slot)
+        return self._take_back_from(self._directory.slot_file(slot), record, context, description)
+
+    def _forget_waiting(self) -> None:
         state = self._slots.read()
-        record = state.record(state.inactive)
-        if record is None or not vouched_alike(record, context) or record.size_bytes != context.file.size_bytes:
-            return False
-        self._forget_received()
         self._slots.write(state.with_record(state.inactive, None))
-        self._disk.rename(self._directory.slot_file(state.inactive), self._part)
-        self._disk.sync_directory(self._directory.slots)
-        blocks = block_count(record.size_bytes, context.block_size_bytes)
-        self._disk.write_whole(self._bitmap, bitmap_for(range(blocks)))
-        self._disk.write_whole(self._description, description)
-        return True
-
-    def _forget_received(self) -> None:
-        # The description first: without it the rest means nothing.
-        for path in (self._description, self._bitmap, self._part):
-            self._disk.remove(path)
-        self._disk.sync_directory(self._directory.slots)
-
-    def _close_descriptor(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     # --- the running image ---
 
@@ -304,7 +122,7 @@ class PosixPlatform:
         record = state.record(state.inactive)
         if record is None or record.sha256 != image.sha256:
             raise PlatformError(PlatformErrorCode.ACTIVATE_FAILED, "The verified image isn't the one in the other slot.")
-        with _as(PlatformErrorCode.ACTIVATE_FAILED):
+        with failing_as(PlatformErrorCode.ACTIVATE_FAILED):
             self._slots.write(replace(state, active=state.inactive, image_state=PlatformImageState.PENDING_COMMIT, boots=0))
 
     def reset(self) -> None:
@@ -318,33 +136,17 @@ class PosixPlatform:
         if present.image_state is not PlatformImageState.PENDING_COMMIT or state is ImageState.TESTING:
             return
         if state is ImageState.ACCEPTED:
-            with _as(PlatformErrorCode.COMMIT_FAILED):
+            with failing_as(PlatformErrorCode.COMMIT_FAILED):
                 self._slots.write(_committed(present))
         else:
             code = PlatformErrorCode.REJECT_FAILED if state is ImageState.REJECTED else PlatformErrorCode.ABORT_FAILED
-            with _as(code):
+            with failing_as(code):
                 self._slots.write(replace(present, image_state=PlatformImageState.INVALID))
 
     def image_state(self) -> PlatformImageState:
         if self._file_failed:
             return PlatformImageState.INVALID
         return self._slots.read().image_state
-
-    # --- reports ---
-
-    def store_report(self, report: bytes | None) -> None:
-        if report is not None:
-            self._disk.write_whole(self._report, report)
-        elif self._report.exists():
-            self._disk.remove(self._report)
-            self._disk.sync_directory(self._directory.slots)
-
-    def stored_report(self) -> bytes | None:
-        try:
-            with self._report.open("rb") as file:
-                return file.read(REPORT_SIZE_BYTES_MAX)
-        except FileNotFoundError:
-            return None
 
 
 def _committed(state: SlotState) -> SlotState:
@@ -353,20 +155,3 @@ def _committed(state: SlotState) -> SlotState:
     assert record is not None
     accepted = state.with_record(state.active, replace(record, accepted=True))
     return replace(accepted, image_state=PlatformImageState.VALID)
-
-
-def _check_label(path: str) -> None:
-    """A path that climbs is refused for firmware too, though firmware goes to a slot whatever its path says; and so is none."""
-    if not path:
-        raise PlatformError(PlatformErrorCode.FILE_CREATE_FAILED, "The update names no file: filepath is empty.")
-    if len(path) > PATH_LENGTH_MAX or "\x00" in path or "\\" in path or ".." in path.split("/"):
-        raise PlatformError(PlatformErrorCode.FILE_CREATE_FAILED, f"{path[:300]!r} leads outside the places for updates.")
-
-
-@contextmanager
-def _as(code: PlatformErrorCode) -> Iterator[None]:
-    """An error of the operating system is this failure of the platform, with errno as its sub code."""
-    try:
-        yield
-    except OSError as error:
-        raise PlatformError(code, str(error), sub_code=(error.errno or 0) & 0xFFFFFF) from None
