@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from overair.basics.arn import Place
 from overair.server.access.actions import (
     anything,
     both,
@@ -15,6 +17,7 @@ from overair.server.access.actions import (
     named_in,
     need,
 )
+from overair.server.aws_protocol.operations import Request
 
 _THING: Final = iot("thing/{thingName}")
 _GROUP: Final = iot("thinggroup/{thingGroupName}")
@@ -26,6 +29,13 @@ _POLICY: Final = iot("policy/{policyName}")
 _STREAM: Final = iot("stream/{streamId}")
 _UPDATE: Final = iot("otaupdate/{otaUpdateId}")
 _JOB: Final = iot("job/{jobId}")
+
+
+def _index(place: Place, request: Request) -> Sequence[str]:
+    """A request that names no index asks the one of things."""
+    return (place.iot("index", str(request.get("indexName") or "AWS_Things")),)
+
+_JOB_TEMPLATE: Final = iot("jobtemplate/{jobTemplateId}")
 
 TABLE: Final = {
     **by_resource(
@@ -77,6 +87,11 @@ TABLE: Final = {
             on=both(_THING, named_in("thingGroupsToAdd", "thinggroup"), named_in("thingGroupsToRemove", "thinggroup")),
         ),
     ),
+    **by_resource("iot", anything, "UpdateIndexingConfiguration", "GetIndexingConfiguration", "ListIndices"),
+    **by_resource("iot", _index, "DescribeIndex", "SearchIndex", "GetStatistics", "GetCardinality", "GetPercentiles"),
+    **by_resource("iot", _index, "GetBucketsAggregation"),
+    **by_resource("iot", both(_GROUP, _index), "CreateDynamicThingGroup", "UpdateDynamicThingGroup"),
+    **by_resource("iot", _GROUP, "DeleteDynamicThingGroup"),
     **by_resource("iot", _CERTIFICATE, "DescribeCertificate", "UpdateCertificate", "DeleteCertificate"),
     **by_resource(
         "iot",

@@ -33,6 +33,7 @@ class RegistryLimits:
     group_depth_max: int
     group_attributes_max: int
     policies_of_target_max: int
+    dynamic_groups_max: int
 
 
 GENEROUS: Final = RegistryLimits(
@@ -44,6 +45,7 @@ GENEROUS: Final = RegistryLimits(
     group_depth_max=20,
     group_attributes_max=50,
     policies_of_target_max=50,
+    dynamic_groups_max=500,
 )
 """The default: bounds memory and the length of a plan, nothing else."""
 
@@ -56,6 +58,7 @@ AWS: Final = RegistryLimits(
     group_depth_max=7,
     group_attributes_max=50,
     policies_of_target_max=10,
+    dynamic_groups_max=100,
 )
 """The quotas that AWS documents."""
 
@@ -108,9 +111,28 @@ class ThingType:
         )
 
 
+class DynamicStatus(Enum):
+    """How far the members of a dynamic group have been found (iot model, ``DynamicGroupStatus``)."""
+
+    BUILDING = "BUILDING"
+    REBUILDING = "REBUILDING"
+    """After its query changed: who doesn't belong any more may still be there."""
+    ACTIVE = "ACTIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicQuery:
+    """What makes a group dynamic: the things that an index finds by a query are its members."""
+
+    index_name: str
+    text: str
+    version: str
+    status: DynamicStatus = DynamicStatus.BUILDING
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThingGroup:
-    """A static group. Its parent is given at creation and never changes."""
+    """A group. Its parent is given at creation and never changes; a dynamic one has none."""
 
     account: AccountId
     name: GroupName
@@ -120,14 +142,16 @@ class ThingGroup:
     attributes: Mapping[str, str]
     version: int
     created_at: Instant
+    dynamic: DynamicQuery | None = None
+    """None of a static group, whose members are named one by one."""
 
     def same_settings(self, other: ThingGroup) -> bool:
         """Whether a repeated creation asks for exactly this."""
-        return (self.parent, self.description, dict(self.attributes)) == (
-            other.parent,
-            other.description,
-            dict(other.attributes),
-        )
+        return self._settings() == other._settings()
+
+    def _settings(self) -> tuple[object, ...]:
+        query = self.dynamic and (self.dynamic.index_name, self.dynamic.text, self.dynamic.version)
+        return self.parent, self.description, dict(self.attributes), query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

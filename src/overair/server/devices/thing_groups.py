@@ -1,18 +1,36 @@
-"""Static thing groups, one inside the other, and who is in them."""
+"""Thing groups, one inside the other, and who is in them.
+
+A dynamic group's members are found by its query: the fleet index fills it (``settle``), nobody else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
-from overair.basics.errors import AlreadyExists, InvalidRequest, NotFound, VersionConflict
+from overair.basics.errors import AlreadyExists, InvalidRequest, LimitExceeded, NotFound, VersionConflict
 from overair.basics.ids import AccountId, GroupName, IdSource, ThingName
 from overair.basics.work import Tx
-from overair.server.devices.model import GENEROUS, GroupQuery, PolicyTarget, RegistryLimits, TargetKind, ThingGroup
-from overair.server.devices.ports import AccessChanged, GroupStore, MembershipChanged, PolicyStore, ThingStore
+from overair.server.devices.model import (
+    GENEROUS,
+    DynamicQuery,
+    GroupQuery,
+    PolicyTarget,
+    RegistryLimits,
+    TargetKind,
+    ThingGroup,
+)
+from overair.server.devices.ports import (
+    AccessChanged,
+    GroupStore,
+    MembershipChanged,
+    PolicyStore,
+    RegistryChanged,
+    ThingStore,
+)
 from overair.server.devices.tags import TagsService
 
 KIND: Final = "thinggroup"
@@ -56,11 +74,16 @@ class ThingGroupsService:
         self._ids = ids
         self._limits = limits
         self._watchers: list[MembershipChanged] = []
+        self._indexers: list[RegistryChanged] = []
         tags.accept(KIND, lambda tx, account, name: store.find(tx, account, GroupName(name)) is not None)
 
     def watched_by(self, watcher: MembershipChanged) -> None:
         """Register, at composition, a room above that must know who comes and goes."""
         self._watchers.append(watcher)
+
+    def indexed_by(self, indexer: RegistryChanged) -> None:
+        """Register, at composition, a room above that keeps what the registry says."""
+        self._indexers.append(indexer)
 
     # Groups ---------------------------------------------------------------------------------------------------------------
 
@@ -73,6 +96,7 @@ class ThingGroupsService:
         parent: GroupName | None = None,
         settings: GroupSettings | None = None,
         tags: Mapping[str, str] | None = None,
+        dynamic: DynamicQuery | None = None,
     ) -> ThingGroup:
         """Create a group; an identical repeat gives the one that is there."""
         settings = settings or GroupSettings()
@@ -85,6 +109,7 @@ class ThingGroupsService:
             attributes=self._attributes({}, settings),
             version=1,
             created_at=self._clock.now(),
+            dynamic=dynamic,
         )
         standing = self._store.find(tx, place.account, name)
         if standing is not None:
@@ -97,8 +122,14 @@ class ThingGroupsService:
             )
         if parent is not None:
             self._check_parent(tx, place.account, parent)
+        if dynamic is not None and len(self._store.dynamic_groups(tx, place.account)) >= self._limits.dynamic_groups_max:
+            raise LimitExceeded(
+                f"An account has at most {self._limits.dynamic_groups_max} dynamic groups.", subject="thing-group"
+            )
         self._store.insert(tx, wanted)
         self._tags.set_new(tx, place, place.iot(KIND, name), tags)
+        for indexer in self._indexers:
+            indexer.group_changed(tx, place.account, name)
         return wanted
 
     def find(self, tx: Tx, account: AccountId, name: GroupName) -> ThingGroup:
@@ -107,6 +138,10 @@ class ThingGroupsService:
         if found is None:
             raise NotFound(f"Thing group {name} not found.", subject="thing-group")
         return found
+
+    def has(self, tx: Tx, account: AccountId, name: GroupName) -> bool:
+        """Whether there is such a group."""
+        return self._store.find(tx, account, name) is not None
 
     def name_of(self, tx: Tx, account: AccountId, name_or_id: str) -> GroupName:
         """A group's name, said by name or by UUID; the name is asked first."""
@@ -122,26 +157,40 @@ class ThingGroupsService:
         return self._store.ancestors(tx, account, name)
 
     def update(
-        self, tx: Tx, account: AccountId, name: GroupName, settings: GroupSettings, *, expected_version: int | None
+        self,
+        tx: Tx,
+        account: AccountId,
+        name: GroupName,
+        settings: GroupSettings,
+        *,
+        expected_version: int | None,
+        dynamic: DynamicQuery | None = None,
     ) -> ThingGroup:
-        """Change description and attributes; the version rises by 1."""
+        """Change description and attributes, and the query of a dynamic group; the version rises by 1."""
         group = self.find(tx, account, name)
+        _refuse_other_kind(group, wants_dynamic=dynamic is not None, instead="UpdateThingGroup")
         _expect(group, expected_version)
         changed = replace(
             group,
             description=group.description if settings.description is None else settings.description,
             attributes=self._attributes(group.attributes, settings),
             version=group.version + 1,
+            dynamic=dynamic,
         )
         self._store.update(tx, changed)
+        for indexer in self._indexers:
+            indexer.group_changed(tx, account, name)
         return changed
 
-    def delete(self, tx: Tx, place: Place, name: GroupName, *, expected_version: int | None = None) -> None:
+    def delete(
+        self, tx: Tx, place: Place, name: GroupName, *, expected_version: int | None = None, dynamic: bool = False
+    ) -> None:
         """Delete a group without child groups; its members leave it and its policies go. One that isn't there is fine."""
         account = place.account
         group = self._store.find(tx, account, name)
         if group is None:
             return
+        _refuse_other_kind(group, wants_dynamic=dynamic, instead="DeleteThingGroup")
         _expect(group, expected_version)
         if self._store.count_children(tx, account, name):
             raise InvalidRequest(
@@ -149,11 +198,13 @@ class ThingGroupsService:
             )
         while members := self._store.members(tx, account, name, nested=False, after=None, limit=MEMBERS_AT_ONCE):
             for thing in members:
-                self._take_out(tx, account, name, thing)
+                self._take_out(tx, account, name, thing, tell_indexers=not dynamic)
         target = PolicyTarget(kind=TargetKind.GROUP, name=name)
         self._policies.detach_all(tx, account, target)
         self._store.delete(tx, account, name)
         self._tags.forget(tx, place, place.iot(KIND, name))
+        for indexer in self._indexers:
+            indexer.group_deleted(tx, account, name)
 
     def page(self, tx: Tx, account: AccountId, query: GroupQuery, *, after: str | None, limit: int) -> Sequence[GroupName]:
         """Groups by name, as the query selects."""
@@ -166,14 +217,17 @@ class ThingGroupsService:
     def add(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
         """Put a thing into a group; again is fine."""
         self._require_both(tx, account, group, thing)
-        direct = self._store.direct_groups(tx, account, thing, limit=self._limits.groups_of_thing_max + 1)
+        most = self._limits.groups_of_thing_max
+        direct = self._store.direct_groups(tx, account, thing, limit=most + self._limits.dynamic_groups_max)
         if group in direct:
             return
-        if len(direct) >= self._limits.groups_of_thing_max:
-            raise InvalidRequest(
-                f"A thing is in at most {self._limits.groups_of_thing_max} groups; {thing} is in {len(direct)}.",
-                subject="thing-group",
-            )
+        if len(direct) >= most:
+            # Dynamic groups don't count: whoever changes an attribute mustn't shut a thing out of a group.
+            dynamic = {each.name for each in self._store.dynamic_groups(tx, account)}
+            if (count := sum(name not in dynamic for name in direct)) >= most:
+                raise InvalidRequest(
+                    f"A thing is in at most {most} static groups; {thing} is in {count}.", subject="thing-group"
+                )
         self._change_membership(tx, account, thing, lambda: self._store.add(tx, account, group, thing))
 
     def remove(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
@@ -209,6 +263,34 @@ class ThingGroupsService:
         """Those, and every group above one of them."""
         return self._store.all_groups(tx, account, thing)
 
+    # Dynamic groups -------------------------------------------------------------------------------------------------------
+
+    def dynamic_groups(self, tx: Tx, account: AccountId) -> Sequence[ThingGroup]:
+        """By name. Whoever reads them in a unit that writes has them stand still until its commit."""
+        return self._store.dynamic_groups(tx, account)
+
+    def set_query(self, tx: Tx, account: AccountId, name: GroupName, dynamic: DynamicQuery) -> None:
+        """Write how far a dynamic group has come; its version stays."""
+        self._store.update(tx, replace(self.find(tx, account, name), dynamic=dynamic))
+
+    def settle(
+        self, tx: Tx, account: AccountId, thing: ThingName, *, joins: Collection[GroupName], leaves: Collection[GroupName]
+    ) -> None:
+        """A thing belongs to these dynamic groups now, and no longer to those. Told as any other membership."""
+        most = self._limits.groups_of_thing_max + self._limits.dynamic_groups_max
+        standing = set(self._store.direct_groups(tx, account, thing, limit=most))
+        joins, leaves = set(joins) - standing, set(leaves) & standing
+        if not joins and not leaves:
+            return
+
+        def change() -> None:
+            for group in sorted(leaves):
+                self._store.remove(tx, account, group, thing)
+            for group in sorted(joins):
+                self._store.add(tx, account, group, thing)
+
+        self._change_membership(tx, account, thing, change, tell_indexers=False)
+
     def forget_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
         """The thing is being deleted: take it out of every group and tell whoever watches."""
         while groups := self._store.direct_groups(tx, account, thing, limit=MEMBERS_AT_ONCE):
@@ -216,11 +298,17 @@ class ThingGroupsService:
                 self._store.remove(tx, account, group, thing)
         for watcher in self._watchers:
             watcher.thing_deleted(tx, account, thing)
+        for indexer in self._indexers:
+            indexer.thing_deleted(tx, account, thing)
 
-    def _take_out(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
-        self._change_membership(tx, account, thing, lambda: self._store.remove(tx, account, group, thing))
+    def _take_out(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName, *, tell_indexers: bool = True) -> None:
+        self._change_membership(
+            tx, account, thing, lambda: self._store.remove(tx, account, group, thing), tell_indexers=tell_indexers
+        )
 
-    def _change_membership(self, tx: Tx, account: AccountId, thing: ThingName, change: Callable[[], object]) -> None:
+    def _change_membership(
+        self, tx: Tx, account: AccountId, thing: ThingName, change: Callable[[], object], *, tell_indexers: bool = True
+    ) -> None:
         """Do it, and tell what came of it: through a child group one is a member of all above it too."""
         before = self._store.all_groups(tx, account, thing)
         change()
@@ -231,12 +319,20 @@ class ThingGroupsService:
             for group in sorted(after - before):
                 watcher.joined(tx, account, thing, group)
         touched = [PolicyTarget(kind=TargetKind.GROUP, name=group) for group in before ^ after]
-        if self._policies.attached(tx, account, touched, limit=1):
+        if self._policies.has_any(tx, account, touched):
             certificates = self._things.principals(tx, account, thing, limit=MEMBERS_AT_ONCE)
             self._access_changed.certificates(tx, account, [attached.certificate for attached in certificates])
+        if tell_indexers and before != after:
+            for indexer in self._indexers:
+                indexer.thing_changed(tx, account, thing)
 
     def _require_both(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
-        self.find(tx, account, group)
+        if self.find(tx, account, group).dynamic is not None:
+            raise InvalidRequest(
+                f"{group} is a dynamic thing group: its query decides who is in it. Change the thing, or the query with "
+                "UpdateDynamicThingGroup.",
+                subject="thing-group",
+            )
         self._require_thing(tx, account, thing)
 
     def _require_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
@@ -244,7 +340,8 @@ class ThingGroupsService:
             raise NotFound(f"Thing {thing} not found.", subject="thing")
 
     def _check_parent(self, tx: Tx, account: AccountId, parent: GroupName) -> None:
-        self.find(tx, account, parent)
+        if self.find(tx, account, parent).dynamic is not None:
+            raise InvalidRequest(f"{parent} is a dynamic thing group and has no groups below it.", subject="thing-group")
         depth = len(self._store.ancestors(tx, account, parent)) + 2
         if depth > self._limits.group_depth_max:
             raise InvalidRequest(
@@ -264,6 +361,14 @@ class ThingGroupsService:
         if len(kept) > self._limits.group_attributes_max:
             raise InvalidRequest(f"A group has at most {self._limits.group_attributes_max} attributes.", subject="thing-group")
         return kept
+
+
+def _refuse_other_kind(group: ThingGroup, *, wants_dynamic: bool, instead: str) -> None:
+    """``instead`` is the operation for static groups; the one for dynamic groups is called alike."""
+    if (group.dynamic is not None) is not wants_dynamic:
+        other = instead.replace("Thing", "DynamicThing") if group.dynamic is not None else instead
+        kind = "dynamic" if group.dynamic is not None else "static"
+        raise InvalidRequest(f"{group.name} is a {kind} thing group: use {other}.", subject="thing-group")
 
 
 def _expect(group: ThingGroup, expected_version: int | None) -> None:

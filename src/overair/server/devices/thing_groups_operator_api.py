@@ -47,7 +47,7 @@ class ThingGroupsOperatorApi:
         properties: dict[str, Any] = {"attributePayload": {"attributes": dict(group.attributes)}}
         if group.description:
             properties["thingGroupDescription"] = group.description
-        return {
+        described: dict[str, Any] = {
             "thingGroupName": group.name,
             "thingGroupId": group.id,
             "thingGroupArn": caller.place.iot(KIND, group.name),
@@ -55,6 +55,14 @@ class ThingGroupsOperatorApi:
             "thingGroupProperties": properties,
             "thingGroupMetadata": metadata,
         }
+        if group.dynamic is not None:
+            described |= {
+                "indexName": group.dynamic.index_name,
+                "queryString": group.dynamic.text,
+                "queryVersion": group.dynamic.version,
+                "status": group.dynamic.status.value,
+            }
+        return described
 
     @operation("iot", "UpdateThingGroup")
     async def update_thing_group(self, caller: Caller, request: Request) -> Members:

@@ -1,4 +1,4 @@
-"""Static groups, who is in them, and which lies in which.
+"""Groups, who is in them, and which lies in which.
 
 ``thing_group_ancestors`` holds, for each group, itself and every group above it: so members with nested groups are one join,
 not a recursion. A group's parent never changes, so the rows are written once.
@@ -15,9 +15,9 @@ from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, GroupName, ThingName
 from overair.basics.work import Tx
-from overair.server.devices.model import GroupQuery, ThingGroup
+from overair.server.devices.model import DynamicQuery, DynamicStatus, GroupQuery, ThingGroup
 from overair.server.storage.schema import account_column, instant_column, metadata
-from overair.server.storage.work import sql
+from overair.server.storage.work import is_writable, sql
 
 thing_groups: Final = Table(
     "thing_groups",
@@ -30,6 +30,12 @@ thing_groups: Final = Table(
     Column("attributes", Text, nullable=False),
     Column("version", BigInteger, nullable=False),
     instant_column("created_at"),
+    # Of a dynamic group alone.
+    Column("index_name", String(32), nullable=True),
+    Column("query", Text, nullable=True),
+    Column("query_version", String(16), nullable=True),
+    Column("query_status", String(16), nullable=True),
+    Index("ix_thing_groups_account_query_version", "account", "query_version"),
     Index("ix_thing_groups_account_parent_name", "account", "parent", "name"),
     Index("ix_thing_groups_account_id", "account", "id"),
 )
@@ -80,6 +86,7 @@ class SqlGroupStore:
                 attributes=_json(dict(group.attributes)),
                 version=group.version,
                 created_at=group.created_at,
+                **_dynamic_columns(group.dynamic),
             )
         )
         line = thing_group_ancestors
@@ -94,7 +101,12 @@ class SqlGroupStore:
         sql(tx).execute(
             update(thing_groups)
             .where(thing_groups.c.account == group.account, thing_groups.c.name == group.name)
-            .values(description=group.description, attributes=_json(dict(group.attributes)), version=group.version)
+            .values(
+                description=group.description,
+                attributes=_json(dict(group.attributes)),
+                version=group.version,
+                **_dynamic_columns(group.dynamic),
+            )
         )
 
     def delete(self, tx: Tx, account: AccountId, group: GroupName) -> None:
@@ -104,6 +116,14 @@ class SqlGroupStore:
             (thing_groups, thing_groups.c.name),
         ):
             sql(tx).execute(delete(table).where(table.c.account == account, column == group))
+
+    def dynamic_groups(self, tx: Tx, account: AccountId) -> Sequence[ThingGroup]:
+        table = thing_groups
+        # A range, and put in order here: so SQLite walks the index of dynamic groups, not all groups.
+        wanted = select(table).where(table.c.account == account, table.c.query_version > "")
+        # Shared with others who judge a thing; whoever changes a query waits for them, and judges what they wrote.
+        rows = sql(tx).execute(wanted.with_for_update(read=True) if is_writable(tx) else wanted).mappings()
+        return sorted((_group(row) for row in rows), key=lambda group: group.name)
 
     def ancestors(self, tx: Tx, account: AccountId, group: GroupName) -> Sequence[GroupName]:
         line = thing_group_ancestors
@@ -159,11 +179,9 @@ class SqlGroupStore:
 
     def all_groups(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
         member, line = thing_group_members, thing_group_ancestors
-        rows = sql(tx).execute(
-            select(line.c.ancestor)
-            .join_from(member, line, (line.c.account == member.c.account) & (line.c.name == member.c.group_name))
-            .where(member.c.account == account, member.c.thing == thing)
-        )
+        # Not a join: SQLite would begin with all the groups that there are.
+        direct = select(member.c.group_name).where(member.c.account == account, member.c.thing == thing)
+        rows = sql(tx).execute(select(line.c.ancestor).where(line.c.account == account, line.c.name.in_(direct)))
         return frozenset(GroupName(name) for (name,) in rows)
 
     def members(
@@ -191,7 +209,30 @@ def _group(row: Any) -> ThingGroup:
         attributes=msgspec.json.decode(row["attributes"], type=dict[str, str]),
         version=row["version"],
         created_at=Instant(row["created_at"]),
+        dynamic=_dynamic(row),
     )
+
+
+def _dynamic(row: Any) -> DynamicQuery | None:
+    if row["query_version"] is None:
+        return None
+    return DynamicQuery(
+        index_name=row["index_name"],
+        text=row["query"],
+        version=row["query_version"],
+        status=DynamicStatus(row["query_status"]),
+    )
+
+
+def _dynamic_columns(dynamic: DynamicQuery | None) -> dict[str, str | None]:
+    if dynamic is None:
+        return {}
+    return {
+        "index_name": dynamic.index_name,
+        "query": dynamic.text,
+        "query_version": dynamic.version,
+        "query_status": dynamic.status.value,
+    }
 
 
 def _json(value: object) -> str:

@@ -200,6 +200,21 @@ class SqlPolicyStore:
         rows = sql(tx).execute(wanted.distinct().order_by(table.c.policy).limit(limit))
         return [PolicyName(name) for (name,) in rows]
 
+    def has_any(self, tx: Tx, account: AccountId, targets: Sequence[PolicyTarget]) -> bool:
+        table = device_policy_attachments
+        # Without an order: SQLite would walk all attachments in that order to find these.
+        return any(
+            sql(tx)
+            .execute(
+                select(table.c.policy)
+                .where(table.c.account == account, table.c.target_kind == target.kind.value, table.c.target_name == target.name)
+                .limit(1)
+            )
+            .first()
+            is not None
+            for target in targets
+        )
+
     def targets(
         self, tx: Tx, account: AccountId, policy: PolicyName, *, after: tuple[str, str] | None = None, limit: int
     ) -> Sequence[PolicyTarget]:

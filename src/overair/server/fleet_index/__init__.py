@@ -1,0 +1,1 @@
+"""Which things are like that, and which groups do they belong to because of it?"""
