@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overair.agent.download import FileDownload
@@ -79,6 +79,7 @@ def test_a_whole_file_comes_in_ranges_of_half_a_mebibyte() -> None:
     assert disk.durable == len(server.asked)
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 400 * BLOCK), have=st.sets(st.integers(0, 399), max_size=40))
 def test_neighbouring_missing_blocks_are_one_range_and_nothing_is_fetched_twice_or_for_nothing(
     size: int, have: set[int]
