@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from overair.agent.sources import RANGE_SIZE_BYTES_MAX
+from overair.wire.blocks import WINDOW_SPAN_BLOCKS_MAX, block_count
 from overair.wire.job_document import TransferProtocol
-from tests.support.qualification import Board, Operator, Way, image, later, scenario, with_one_bit_flipped
+from tests.support.qualification import Board, Operator, Way, accepted, image, later, scenario, with_one_bit_flipped
 
 EVERY_WAY = ("cbor", "json", "http")
 
@@ -39,22 +41,33 @@ def test_any_file(board: Board, way: Way) -> None:
 @scenario("MinBlockConfig")
 def test_min_block_config(new_board: Callable[..., Board], operator: Operator, way: Way) -> None:
     board = new_board(operator, way, block_size_bytes=256)
-    before = board.operator.blocks_sent()
+    blocks, ranges = operator.blocks_sent(), operator.ranges_sent()
     content = board.updates_to(later(board.version))
-    if way.protocol is TransferProtocol.MQTT:
-        assert board.operator.blocks_sent() - before == -(-len(content) // 256)
+    assert came(operator, blocks, ranges) == expected_of(way, len(content), 256)
 
 
 @scenario("MaxBlockConfig")
 def test_max_block_config(new_board: Callable[..., Board], operator: Operator, way: Way) -> None:
     board = new_board(operator, way, block_size_bytes=131_072)
-    before, version = board.operator.blocks_sent(), board.version
+    blocks, ranges, version = operator.blocks_sent(), operator.ranges_sent(), board.version
     content = image(later(version), size_bytes=1_000_000)
     job = board.send(content)
-    board.ended(job, "SUCCEEDED", {"reason": f"accepted  v{later(version)}", "updatedBy": f"  v{version}"}, updates=1 + 3)
+    board.ended(job, "SUCCEEDED", accepted(later(version), version), updates=1 + 3)
     board.runs(content, later(version))
+    assert came(operator, blocks, ranges) == expected_of(way, len(content), 131_072)
+
+
+def came(operator: Operator, blocks: int, ranges: int) -> tuple[int, int]:
+    """Blocks and ranges that the server has sent since it had sent so many."""
+    return operator.blocks_sent() - blocks, operator.ranges_sent() - ranges
+
+
+def expected_of(way: Way, size_bytes: int, block_size_bytes: int) -> tuple[int, int]:
+    """Each block once; over HTTP a window of them is one range."""
+    blocks = block_count(size_bytes, block_size_bytes)
     if way.protocol is TransferProtocol.MQTT:
-        assert board.operator.blocks_sent() - before == -(-len(content) // 131_072)
+        return blocks, 0
+    return 0, -(-blocks // min(RANGE_SIZE_BYTES_MAX // block_size_bytes, WINDOW_SPAN_BLOCKS_MAX))
 
 
 @scenario("BackToBackSwitchProtocol")
@@ -76,7 +89,7 @@ def test_default_data_protocol(new_board: Callable[..., Board], operator: Operat
     second = TransferProtocol.HTTP if first is TransferProtocol.MQTT else TransferProtocol.MQTT
     board.change_settings(primary_protocol=second)  # what runs has read its settings already; the next image reads these
     for expected in (first, second):
-        blocks, ranges = board.operator.blocks_sent(), board.operator.ranges_sent()
+        blocks, ranges = operator.blocks_sent(), operator.ranges_sent()
         board.updates_to(later(board.version), protocols=["MQTT", "HTTP"])
-        came = board.operator.blocks_sent() > blocks, board.operator.ranges_sent() > ranges
-        assert came == (expected is TransferProtocol.MQTT, expected is TransferProtocol.HTTP)
+        over = tuple(count > 0 for count in came(operator, blocks, ranges))
+        assert over == (expected is TransferProtocol.MQTT, expected is TransferProtocol.HTTP)
