@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_text
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from overair.agent.device_directory import BadDeviceDirectory, DeviceSettings, create_device_directory
+from overair.agent.durable import Disk
+from overair.cli.c_headers import KEYS_HEADER, CIdentity, headers_for
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
@@ -43,6 +46,8 @@ class Enrolled:
     certificate_id: str
     directory: Path
     groups: tuple[str, ...]
+    headers: tuple[str, ...] = ()
+    """C headers that were written in place of a device directory."""
 
 
 def own_topics_policy(region: str, account: str) -> str:
@@ -74,15 +79,28 @@ def own_topics_policy(region: str, account: str) -> str:
     )
 
 
+class Platform(StrEnum):
+    """What a device's identity is written for."""
+
+    POSIX = "posix"
+    FREERTOS = "freertos"
+
+
 def enroll_device(
-    operator: Operator, name: str, out: Path, *, group: str | None = None, hardware_id: str = HARDWARE_ID_DEFAULT
+    operator: Operator,
+    name: str,
+    out: Path,
+    *,
+    group: str | None = None,
+    hardware_id: str = HARDWARE_ID_DEFAULT,
+    platform: Platform = Platform.POSIX,
 ) -> Enrolled:
-    """Make the thing, its certificate and its directory. The private key is made here and never travels.
+    """Make the thing, its certificate and its directory, or its C headers. The private key is made here and never travels.
 
     Raises:
         CommandEnded: USAGE when ``out`` already holds a device or a name breaks its rule.
     """
-    if (out / "device.json").exists():
+    if holds_a_device(out):
         raise CommandEnded(ExitCode.USAGE, f"{out} already holds a device. Choose another directory for --out.")
     try:
         # Before the server makes anything: a device whose directory can't be written would be registered for nobody.
@@ -90,14 +108,19 @@ def enroll_device(
     except OSError as error:
         raise CommandEnded(ExitCode.USAGE, f"{out} can't be made: {error.strerror}.") from error
     try:
-        return _enroll(operator, name, out, group=group, hardware_id=hardware_id)
+        return _enroll(operator, name, out, group=group, hardware_id=hardware_id, platform=platform)
     except Exception:
         if not any(out.iterdir()):
             out.rmdir()
         raise
 
 
-def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hardware_id: str) -> Enrolled:
+def holds_a_device(out: Path) -> bool:
+    """Whether a folder has somebody's identity in it."""
+    return any((out / name).exists() for name in ("device.json", KEYS_HEADER))
+
+
+def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hardware_id: str, platform: Platform) -> Enrolled:
     iot = operator.client("iot")
     _ensure_policy(operator, iot)
     thing_arn = iot.create_thing(thingName=name)["thingArn"]
@@ -115,24 +138,13 @@ def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hard
     if group is not None:
         _ensure_group(iot, group)
         iot.add_thing_to_thing_group(thingGroupName=group, thingName=name)
-    signer = Path(operator.endpoints.signer_certificate_file)
+    headers: tuple[str, ...] = ()
     try:
-        create_device_directory(
-            out,
-            DeviceSettings(
-                thing_name=name,
-                hardware_id=hardware_id,
-                mqtt_host=operator.endpoints.mqtt_host,
-                mqtt_port=operator.endpoints.mqtt_port,
-            ),
-            certificate_pem=issued["certificatePem"].encode(),
-            private_key_pem=key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ),
-            ca_pem=Path(operator.endpoints.ca_file).read_bytes(),
-            anchors={signer.name: signer.read_bytes()},
-        )
-    except (BadDeviceDirectory, OSError) as error:
+        if platform is Platform.FREERTOS:
+            headers = _write_headers(operator, name, out, certificate_pem=issued["certificatePem"], key=key)
+        else:
+            _write_directory(operator, name, out, hardware_id=hardware_id, certificate_pem=issued["certificatePem"], key=key)
+    except (BadDeviceDirectory, OSError, ValueError) as error:
         raise CommandEnded(ExitCode.USAGE, str(error)) from error
     return Enrolled(
         thing=name,
@@ -140,7 +152,55 @@ def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hard
         certificate_id=issued["certificateId"],
         directory=out,
         groups=(group,) if group else (),
+        headers=headers,
     )
+
+
+def _write_directory(
+    operator: Operator, name: str, out: Path, *, hardware_id: str, certificate_pem: str, key: ec.EllipticCurvePrivateKey
+) -> None:
+    signer = Path(operator.endpoints.signer_certificate_file)
+    create_device_directory(
+        out,
+        DeviceSettings(
+            thing_name=name,
+            hardware_id=hardware_id,
+            mqtt_host=operator.endpoints.mqtt_host,
+            mqtt_port=operator.endpoints.mqtt_port,
+        ),
+        certificate_pem=certificate_pem.encode(),
+        private_key_pem=key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+        ca_pem=Path(operator.endpoints.ca_file).read_bytes(),
+        anchors={signer.name: signer.read_bytes()},
+    )
+
+
+def _write_headers(
+    operator: Operator, name: str, out: Path, *, certificate_pem: str, key: ec.EllipticCurvePrivateKey
+) -> tuple[str, ...]:
+    """The header with the key last, and readable by its owner alone: a folder that has it is complete."""
+    at = operator.endpoints
+    # The older form of PEM for keys: every version of mbed TLS in the field reads it.
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    texts = headers_for(
+        CIdentity(
+            thing=name,
+            endpoint=at.mqtt_host,
+            port=at.mqtt_port,
+            root_ca_pem=Path(at.ca_file).read_text("ascii"),
+            certificate_pem=certificate_pem,
+            private_key_pem=key_pem.decode("ascii"),
+            signer_pem=Path(at.signer_certificate_file).read_text("ascii"),
+        )
+    )
+    disk = Disk()
+    for file in sorted(texts, key=lambda file: file == KEYS_HEADER):
+        disk.write_whole(out / file, texts[file].encode("ascii"), mode=0o600 if file == KEYS_HEADER else 0o644)
+    return tuple(texts)
 
 
 def names_of(name: str, count: int) -> list[str]:
@@ -173,6 +233,9 @@ def enroll(
     out: Annotated[Path, typer.Option(help="The device directory to write.")],
     group: Annotated[str | None, typer.Option(help="A group to put it into; made if it isn't there.")] = None,
     hardware_id: Annotated[str, typer.Option(help="What it accepts images for.")] = HARDWARE_ID_DEFAULT,
+    platform: Annotated[
+        Platform, typer.Option("--for", help="freertos: C headers for FreeRTOS' demos in place of a device directory.")
+    ] = Platform.POSIX,
     count: Annotated[
         int,
         typer.Option(min=1, max=ENROLLED_AT_ONCE_MAX, help="So many: NAME-0001 and on, each in its own directory below --out."),
@@ -182,10 +245,10 @@ def enroll(
 ) -> None:
     """Make a thing, its certificate and a policy for its own topics alone; write the device directory."""
     if count > 1:
-        _enroll_many(name, out, count, group=group, hardware_id=hardware_id, data=data, as_json=json)
+        _enroll_many(name, out, count, group=group, hardware_id=hardware_id, platform=platform, data=data, as_json=json)
         return
     with told_plainly():
-        enrolled = enroll_device(operator_of(data), name, out, group=group, hardware_id=hardware_id)
+        enrolled = enroll_device(operator_of(data), name, out, group=group, hardware_id=hardware_id, platform=platform)
     if json:
         print_json(
             {
@@ -194,22 +257,38 @@ def enroll(
                 "certificate_id": enrolled.certificate_id,
                 "directory": str(enrolled.directory),
                 "groups": list(enrolled.groups),
+                **({"headers": list(enrolled.headers)} if enrolled.headers else {}),
             }
         )
+        return
+    if enrolled.headers:
+        console.print(f"{name} is enrolled; its identity lies in {out} as C headers.", soft_wrap=True)
+        for header in enrolled.headers:
+            console.print(f"  {header}{'     # SECRET: has the private key' if header == KEYS_HEADER else ''}")
         return
     console.print(f"{name} is enrolled; its key and certificate lie in {out}.", soft_wrap=True)
     console.print(f"  overair-device flash {out} IMAGE     # the factory's act: its first image", soft_wrap=True)
     console.print(f"  overair-device boot --device {out}", soft_wrap=True)
 
 
-def _enroll_many(name: str, out: Path, count: int, *, group: str | None, hardware_id: str, data: Path, as_json: bool) -> None:
+def _enroll_many(
+    name: str,
+    out: Path,
+    count: int,
+    *,
+    group: str | None,
+    hardware_id: str,
+    platform: Platform,
+    data: Path,
+    as_json: bool,
+) -> None:
     """Several at once, since most of each is waiting for disks; the same command again goes on where it was stopped."""
     things = names_of(name, count)
-    missing = [thing for thing in things if not (out / thing / "device.json").exists()]
+    missing = [thing for thing in things if not holds_a_device(out / thing)]
     made = len(missing)
 
     def enroll_one(thing: str) -> None:
-        enroll_device(operator, thing, out / thing, group=group, hardware_id=hardware_id)
+        enroll_device(operator, thing, out / thing, group=group, hardware_id=hardware_id, platform=platform)
 
     with told_plainly():
         operator = operator_of(data)
@@ -226,7 +305,8 @@ def _enroll_many(name: str, out: Path, count: int, *, group: str | None, hardwar
     )
     if made < count:
         console.print(f"{count - made:,} of them were there already.")
-    console.print(f"  overair-device fleet {out}     # all of them, virtually, in one process", soft_wrap=True)
+    if platform is Platform.POSIX:
+        console.print(f"  overair-device fleet {out}     # all of them, virtually, in one process", soft_wrap=True)
 
 
 @app.command()

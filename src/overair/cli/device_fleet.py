@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from overair.agent.fleet.fleet import Fleet, FleetSettings, Summary, directories_below
 from overair.wire.blocks import BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN
 from overair.wire.job_document import TransferProtocol
+
+if TYPE_CHECKING:  # the boot loader's command passes by here, and has no use for a broker's client
+    from overair.agent.fleet.fleet import Fleet, Summary
 
 DONE, FAILED = 0, 3
 
@@ -57,6 +59,8 @@ def _whole(low: int, high: int) -> Any:
 
 
 def _fleet(options: argparse.Namespace) -> int:
+    from overair.agent.fleet.fleet import Fleet, FleetSettings, directories_below
+
     settings = FleetSettings(
         jobs=options.jobs,
         seconds=options.seconds,
