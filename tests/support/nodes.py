@@ -12,6 +12,9 @@ from tests.support.server_process import ServerProcess
 class NodeProcess(ServerProcess):
     """One part of a server (``overair serve PART``)."""
 
+    start_timeout_s = 240.0
+    """Several start at once."""
+
     def __init__(self, part: str, data: Path, database: str, *flags: str, name: str = "") -> None:
         super().__init__(data, "--database", database, *flags)
         self.part = part

@@ -35,6 +35,8 @@ class ServerProcess:
     clock and a stop-after-named-step hook, both driven over its standard input.
     """
 
+    start_timeout_s = START_TIMEOUT_S
+
     def __init__(self, data: Path, *flags: str, driven: bool = False, environment: dict[str, str] | None = None) -> None:
         self.data = data
         self.flags = flags
@@ -67,7 +69,7 @@ class ServerProcess:
         )
         log.close()
         threading.Thread(target=self._pump, args=(self.process, self._lines), daemon=True).start()
-        self.endpoints = self._answer(START_TIMEOUT_S, whole_document=True)
+        self.endpoints = self._answer(self.start_timeout_s, whole_document=True)
         return self
 
     @staticmethod
