@@ -207,10 +207,11 @@ class Machine(RuleBasedStateMachine):
 
 def test_a_jobs_numbers_add_up_whatever_happens(sqlite_template: Callable[[], Path]) -> None:
     Machine.template = staticmethod(sqlite_template)  # type: ignore[assignment]
-    run_state_machine_as_test(Machine, settings=settings(max_examples=8, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=6, stateful_step_count=30, deadline=None))
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_jobs_numbers_add_up_whatever_happens_for_long(sqlite_template: Callable[[], Path]) -> None:
     Machine.template = staticmethod(sqlite_template)  # type: ignore[assignment]
-    run_state_machine_as_test(Machine, settings=settings(max_examples=60, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=100, stateful_step_count=60, deadline=None))

@@ -273,16 +273,20 @@ class DevicesService:
                 f"The certificate is attached to thing {others[0].thing} already, and an exclusive attachment allows no other.",
                 subject="principal",
             )
-        is_first = self._provisioning_watcher is not None and not self._has_valid_certificate(tx, place.account, name)
+        watcher = self._provisioning_watcher
+        is_first = watcher is not None and self._has_no_valid_certificate(tx, place.account, name, but=certificate)
         self._store.attach(tx, place.account, ThingPrincipal(thing=name, certificate=certificate, type=type))
         self._access_changed.certificates(tx, place.account, [certificate])
-        if is_first and self._provisioning_watcher is not None:
-            self._provisioning_watcher.provisioned_again(tx, place.account, name)
+        if watcher is not None and is_first:
+            watcher.provisioned_again(tx, place.account, name)
 
-    def _has_valid_certificate(self, tx: Tx, account: AccountId, name: ThingName) -> bool:
+    def _has_no_valid_certificate(self, tx: Tx, account: AccountId, name: ThingName, *, but: CertificateId) -> bool:
+        """Whether ``but`` would be the only one; not where it is attached already."""
         attached = self._store.principals(tx, account, name, type=None, after=None, limit=PRINCIPALS_LOOKED_AT_MAX)
+        if any(each.certificate == but for each in attached):
+            return False
         found = (self._certificates.find_anywhere(tx, each.certificate) for each in attached)
-        return any(certificate is not None and certificate.status is CertificateStatus.ACTIVE for certificate in found)
+        return not any(certificate is not None and certificate.status is CertificateStatus.ACTIVE for certificate in found)
 
     def detach(self, tx: Tx, place: Place, name: ThingName, principal_arn: str) -> None:
         """Detach a certificate from a thing; one that isn't attached is fine."""
