@@ -15,6 +15,7 @@ from bench.operator_api import measure_operator_api
 from bench.profiles import FULL, SHORT, Profile
 from bench.report import HERE, write_report
 from bench.uptane import measure_uptane
+from bench.virtual_fleet import measure_virtual_fleet
 
 
 async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Path:
@@ -30,6 +31,8 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
             results.downloads = await measure_downloads(profile, work)
         if only in (None, "uptane"):
             results.uptane = await measure_uptane(profile, work)
+        if only in (None, "virtual_fleet"):
+            results.virtual_fleet = await measure_virtual_fleet(profile, work)
     return write_report(profile, results, out)
 
 
@@ -37,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
     parser.add_argument(
-        "--only", choices=["operator", "gateway", "downloads", "uptane"], help="the others' numbers stay as they are"
+        "--only", choices=["operator", "gateway", "downloads", "uptane", "virtual_fleet"], help="the others' numbers stay as they are"
     )
     parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")
     arguments = parser.parse_args()

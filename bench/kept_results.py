@@ -13,6 +13,7 @@ from bench.gateway import GatewayResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
 from bench.uptane import UptaneResults
+from bench.virtual_fleet import VirtualFleetResults, read_virtual_fleet
 
 FILE = "results.json"
 
@@ -26,6 +27,7 @@ class Results:
     gateway: GatewayResults | None = None
     downloads: DownloadResults | None = None
     uptane: UptaneResults | None = None
+    virtual_fleet: VirtualFleetResults | None = None
     taken: dict[str, str] = field(default_factory=dict)
 
 
@@ -46,6 +48,7 @@ def read_results(folder: Path) -> Results | None:
         uptane=None
         if uptane is None
         else UptaneResults(**{**uptane, **_measured(uptane, "polls", "cycles", "ranges", "pushes")}),
+        virtual_fleet=read_virtual_fleet(document.get("virtual_fleet")),
         taken=dict(document.get("taken", {})),
     )
 

@@ -27,6 +27,9 @@ class Profile:
     vehicles_count: int
     """Of three ECUs each."""
     push_targets_count: int
+    virtual_devices_count: int
+    job_targets_counts: tuple[int, ...]
+    """Of explicit targets of one CreateJob."""
 
 
 FULL: Final = Profile(
@@ -44,6 +47,8 @@ FULL: Final = Profile(
     relay=True,
     vehicles_count=1000,
     push_targets_count=1000,
+    virtual_devices_count=1000,
+    job_targets_counts=(1, 100, 10_000),
 )
 
 SHORT: Final = Profile(
@@ -61,4 +66,6 @@ SHORT: Final = Profile(
     relay=False,
     vehicles_count=8,
     push_targets_count=10,
+    virtual_devices_count=4,
+    job_targets_counts=(1, 3),
 )

@@ -22,9 +22,10 @@ from bench.raw_client import IN_FLIGHT
 from bench.uptane import RANGE_SIZE_BYTES, UptaneResults
 from bench.vehicles import IN_FLIGHT as IN_FLIGHT_UPTANE
 from bench.vehicles import Session
+from bench.virtual_fleet import virtual_fleet_lines, virtual_fleet_shortfalls
 
 HERE = Path(__file__).parent
-PARTS = ("operator", "gateway", "downloads", "uptane")
+PARTS = ("operator", "gateway", "downloads", "uptane", "virtual_fleet")
 TIMES_MOTO = 2.0
 BLOCKS_PER_S = 25_000
 STATUSES_PER_S = 5_000
@@ -60,6 +61,8 @@ def write_report(profile: Profile, results: Results, out: Path) -> Path:
         lines += _dated(_download_lines(results.downloads), results.taken["downloads"])
     if results.uptane is not None:
         lines += _dated(_uptane_lines(results.uptane), results.taken["uptane"])
+    if results.virtual_fleet is not None:
+        lines += _dated(virtual_fleet_lines(results.virtual_fleet), results.taken["virtual_fleet"])
     lines += ["## What falls short", "", *_shortfalls(results), ""]
     findings = HERE / "findings.md"
     if findings.exists():
@@ -274,6 +277,8 @@ def _shortfalls(all_results: Results) -> list[str]:
         short += _gateway_shortfalls(gateway)
     if all_results.downloads is not None:
         short += _download_shortfalls(all_results.downloads)
+    if all_results.virtual_fleet is not None:
+        short += virtual_fleet_shortfalls(all_results.virtual_fleet)
     if uptane is not None:
         for each in (*uptane.polls, *uptane.cycles):
             wanted = KEPT_CYCLES_PER_S if Session.KEPT.value in each.subject else NEW_SESSION_CYCLES_PER_S

@@ -19,6 +19,7 @@ from bench.report import write_report
 from bench.static_server import StaticServer
 from bench.uptane import UptaneResults, measure_uptane
 from bench.vehicles import Session
+from bench.virtual_fleet import measure_virtual_fleet
 
 
 def is_a_number(measured: Measured) -> bool:
@@ -107,3 +108,28 @@ def test_a_run_of_one_part_leaves_the_numbers_of_the_others_standing(tmp_path: P
 def test_a_peer_that_is_not_installed_is_told_as_not_run(tmp_path: Path) -> None:
     with pytest.raises(NotRun, match="make bench"):
         Peer("ministack", tmp_path, environment=tmp_path / "absent")
+
+
+def test_a_virtual_fleet_comes_to_its_end_over_both_protocols_and_jobs_are_measured_beside_whoever_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.processes.PEERS", tmp_path / "absent")
+    profile = replace(SHORT, peers=("moto",))
+
+    results = uvloop.run(measure_virtual_fleet(profile, tmp_path))
+
+    count = profile.virtual_devices_count
+    assert [(run.protocol, run.succeeded) for run in results.runs] == [("MQTT", count), ("HTTP", count)]
+    assert all(run.blocks_per_s > 0 for run in results.runs)
+    assert {call.name for call in results.calls} == {
+        "CreateJob, 1 targets",
+        "CreateJob, 3 targets",
+        "DescribeJobExecution",
+    }
+    assert any("moto" in reason for reason in results.not_run)
+    results.runs[0] = replace(results.runs[0], succeeded=count - 1)
+    report = write_report(SHORT, Results(profile=SHORT.name, virtual_fleet=results), tmp_path).read_text()
+    assert f"Over MQTT {count - 1} of {count} virtual devices came to SUCCEEDED." in report
+    kept = read_results(tmp_path)
+    assert kept is not None
+    assert kept.virtual_fleet == results

@@ -116,6 +116,7 @@ def road(server: ServerProcess, tmp_path: Path) -> Road:
     return Road(server, tmp_path)
 
 
+@pytest.mark.long
 def test_each_stage_waits_for_the_one_before_and_everybody_is_reached(road: Road) -> None:
     planned = road.run(*road.ship("--canary", "10%,50%,100%", "--dry-run"))
     assert planned["canary"] == {"stages": ["10%", "50%", "100%"], "things": [1, 5, 10]}
