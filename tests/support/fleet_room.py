@@ -58,6 +58,7 @@ class FleetRoom:
             devices=self.registry.devices,
             groups=self.registry.groups,
             clock=clock,
+            region=place.region,
         )
         self.connected = Connected()
         self.statuses = Statuses()

@@ -370,6 +370,7 @@ def compose(
         devices=devices,
         groups=groups,
         clock=clock,
+        region=place.region,
         spread_ms=SPREAD_MS if settings.database is not None else 0,
     )
 

@@ -13,7 +13,7 @@ from overair.basics.work import Tx
 from overair.server.devices.model import DynamicStatus
 from overair.server.devices.service import ThingUpdate
 from overair.server.devices.thing_groups import GroupSettings
-from overair.server.fleet_index import worker
+from overair.server.fleet_index import dynamic_groups, worker
 from overair.server.storage.work import sql
 from tests.support.fleet_room import FleetRoom
 
@@ -189,6 +189,27 @@ def test_a_deleted_group_has_no_members_and_they_hear_of_it(room: FleetRoom) -> 
     room.run(lambda tx: room.fleet.dynamic.delete(tx, room.place, RED))
     room.dynamic(RED, "nobody")
     assert room.members(RED) == []
+
+
+def test_a_group_of_many_is_deleted_in_bounded_steps_and_nobody_comes_in_meanwhile(
+    room: FleetRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "MEMBERS_PER_STEP_MAX", 2)
+    monkeypatch.setattr(dynamic_groups, "MEMBERS_AT_ONCE_MAX", 3)
+    room.configure()
+    for name in ("a", "b", "c", "d", "e"):
+        room.thing(name)
+    room.dynamic(RED, "*")
+    for _ in range(2):
+        room.run(lambda tx: room.fleet.dynamic.delete(tx, room.place, RED))
+    room.run(lambda tx: room.fleet.builder.step(tx, now=room.clock.now()))
+    room.thing("late")
+    assert room.members(RED) == ["c", "d", "e"]
+    with pytest.raises(NotFound, match="being deleted"):
+        update(room, "*")
+    assert room.settle() == 2
+    assert not room.run(lambda tx: room.registry.groups.has(tx, room.account, RED))
+    assert [name for kind, name, *_ in room.registry.membership.heard if kind == "left"] == ["a", "b", "c", "d", "e"]
 
 
 def test_the_index_stays_on_while_a_dynamic_group_needs_it(room: FleetRoom) -> None:

@@ -20,6 +20,8 @@ from overair.server.fleet_index.fields import (
 )
 from overair.server.fleet_index.query import Document, Value, number_of
 
+NOBODY: Final = "NOT *"
+"""The query of a group that is being deleted: nobody comes in any more."""
 QUERY_VERSION: Final = "2017-09-30"
 CUSTOM_FIELDS_MAX: Final = 100
 DYNAMIC_GROUPS_MAX: Final = 500
@@ -114,6 +116,8 @@ class BuildPhase(Enum):
 
     JOINING = "JOINING"
     LEAVING = "LEAVING"
+    DELETING = "DELETING"
+    """It was deleted: its many members leave it, then it is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

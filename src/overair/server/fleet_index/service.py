@@ -39,6 +39,7 @@ class FleetIndexService:
         devices: DevicesService,
         groups: ThingGroupsService,
         clock: Clock,
+        region: str,
         spread_ms: int = 0,
     ) -> None:
         self._work = work
@@ -58,6 +59,7 @@ class FleetIndexService:
             devices=devices,
             groups=groups,
             clock=clock,
+            region=region,
         )
         devices.indexed_by(self.indexer)
         groups.indexed_by(self.indexer)

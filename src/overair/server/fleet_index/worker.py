@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant
 from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, GroupName, ThingName
@@ -41,6 +42,7 @@ class IndexBuilder:
         devices: DevicesService,
         groups: ThingGroupsService,
         clock: Clock,
+        region: str,
     ) -> None:
         self._work = work
         self._configurations = configurations
@@ -50,6 +52,7 @@ class IndexBuilder:
         self._devices = devices
         self._groups = groups
         self._clock = clock
+        self._region = region
 
     async def run_once(self) -> bool:
         now = self._clock.now()
@@ -109,6 +112,14 @@ class IndexBuilder:
         assert group.dynamic is not None
         query = query_of(group.dynamic)
         limit = MEMBERS_PER_STEP_MAX
+        if build.phase is BuildPhase.DELETING:
+            leaving = self._groups.members(tx, account, name, nested=False, after=None, limit=limit)
+            for thing in leaving:
+                self._groups.settle(tx, account, thing, joins=[], leaves=[name])
+            if len(leaving) < limit:
+                self._settings.delete_build(tx, account, name)
+                self._groups.delete(tx, Place(self._region, account), name, dynamic=True)
+            return
         if build.phase is BuildPhase.JOINING:
             found = self._documents.search(tx, account, Index.THINGS, query, after=build.cursor, limit=limit)
             self._settle(tx, group, query, found)
