@@ -14,6 +14,7 @@ from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId
 from overair.basics.work import News, Notice, Tx
 from overair.server.nodes.postgresql_bus import PostgresqlBus
+from overair.server.storage.schema import metadata
 from overair.server.storage.work import SqlWork, open_postgresql
 
 PATIENCE_S = 20
@@ -54,6 +55,7 @@ async def nodes(postgresql_url: str, clock: SettableClock) -> AsyncIterator[tupl
         bus = PostgresqlBus(postgresql_url, name=name, lock_key=9_000 + number)
         made.append(Node(open_postgresql(postgresql_url, clock=clock), bus))
         made[-1].listen()
+    metadata.create_all(made[0].work.engine)
     yield made[0], made[1]
     for node in made:
         await asyncio.to_thread(node.bus.close)
