@@ -10,6 +10,7 @@ import pytest
 from overair.agent.device_directory import BadDeviceDirectory
 from overair.agent.platform import PlatformError, PlatformErrorCode, PlatformImageState, ResetRequested
 from overair.wire.job_messages import ExecutionStatus
+from tests.agent.test_crash_states import QuickDisk
 from tests.support.device import Signer
 from tests.support.fake_cloud import Execution
 from tests.support.gateway_machine import GatewayMachine, image
@@ -200,3 +201,65 @@ def test_a_commit_that_fails_ends_the_agent_and_the_image_goes_back(tmp_path: Pa
     assert (caught.value.code, caught.value.sub_code) == (PlatformErrorCode.COMMIT_FAILED, 4)
     machine.run()
     assert (machine.version, execution.details) == ("1.0.0", {"reason": "rejected: 0x00000011"})
+
+
+class PowerCut(BaseException):
+    """Not an Exception: nothing may catch it on the way."""
+
+
+class CutDisk(QuickDisk):
+    """The power fails before the step ``cut_at``; what came before it stays."""
+
+    def __init__(self, cut_at: int) -> None:
+        self.left = cut_at
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise PowerCut
+
+    def create(self, path: Path, flags: int, mode: int = 0o600) -> int:
+        self._step()
+        return super().create(path, flags, mode)
+
+    def write_at(self, descriptor: int, data: bytes, offset_bytes: int) -> None:
+        self._step()
+        super().write_at(descriptor, data, offset_bytes)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._step()
+        super().rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        if path.exists():
+            self._step()
+        super().remove(path)
+
+
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.long)])
+def test_the_power_fails_at_any_step_and_a_gateway_runs_the_old_or_the_new_image_and_tells_the_truth(
+    tmp_path: Path, stride: int
+) -> None:
+    ended, step = set(), 0
+    while True:
+        machine = GatewayMachine(tmp_path / str(step), SIGNER, without=("permit", "job"))
+        execution = shipped(machine)
+        disk = machine.disk = CutDisk(step)
+        try:
+            machine.run()
+        except PowerCut:
+            machine.disk = QuickDisk()
+            (machine.world / "rebooting").touch()  # the power came back: that is a restart of the machine
+            machine.restart()
+            machine.run()
+        assert machine.platform().image_state() is PlatformImageState.VALID
+        if execution.status is ExecutionStatus.SUCCEEDED:
+            assert machine.version == "2.0.0", step
+        else:
+            assert (execution.details, machine.version) == ({"reason": "rejected: 0x00000011"}, "1.0.0"), step
+        ended.add(machine.version)
+        if disk.left >= 0:
+            break
+        step += stride
+    assert step > 25
+    assert ended == {"1.0.0", "2.0.0"}

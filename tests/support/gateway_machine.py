@@ -8,6 +8,7 @@ from typing import Any
 
 from overair.agent.agent import Agent
 from overair.agent.device_directory import DeviceSettings
+from overair.agent.durable import Disk
 from overair.agent.gateway_main import HookApplication
 from overair.agent.hooks import Hooks, HookSettings
 from overair.agent.platform import ResetRequested
@@ -52,6 +53,7 @@ class GatewayMachine:
         self.cloud = FakeCloud()
         self.clock = Clock()
         self.starts: list[str] = []
+        self.disk = Disk()
 
     @property
     def log(self) -> list[str]:
@@ -63,7 +65,9 @@ class GatewayMachine:
         return (self.world / "version").read_text().strip()
 
     def platform(self) -> GatewayPlatform:
-        return GatewayPlatform(self.directory, self.settings, hooks=self.hooks, boot_id_file=self.world / "boot-id")
+        return GatewayPlatform(
+            self.directory, self.settings, hooks=self.hooks, disk=self.disk, boot_id_file=self.world / "boot-id"
+        )
 
     def start(self) -> Agent:
         """What ``run_gateway`` does, up to its agent's first step."""
