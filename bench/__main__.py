@@ -11,6 +11,7 @@ import uvloop
 from bench.downloads import measure_downloads
 from bench.gateway import measure_gateway
 from bench.kept_results import Results
+from bench.large_jobs import measure_large_jobs
 from bench.operator_api import measure_operator_api
 from bench.profiles import FULL, SHORT, Profile
 from bench.report import HERE, write_report
@@ -29,6 +30,8 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
             results.gateway = await measure_gateway(profile, work)
         if only in (None, "downloads"):
             results.downloads = await measure_downloads(profile, work)
+        if only in (None, "large_jobs"):
+            results.large_jobs = await measure_large_jobs(profile, work)
         if only in (None, "uptane"):
             results.uptane = await measure_uptane(profile, work)
         if only in (None, "virtual_fleet"):
@@ -40,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
     parser.add_argument(
-        "--only", choices=["operator", "gateway", "downloads", "uptane", "virtual_fleet"], help="the others' numbers stay as they are"
+        "--only",
+        choices=["operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet"],
+        help="the others' numbers stay as they are",
     )
     parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")
     arguments = parser.parse_args()

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.downloads import DownloadResults
 from bench.gateway import GatewayResults
+from bench.large_jobs import Figure, LargeJobResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
 from bench.uptane import UptaneResults
@@ -26,6 +27,7 @@ class Results:
     operator: OperatorResults | None = None
     gateway: GatewayResults | None = None
     downloads: DownloadResults | None = None
+    large_jobs: LargeJobResults | None = None
     uptane: UptaneResults | None = None
     virtual_fleet: VirtualFleetResults | None = None
     taken: dict[str, str] = field(default_factory=dict)
@@ -38,6 +40,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     document: Mapping[str, Any] = json.loads(path.read_text())
     operator, gateway, downloads, uptane = (document.get(part) for part in ("operator", "gateway", "downloads", "uptane"))
+    large = document.get("large_jobs")
     return Results(
         profile=document["profile"],
         operator=None if operator is None else OperatorResults(**{**operator, **_by_operation(operator, "raw", "boto3")}),
@@ -45,6 +48,9 @@ def read_results(folder: Path) -> Results | None:
         if gateway is None
         else GatewayResults(**{**gateway, **_measured(gateway, "blocks", "statuses", "handshakes")}),
         downloads=None if downloads is None else DownloadResults(**{**downloads, **_by_operation(downloads, "ranges")}),
+        large_jobs=None
+        if large is None
+        else LargeJobResults(**{**large, "figures": [Figure(**figure) for figure in large["figures"]]}),
         uptane=None
         if uptane is None
         else UptaneResults(**{**uptane, **_measured(uptane, "polls", "cycles", "ranges", "pushes")}),

@@ -30,6 +30,13 @@ class Profile:
     virtual_devices_count: int
     job_targets_counts: tuple[int, ...]
     """Of explicit targets of one CreateJob."""
+    large_fleet_count: int
+    """Things that one job is over."""
+    old_executions_count: int
+    """That stand in the records already."""
+    explicit_targets_count: int
+    large_calls_count: int
+    """Of each question about the large job."""
 
 
 FULL: Final = Profile(
@@ -49,6 +56,10 @@ FULL: Final = Profile(
     push_targets_count=1000,
     virtual_devices_count=1000,
     job_targets_counts=(1, 100, 10_000),
+    large_fleet_count=100_000,
+    old_executions_count=900_000,
+    explicit_targets_count=10_000,
+    large_calls_count=300,
 )
 
 SHORT: Final = Profile(
@@ -68,4 +79,8 @@ SHORT: Final = Profile(
     push_targets_count=10,
     virtual_devices_count=4,
     job_targets_counts=(1, 3),
+    large_fleet_count=300,
+    old_executions_count=400,
+    explicit_targets_count=20,
+    large_calls_count=3,
 )

@@ -15,6 +15,7 @@ from bench.downloads import CONNECTIONS as DOWNLOADS_AT_ONCE
 from bench.downloads import DownloadResults
 from bench.gateway import BLOCK_SIZE_BYTES, GatewayResults
 from bench.kept_results import FILE, Results, read_results
+from bench.large_jobs import LargeJobResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
 from bench.profiles import Profile
@@ -25,7 +26,7 @@ from bench.vehicles import Session
 from bench.virtual_fleet import virtual_fleet_lines, virtual_fleet_shortfalls
 
 HERE = Path(__file__).parent
-PARTS = ("operator", "gateway", "downloads", "uptane", "virtual_fleet")
+PARTS = ("operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet")
 TIMES_MOTO = 2.0
 BLOCKS_PER_S = 25_000
 STATUSES_PER_S = 5_000
@@ -59,6 +60,8 @@ def write_report(profile: Profile, results: Results, out: Path) -> Path:
         lines += _dated(_gateway_lines(results.gateway), results.taken["gateway"])
     if results.downloads is not None:
         lines += _dated(_download_lines(results.downloads), results.taken["downloads"])
+    if results.large_jobs is not None:
+        lines += _dated(_large_job_lines(results.large_jobs), results.taken["large_jobs"])
     if results.uptane is not None:
         lines += _dated(_uptane_lines(results.uptane), results.taken["uptane"])
     if results.virtual_fleet is not None:
@@ -221,6 +224,31 @@ def _uptane_lines(results: UptaneResults) -> list[str]:
     return [*lines, "", "Of pushes, the rate and the CPU are those of one target.", ""]
 
 
+def _large_job_lines(results: LargeJobResults) -> list[str]:
+    lines = [
+        "## One job over a large fleet",
+        "",
+        f"{results.things_count:,} things in one group, {results.executions_count:,} executions of earlier jobs in the records "
+        "(SQLite). One device listens; the questions are asked by one client after another, through boto3 over TLS, whose own "
+        "time is in them.",
+        "",
+        "| | measured | at most |",
+        "|---|---|---|",
+    ]
+    for each in results.figures:
+        most = "" if each.most is None else f"{each.most:,g} {each.unit}"
+        lines.append(f"| {each.name} | {each.value:,.2f} {each.unit} | {most} |")
+    return [*lines, ""]
+
+
+def _large_job_shortfalls(results: LargeJobResults) -> list[str]:
+    return [
+        f"{each.name}: {each.value:,.2f} {each.unit}; wanted at most {each.most:,g} {each.unit}."
+        for each in results.figures
+        if each.most is not None and each.value > each.most
+    ]
+
+
 def _download_lines(results: DownloadResults) -> list[str]:
     lines = [
         "## Images over HTTPS",
@@ -277,6 +305,8 @@ def _shortfalls(all_results: Results) -> list[str]:
         short += _gateway_shortfalls(gateway)
     if all_results.downloads is not None:
         short += _download_shortfalls(all_results.downloads)
+    if all_results.large_jobs is not None:
+        short += _large_job_shortfalls(all_results.large_jobs)
     if all_results.virtual_fleet is not None:
         short += virtual_fleet_shortfalls(all_results.virtual_fleet)
     if uptane is not None:

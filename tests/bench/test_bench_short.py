@@ -11,6 +11,7 @@ import uvloop
 from bench.downloads import RANGE_SIZES_BYTES, measure_downloads
 from bench.gateway import GatewayResults, measure_gateway
 from bench.kept_results import Results, read_results
+from bench.large_jobs import measure_large_jobs
 from bench.measure import Measured
 from bench.operator_api import OPERATIONS, measure_operator_api
 from bench.processes import NotRun, Peer
@@ -56,6 +57,19 @@ def test_blocks_statuses_handshakes_idle_connections_and_restarts_are_measured(t
     assert results.idle_connections_count == SHORT.idle_connections_count
     assert len(results.restart_s) == SHORT.rounds
     assert min(results.restart_s) > 0
+
+
+def test_a_job_over_a_large_fleet_is_measured_and_the_report_says_what_falls_short(tmp_path: Path) -> None:
+    results = uvloop.run(measure_large_jobs(SHORT, tmp_path))
+
+    assert all(figure.value > 0 for figure in results.figures)
+    assert any("DescribeJobExecution" in figure.name for figure in results.figures)
+    results.figures[0] = replace(results.figures[0], value=99.0)
+    report = write_report(SHORT, Results(profile=SHORT.name, large_jobs=results), tmp_path).read_text()
+    assert "CreateJob over all of them answers: 99.00 s; wanted at most 1 s." in report
+    kept = read_results(tmp_path)
+    assert kept is not None
+    assert kept.large_jobs == results
 
 
 def test_images_over_https_are_measured_and_nginx_where_it_is_installed(
