@@ -236,7 +236,7 @@ def test_dynamic_groups_do_not_count_among_a_things_groups_and_have_a_limit_of_t
     with pytest.raises(LimitExceeded):
         room.dynamic("d3", "*")
     room.group("s0", "one"), room.group("s1", "one")
-    with pytest.raises(InvalidRequest, match="at most 2 static groups"):
+    with pytest.raises(InvalidRequest, match="at most 2 groups"):
         room.group("s2", "one")
     assert len(room.run(lambda tx: room.registry.groups.all_groups_of(tx, room.account, ThingName("one")))) == 5
 

@@ -226,7 +226,8 @@ class ThingGroupsService:
             dynamic = {each.name for each in self._store.dynamic_groups(tx, account)}
             if (count := sum(name not in dynamic for name in direct)) >= most:
                 raise InvalidRequest(
-                    f"A thing is in at most {most} static groups; {thing} is in {count}.", subject="thing-group"
+                    f"A thing is in at most {most} groups, dynamic ones not counted; {thing} is in {count}.",
+                    subject="thing-group",
                 )
         self._change_membership(tx, account, thing, lambda: self._store.add(tx, account, group, thing))
 
