@@ -130,3 +130,56 @@ def test_a_written_file_has_its_mode_and_leaves_no_part_behind(tmp_path: Path) -
     write_file(tmp_path / "secret", b"s", mode=0o600)
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["secret"]
+
+
+def test_several_processes_share_a_directory_that_a_server_alone_refuses(tmp_path: Path) -> None:
+    first, second = (StateDirectory(tmp_path / "data", is_shared=True) for _ in range(2))
+    assert first.open() is None
+    first.write_marker(MARKER)
+    first.let_others_start()
+    assert second.open() == MARKER
+    second.let_others_start()
+    with pytest.raises(StateDirectoryRefused, match="Another server runs"):
+        StateDirectory(tmp_path / "data").open()
+    first.close()
+    second.close()
+    alone = StateDirectory(tmp_path / "data")
+    alone.open()
+    with pytest.raises(StateDirectoryRefused, match="Another server runs"):
+        StateDirectory(tmp_path / "data", is_shared=True).open()
+    alone.close()
+
+
+def test_what_several_processes_show_is_one_server_while_there_is_one_door_of_each_kind(tmp_path: Path) -> None:
+    def process(name: str, **doors: object) -> StateDirectory:
+        directory = StateDirectory(tmp_path / "data", is_shared=True)
+        if directory.open() is None:
+            directory.write_marker(MARKER)
+        directory.let_others_start()
+        nothing = {"operator_url": None, "mqtt_host": None, "mqtt_port": None, "device_url": None}
+        directory.show(name, {**nothing, "ca_file": "ca.pem", **doors})
+        return directory
+
+    operator = process("a", operator_url="https://a")
+    assert not operator.endpoints_file.exists()
+    assert operator.device_url() is None
+    gateway = process("b", mqtt_host="b", mqtt_port=1, device_url="https://b")
+    other = process("c", mqtt_host="c", mqtt_port=2, device_url="https://c")
+
+    def shown() -> tuple[object, ...]:
+        told = json.loads(operator.endpoints_file.read_bytes())
+        return tuple(told[name] for name in ("operator_url", "mqtt_port", "device_url", "ca_file"))
+
+    assert shown() == ("https://a", 1, "https://b", "ca.pem")
+    # Killed: the kernel lets its locks go, and whoever looks next sees it.
+    assert gateway._shown is not None
+    assert gateway._shown._held is not None
+    import os
+
+    os.close(gateway._shown._held)
+    other.look_around()
+    assert shown() == ("https://a", 2, "https://c", "ca.pem")
+    assert operator.device_url() == "https://c"
+    other.close()
+    assert not operator.endpoints_file.exists()
+    operator.close()

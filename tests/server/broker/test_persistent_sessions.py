@@ -14,7 +14,7 @@ from overair.server.broker.store import BrokerStore
 from overair.server.broker.worker import SessionExpiry
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.gateway.limits import GENEROUS
-from overair.server.gateway.model import BrokerLimits
+from overair.server.gateway.model import BrokerLimits, HeldSession, Link
 from overair.server.storage.work import SqlWork
 from overair.wire.mqtt.packets import Connack, Puback, Publish
 from tests.support.gateway_world import ACCOUNT, Client, World
@@ -256,3 +256,23 @@ async def test_after_a_crash_the_hour_of_a_connected_session_runs_from_the_resta
         clock.advance(milliseconds=advance_ms)
         assert (await world.broker.expire_sessions() == 0) is present
         await world.stop()
+
+
+async def test_what_is_published_while_a_client_is_just_connecting_isnt_lost_to_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await world.client("dev", clean_session=False)
+    await device.subscribe(("a", 1))
+    await leave(world, device, "dev")
+    attach = world.broker.attach
+
+    async def attach_while_something_is_said(link: Link, *, clean_session: bool) -> tuple[HeldSession, bool]:
+        found = await attach(link, clean_session=clean_session)
+        # The session is the connection's, whose rights aren't there before CONNACK.
+        await world.broker.deliver(Notice(account=ACCOUNT, topic="a", payload=b"meanwhile"))
+        return found
+
+    monkeypatch.setattr(world.broker, "attach", attach_while_something_is_said)
+    device = await world.open()
+    assert await device.connect("dev", clean_session=False) == Connack(session_present=True)
+    assert await payloads(device, 1) == [b"meanwhile"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from overair.basics.clock import Instant
 
@@ -15,10 +14,6 @@ class Role(StrEnum):
     OPERATOR = "operator"
     GATEWAY = "gateway"
     WORKERS = "workers"
-
-
-EVERY_ROLE: Final = frozenset(Role)
-"""What ``overair up`` holds: all of it, and nobody beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,11 +90,6 @@ class Membership:
         self._store.add(tx, self.me)
         return True
 
-    def leave(self, tx: Tx) -> None:
-        """Go in good order. A gateway stays on the list: another one takes over what its sessions are owed, and strikes it."""
-        if self.me.role is not Role.GATEWAY:
-            self._store.remove(tx, self.me.name)
-
     def look(self, tx: Tx) -> tuple[Sequence[Node], Sequence[Node]]:
         """The other nodes: (those that live, those that are gone)."""
         others = [node for node in self._store.all(tx) if node.name != self.me.name]
