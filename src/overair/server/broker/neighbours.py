@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -28,6 +29,7 @@ QOS_0_SIZE_BYTES_MAX: Final = 4_000
 """A message that a notice of the bus holds with its envelope; a larger one goes through the outbox."""
 UNTOLD_MAX: Final = 10_000
 """Pieces of news that wait for their commit; more than that is dropped, as QoS 0 may be."""
+HELD_AT_ONCE_MAX: Final = 1_000
 CATCH_UP_NOTICES_MAX: Final = 10_000
 
 CONNECTED: Final = "client-connected"
@@ -159,7 +161,8 @@ class Neighbours:
         self._ids = ids
         self._sessions: Sessions
         self._claims: dict[Key, _Claim] = {}
-        self._taking: dict[Key, asyncio.Lock] = {}
+        # Each lives as long as a connection that takes the client id holds it or waits for it.
+        self._taking: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._elsewhere: dict[Key, Elsewhere] = {}
         self._gone: dict[Key, Instant] = {}
         self._untold: list[News] = []
@@ -213,21 +216,19 @@ class Neighbours:
             Unavailable: it has connected elsewhere meanwhile; or the records can't be reached.
         """
         key = (link.account, link.client_id)
-        lock = self._taking.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                claim = self._claims[key] = _Claim(self._ids.uuid(), link)
-                if clean_session or self._sessions.knows(*key):
-                    await self._work.run(lambda tx: self._told(tx, key, claim, clean_session=clean_session))
-                else:
-                    async with self.gate.together():
-                        await self._fetch(key, claim)
-                if claim.is_lost:
-                    raise Unavailable("The client has connected to another gateway meanwhile.", subject="client-id")
-                self._elsewhere.pop(key, None)
-        finally:
-            if not lock.locked() and self._taking.get(key) is lock:
-                del self._taking[key]
+        lock = self._taking.get(key)
+        if lock is None:
+            lock = self._taking[key] = asyncio.Lock()
+        async with lock:
+            claim = self._claims[key] = _Claim(self._ids.uuid(), link)
+            if clean_session or self._sessions.knows(*key):
+                await self._work.run(lambda tx: self._told(tx, key, claim, clean_session=clean_session))
+            else:
+                async with self.gate.together():
+                    await self._fetch(key, claim)
+            if claim.is_lost:
+                raise Unavailable("The client has connected to another gateway meanwhile.", subject="client-id")
+            self._elsewhere.pop(key, None)
 
     def detached(self, link: Link) -> None:
         """A connection has ended."""
@@ -373,8 +374,28 @@ class Neighbours:
 
     def heard_who_is_there(self, _: Sequence[str]) -> None:
         """Somebody has just come, or was deaf; we too, if there are no parts and nobody asked."""
-        for link in self._sessions.links():
-            self.tell(News(HELD, (link.account, link.client_id, link.certificate_id)))
+        self._spawn(self._say_whom_we_hold())
+
+    async def _say_whom_we_hold(self) -> None:
+        """All of them, some to a commit."""
+        links = list(self._sessions.links())
+        try:
+            for first in range(0, len(links), HELD_AT_ONCE_MAX):
+                # Who has left meanwhile has said so already, and mustn't seem to be back.
+                some = [
+                    link
+                    for link in links[first : first + HELD_AT_ONCE_MAX]
+                    if self._sessions.link_of(link.account, link.client_id) is link
+                ]
+                told = [News(HELD, (link.account, link.client_id, link.certificate_id)) for link in some]
+
+                def unit(tx: Tx, told: Sequence[News] = tuple(told)) -> None:
+                    for news in told:
+                        tx.tell_nodes(news)
+
+                await self._work.run(unit)
+        except OverairError as error:
+            logger.warning("the other gateways can't be told now", error=str(error))
 
     async def _look_again(self) -> None:
         """The bus was away: see what became of what we hold. While the records are away too, there is nothing to see."""
