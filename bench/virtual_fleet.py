@@ -31,6 +31,8 @@ GROUP: Final = "bench-virtual"
 IMAGE_SIZE_BYTES: Final = 256 * 1024
 FLEET_TIMEOUT_S: Final = 600.0
 PROTOCOLS: Final = ("MQTT", "HTTP")
+WINDOWS: Final = {"MQTT": "8", "HTTP": "32"}
+"""Blocks of 4 KiB in one request: as C agents ask, and as ranges are asked for by whoever has the room."""
 THREADS: Final = 8
 CALLS_COUNT: Final = {1: 50, 100: 20}
 CALLS_COUNT_OF_MANY: Final = 3
@@ -117,7 +119,7 @@ async def _fleet_run(overair: Overair, devices: Path, protocol: str, *, count: i
     _offer(overair, protocol)
     await settled(overair.pid)
     before = cpu_seconds(overair.pid)
-    how = ("--json", "--protocol", protocol.lower(), "--seconds", str(FLEET_TIMEOUT_S), "--window", "8")
+    how = ("--json", "--protocol", protocol.lower(), "--seconds", str(FLEET_TIMEOUT_S), "--window", WINDOWS[protocol])
     told = json.loads(await asyncio.to_thread(_run, "overair.cli.device_main", "fleet", str(devices), *how))
     await settled(overair.pid)
     return FleetRun(
@@ -244,7 +246,8 @@ def virtual_fleet_lines(results: VirtualFleetResults) -> list[str]:
         "## A virtual fleet, and jobs beside peers",
         "",
         f"`overair-device fleet`: each device with its own key and certificate and mutual TLS, {IMAGE_SIZE_BYTES // 1024} KiB "
-        "each, from the first handshake to the last acknowledged SUCCEEDED; images verified. Fleet and server share the cores.",
+        "each, from the first handshake to the last acknowledged SUCCEEDED; images verified. Fleet and server share the cores. "
+        f"Blocks of 4 KiB, {WINDOWS['MQTT']} in one request over MQTT, ranges of {WINDOWS['HTTP']} over HTTPS.",
         "",
         "| | devices | done | seconds | blocks per s | server CPU ms each | fleet CPU ms each | fleet MiB | asked again |",
         "|---|---|---|---|---|---|---|---|---|",

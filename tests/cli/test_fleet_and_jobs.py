@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from overair.agent.device_directory import BadDeviceDirectory
+from overair.cli.device_fleet import _allow_connections
 from overair.cli.device_main import main as device_main
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.main import app
@@ -194,6 +196,8 @@ def test_a_folder_without_devices_and_words_that_are_not_known_are_told_plainly(
 ) -> None:
     assert device_main(["fleet", str(tmp_path)]) == 2
     assert "overair device enroll NAME --count N" in capsys.readouterr().err
+    with pytest.raises(BadDeviceDirectory, match="open files"):
+        _allow_connections(10**9)
     desk = Desk(server=server, folder=tmp_path, name="nobody", capture=capsys)
     assert desk.refused("jobs", "list", "--status", "FINISHED").code is ExitCode.USAGE
     assert desk.refused("executions", "list").code is ExitCode.USAGE

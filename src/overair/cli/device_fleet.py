@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import random
+import resource
 import secrets
 import signal
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from overair.agent.device_directory import BadDeviceDirectory
 from overair.wire.blocks import BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN
 from overair.wire.job_document import TransferProtocol
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:  # the boot loader's command passes by here, and has no use fo
     from overair.agent.fleet.fleet import Fleet, Summary
 
 DONE, FAILED = 0, 3
+FILES_EACH = 2
+"""A connection for MQTT, and one for ranges."""
+FILES_BESIDES = 64
 
 
 def add_to(commands: Any) -> None:
@@ -70,6 +75,7 @@ def _fleet(options: argparse.Namespace) -> int:
         fail_percent=options.fail_percent,
     )
     directories = directories_below(options.directory.resolve(), options.count)
+    _allow_connections(len(directories))
     # Not for secrets: apart from other fleets, back-off needs no more.
     fleet = Fleet(directories, settings, monotonic=time.monotonic, chance=random.Random(secrets.randbits(64)))
     summary: Summary = _run_on_a_loop(_until_the_end(fleet, quiet=options.json))
@@ -78,6 +84,23 @@ def _fleet(options: argparse.Namespace) -> int:
     else:
         _tell(summary)
     return FAILED if summary.failures or summary.unfinished else DONE
+
+
+def _allow_connections(devices: int) -> None:
+    """Raise the limit on open files as far as it takes and may be.
+
+    Raises:
+        BadDeviceDirectory: so many devices can't be connected at once here.
+    """
+    wanted = devices * FILES_EACH + FILES_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in (resource.RLIM_INFINITY, -1) and wanted > hard:
+        raise BadDeviceDirectory(
+            f"{devices} devices need {wanted} open files, and this system lets a program have {hard} (`ulimit -Hn`). "
+            "Say a smaller --count, or run several fleets."
+        )
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _until_the_end(fleet: Fleet, *, quiet: bool) -> Summary:
