@@ -448,7 +448,7 @@ def test_shutting_down_ends_with_status_0_and_a_restart_with_75(machine: Machine
     assert machine.boot().run() == EXIT_STATUS_RESET
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_no_order_of_events_breaks_the_agent_or_boots_what_was_not_shipped(signer: Signer, data: st.DataObject) -> None:
     image = cached_image("2.0.0")

@@ -28,6 +28,7 @@ from overair.agent.platform import PlatformImageState
 from overair.agent.slots import SlotRecord, SlotSignature, SlotState, SlotStore
 from overair.wire.image_signature import SignatureAlgorithm
 from tests.support.device import HARDWARE, Signer, cached_image, make_device
+from tests.support.device_process import wait_until
 
 SIGNER = Signer()
 ACCEPT = """
@@ -248,7 +249,9 @@ def test_flash_status_and_boot_as_commands(booted: tuple[DeviceDirectory, subpro
     assert process.stderr is not None
     assert "runs as process" in process.stderr.readline()
     image_pid = json.loads((directory.run / "boot.json").read_text())["image_pid"]
-    assert str(directory.slot_file("a")).encode() in Path(f"/proc/{image_pid}/cmdline").read_bytes().split(b"\x00")
+    named = str(directory.slot_file("a")).encode()
+    # The kernel closes what tells of a successful start a moment before it shows the new command line.
+    wait_until(lambda: named in Path(f"/proc/{image_pid}/cmdline").read_bytes().split(b"\x00"))
     shown = device_command("status", directory.root, "--json")
     assert json.loads(shown.stdout) == {
         "slot": "a",

