@@ -106,7 +106,9 @@ def test_a_job_is_described_as_it_was_made(door: Door) -> None:
     assert (job["status"], job["isConcurrent"]) == ("IN_PROGRESS", True)
     assert job["createdAt"].timestamp() == NOW_S
     assert job["jobProcessDetails"]["numberOfQueuedThings"] == 1
-    assert "processingTargets" not in job["jobProcessDetails"]
+    assert job["jobProcessDetails"]["processingTargets"] == [target]
+    door.iot.create_job(jobId="K", targets=[target], document="{}")
+    assert "processingTargets" not in door.iot.describe_job(jobId="K")["job"]["jobProcessDetails"]
     assert door.iot.get_job_document(jobId="J")["document"] == '{"a": 1}'
 
 

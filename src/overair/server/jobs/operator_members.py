@@ -18,6 +18,7 @@ from overair.server.jobs.model import (
     ExponentialRate,
     FailureType,
     Job,
+    JobPhase,
     JobSettings,
     JobTarget,
     MaintenanceWindow,
@@ -156,7 +157,9 @@ def described_job(job: Job, targets: Sequence[JobTarget], *, now: Instant) -> Me
     unplanned = [target.arn for target in targets if not target.planned]
     rollouts = () if job.schedule is None or job.status not in RUNNING else next_rollouts(job.schedule, now=now)
     details: dict[str, Any] = {member: job.counts.get(status, 0) for status, member in _PROCESS_DETAILS.items()}
-    details["processingTargets"] = unplanned or None
+    # A metered rollout has read its members long before their turns come.
+    being_rolled_out = [target.arn for target in targets] if job.phase is JobPhase.ROLLING_OUT else []
+    details["processingTargets"] = unplanned or being_rolled_out or None
     return {
         "jobArn": job.arn,
         "jobId": job.id,
