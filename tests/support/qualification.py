@@ -394,11 +394,18 @@ class Board(DeviceProcess):
 
         def wait() -> Progress:
             wait_until(stopped, what=self.log)
+            job = self.progress.job if self.progress is not None else None
+            assert job is not None
+            while self.execution(job)["status"] == "QUEUED":
+                # Its first report still lies in its own process: it may do one more step.
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(POLL_S)
+                os.kill(pid, signal.SIGSTOP)
+                wait_until(stopped, what=self.log)
             progress = self.progress
             assert progress is not None
-            assert progress.job is not None
             assert progress.received_blocks < progress.total_blocks, "the download was over: take a larger image"
-            assert self.execution(progress.job)["status"] == "IN_PROGRESS"
+            assert self.execution(job)["status"] == "IN_PROGRESS"
             return progress
 
         watcher = threading.Thread(target=stop_in_time)
