@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import queue
@@ -26,6 +27,17 @@ def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without what would steer AWS clients or the server."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OVERAIR_"))}
     return {**kept, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1", **more}
+
+
+@functools.cache
+def _session() -> boto3.Session:
+    """Reading a service's model costs twenty times what a client of it does: one session reads each once."""
+    session = boto3.Session()
+    session._loader.search_paths.append(str(MODELS))
+    return session
+
+
+_session_gate = threading.Lock()
 
 
 class ServerProcess:
@@ -117,8 +129,6 @@ class ServerProcess:
 
     def client(self, service: str, **options: Any) -> Any:
         """A real boto3 client with the root key, or with whatever ``options`` say instead."""
-        session = boto3.Session()
-        session._loader.search_paths.append(str(MODELS))
         key = self.root_key()
         given = {
             "endpoint_url": self.endpoints["operator_url"],
@@ -128,7 +138,8 @@ class ServerProcess:
             "aws_secret_access_key": key["secret_access_key"],
             "config": Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60),
         }
-        return session.client(service, **(given | options))
+        with _session_gate:
+            return _session().client(service, **(given | options))
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
