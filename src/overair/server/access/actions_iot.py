@@ -35,6 +35,7 @@ def _index(place: Place, request: Request) -> Sequence[str]:
     """A request that names no index asks the one of things."""
     return (place.iot("index", str(request.get("indexName") or "AWS_Things")),)
 
+
 _JOB_TEMPLATE: Final = iot("jobtemplate/{jobTemplateId}")
 
 TABLE: Final = {

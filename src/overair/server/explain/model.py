@@ -240,7 +240,8 @@ def _odd_downloads(downloads: Sequence[Download]) -> list[str]:
         if download.rounds > ROUNDS_MAX:
             chain.append(
                 f"It downloads the same file in a LOOP: it has begun {download.rounds} times with its first block. A device "
-                "does that when it can't keep what it received, or restarts before it has reported: look at its storage and its log."
+                "does that when it can't keep what it received, or restarts before it has reported: look at its storage and at "
+                "its log."
             )
         if download.repeats >= REPEATS_TOLD:
             chain.append(
