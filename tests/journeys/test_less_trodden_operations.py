@@ -140,7 +140,7 @@ def test_the_old_list_of_objects_goes_on_by_marker(server: ServerProcess) -> Non
 
 UNSERVED = [
     ("iot", "create_topic_rule", {"ruleName": "r", "topicRulePayload": {"sql": "s", "actions": []}}, 400),
-    ("iot", "get_indexing_configuration", {}, 400),
+    ("iot", "list_fleet_metrics", {}, 400),
     ("iot-data", "get_thing_shadow", {"thingName": "t"}, 400),
     ("signer", "list_profile_permissions", {"profileName": "pp"}, 400),
     ("acm", "get_account_configuration", {}, 400),

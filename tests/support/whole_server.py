@@ -76,6 +76,7 @@ class WholeServer:
             ids=ids,
             schedule_clock=self.clock,
             after_step=lambda _step: None,
+            role=None,
             observe=metrics.observe_request,
             observe_device=metrics.observe_device_request,
             plain_routes={},
