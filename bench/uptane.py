@@ -71,6 +71,10 @@ async def measure_uptane(profile: Profile, work: Path) -> UptaneResults:
 
 
 async def _measure_polls(profile: Profile, fleet: UptaneFleet) -> list[Measured]:
+    # The first poll of each makes the documents that it is served from then on.
+    first = Crowd(fleet.port, fleet.vehicles, fleet.port.cycle, Session.CYCLE)
+    await first.prepare(len(fleet.vehicles))
+    await first.run()
     crowds = {session: Crowd(fleet.port, fleet.vehicles, fleet.port.cycle, session) for session in Session}
     measured = await interleaved(
         [

@@ -53,7 +53,23 @@ def test_the_ten_lines_of_boto3_ship_an_image(new_server: Callable[..., ServerPr
 def test_the_lines_for_uptane_devices_update_a_vehicle(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
     new_server(name="overair-data").start()
     (tmp_path / "app.zip").write_bytes(build_image("app", "2.0.0", "posix"))
-    (block,) = blocks("sh", "Uptane devices")
+    outputs, running_count = run_lines(blocks("sh", "Uptane devices"), tmp_path)
+    assert running_count == 2
+    assert "SUCCEEDED" in outputs[-1]
+
+
+def test_the_lines_for_a_fleet_ship_in_stages(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    new_server(name="overair-data").start()
+    (tmp_path / "app.zip").write_bytes(build_image("app", "2.0.0", "posix"))
+    outputs, running_count = run_lines(blocks("sh", "A fleet"), tmp_path)
+    assert running_count == 1
+    assert "50 of 50 devices took it." in outputs[1]
+    assert "CONTINUOUS" in outputs[2]
+
+
+def run_lines(shell_blocks: list[str], folder: Path) -> tuple[list[str], int]:
+    """Run each line; (what those printed that end by themselves, how many ran beside them until the end)."""
+    (block,) = shell_blocks
     running: list[subprocess.Popen[bytes]] = []
     outputs: list[str] = []
     try:
@@ -62,12 +78,12 @@ def test_the_lines_for_uptane_devices_update_a_vehicle(new_server: Callable[...,
             module = {"overair": "overair.cli.main", "overair-device": "overair.cli.device_main"}[Path(program).name]
             command = [sys.executable, "-m", module, *(word for word in words if word != "&")]
             if words[-1] == "&":
-                running.append(subprocess.Popen(command, cwd=tmp_path, env=clean_environment()))
+                running.append(subprocess.Popen(command, cwd=folder, env=clean_environment()))
                 continue
             if "once" in words:
-                wait_until((tmp_path / "door" / "secondary.sock").exists)
+                wait_until((folder / "door" / "secondary.sock").exists)
             ended = subprocess.run(
-                command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=100, check=False
+                command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=100, check=False
             )
             assert ended.returncode == 0, (line, ended.stderr)
             outputs.append(ended.stdout)
@@ -75,5 +91,4 @@ def test_the_lines_for_uptane_devices_update_a_vehicle(new_server: Callable[...,
         for process in running:
             process.terminate()
             process.wait(15)
-    assert len(running) == 2
-    assert "SUCCEEDED" in outputs[-1]
+    return outputs, len(running)
