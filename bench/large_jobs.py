@@ -20,31 +20,40 @@ from sqlalchemy import insert, select
 
 from bench.fleet import Fleet
 from bench.measure import resident_bytes
-from bench.mqtt_load import Device, Endpoint, Identity
+from bench.mqtt_load import Device, Endpoint, Identity, open_many, report_statuses
 from bench.processes import Overair
 from bench.profiles import Profile
 from overair.basics.clock import WallClock
 from overair.basics.work import Tx
 from overair.server import tables
 from overair.server.storage.work import open_sqlite, sql
-from overair.wire.mqtt.packets import Publish
+from overair.wire.mqtt.packets import PINGREQ_BYTES, Publish
 
 GROUP: Final = "bench-large"
 OLD_JOB: Final = "bench-old"
 NEW_JOB: Final = "bench-large"
 ROWS_AT_ONCE: Final = 5_000
 CALLS_COUNT: Final = 200
+PING_INTERVAL_S: Final = 0.01
+REPORTS_AT_ONCE: Final = 25
+"""Of each device, between two looks at whether the job is planned."""
 TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One number, and the most that it may be; None where nothing was promised."""
+    """One number, and the most or the least that it may be; None where nothing was promised."""
 
     name: str
     value: float
     unit: str
     most: float | None = None
+    least: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is within what was promised."""
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,17 +73,20 @@ async def measure_large_jobs(profile: Profile, work: Path) -> LargeJobResults:
         overair = Overair(work / "large-jobs")
         stack.callback(overair.stop)
         overair.start()
-        identity = Fleet(overair, work).enroll(1)[0]
+        fleet = Fleet(overair, work)
+        identity, *reporters = fleet.enroll(1 + profile.reporting_devices_count)
         iot = overair.target(tls=True).client("iot")
         iot.create_thing_group(thingGroupName=GROUP)
         iot.add_thing_to_thing_group(thingGroupName=GROUP, thingName=identity.thing)
         arn = iot.describe_thing(thingName=identity.thing)["thingArn"]
         iot.create_job(jobId=OLD_JOB, targets=[arn], document='{"do":"it"}')
+        reports = fleet.offer_jobs(reporters)
         overair.stop()
         names = [f"large-{number:07}" for number in range(profile.large_fleet_count - 1)]
         _write_fleet(overair.data / "records.sqlite3", identity.thing, names, executions_count=profile.old_executions_count)
         overair.start()
         results.figures = await _measure(overair, identity, arn, names, profile)
+        results.figures += await _measure_meanwhile(overair, reporters, reports, arn, len(names) + 1)
     return results
 
 
@@ -134,6 +146,55 @@ async def _measure(overair: Overair, identity: Identity, arn: str, names: Sequen
     times = await asyncio.to_thread(_pages, iot, profile.large_calls_count)
     figures.append(Figure(name="ListJobExecutionsForJob, pages in a row, p99", value=_p99(times) * 1000, unit="ms", most=100.0))
     return figures
+
+
+async def _measure_meanwhile(
+    overair: Overair, reporters: Sequence[Identity], reports: Sequence[str], arn: str, count: int
+) -> list[Figure]:
+    """What devices feel while two more such jobs are planned: how late the gateway's loop answers, and how many reports of
+    theirs it takes."""
+    at = overair.endpoints
+    endpoint = Endpoint(host=at["mqtt_host"], port=at["mqtt_port"], ca=Path(at["ca_file"]))
+    iot: Any = overair.target(tls=True).client("iot")
+    group_arn = arn.rpartition(":")[0] + f":thinggroup/{GROUP}"
+
+    async def planned(job: str) -> None:
+        await asyncio.to_thread(iot.create_job, jobId=job, targets=[group_arn], document='{"do":"it"}')
+        until = time.perf_counter() + TIMEOUT_S
+        while (await asyncio.to_thread(_queued, iot, job)) < count:
+            if time.perf_counter() > until:
+                raise TimeoutError(f"{job} isn't queued whole in {TIMEOUT_S:.0f} s")
+            await asyncio.sleep(0.5)
+
+    devices = await open_many(endpoint, reporters, count=len(reporters), prefix="meanwhile-")
+    for device, job in zip(devices, reports, strict=True):
+        topic = f"$aws/things/{device.thing}/jobs/{job}/update"
+        await device.ask(device.wire.subscribe((f"{topic}/accepted", 0), (f"{topic}/rejected", 0)))
+    late: list[float] = []
+    planning = asyncio.ensure_future(planned(f"{NEW_JOB}-pinged"))
+    while not planning.done():
+        began = time.perf_counter()
+        await devices[0].ask(PINGREQ_BYTES)
+        late.append(time.perf_counter() - began)
+        await asyncio.sleep(PING_INTERVAL_S)
+    planning.result()
+    accepted = 0
+    began = time.perf_counter()
+    planning = asyncio.ensure_future(planned(f"{NEW_JOB}-reported"))
+    while not planning.done():
+        accepted += await report_statuses(devices, jobs=reports, each=REPORTS_AT_ONCE, in_flight=4)
+    rate = accepted / (time.perf_counter() - began)
+    planning.result()
+    for device in devices:
+        device.close()
+    return [
+        Figure(name="PINGREQ to PINGRESP while one is planned, p99", value=_p99(late) * 1000, unit="ms", most=20.0),
+        Figure(name="status updates while one is planned", value=rate, unit="per s", least=3000.0),
+    ]
+
+
+def _queued(iot: Any, job: str) -> int:
+    return int(iot.describe_job(jobId=job)["job"]["jobProcessDetails"]["numberOfQueuedThings"])
 
 
 def _until_queued(iot: Any, pid: int, count: int) -> tuple[list[float], float, int]:

@@ -21,7 +21,7 @@ import cbor2
 import uvloop
 
 from overair.wire.mqtt.client import ClientConnection
-from overair.wire.mqtt.packets import Connack, Packet, Publish, Suback
+from overair.wire.mqtt.packets import Connack, Packet, Pingresp, Publish, Suback
 
 KEEP_ALIVE_S = 1200
 
@@ -85,7 +85,7 @@ class Device(asyncio.Protocol):
         for packet in self.wire.receive(data):
             if type(packet) is Publish:
                 self.on_publish(packet)
-            elif self._answer is not None and isinstance(packet, (Connack, Suback)):
+            elif self._answer is not None and isinstance(packet, (Connack, Suback, Pingresp)):
                 self._answer.set_result(packet)
                 self._answer = None
             else:
@@ -98,7 +98,7 @@ class Device(asyncio.Protocol):
             self._answer.set_exception(ConnectionError(f"{self.thing}: closed before an answer"))
 
     async def ask(self, data: bytes) -> Packet:
-        """Send something that CONNACK or SUBACK answers."""
+        """Send something that CONNACK, SUBACK or PINGRESP answers."""
         self._answer = asyncio.get_running_loop().create_future()
         self.write(data)
         return await self._answer
