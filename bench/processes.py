@@ -182,7 +182,7 @@ class Peer:
         self.port = free_port()
         program = environment / "bin" / {"moto": "moto_server", "ministack": "ministack"}[name]
         if not program.exists():
-            raise NotRun(f"{name}: {environment} isn't there (`make bench` builds it)")
+            raise NotRun(f"{name}: {environment.name} isn't there (`make bench` builds it)")
         if name == "moto":
             command, settings = [str(program), "-H", "127.0.0.1", "-p", str(self.port)], {}
         else:
