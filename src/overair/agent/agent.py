@@ -28,7 +28,7 @@ from overair.agent.platform import (
 )
 from overair.agent.progress import NoProgress, Progress, ProgressSink
 from overair.agent.reporter import Reporter
-from overair.agent.reports import AgentErrorCode, ParserSubCode, Report
+from overair.agent.reports import AgentErrorCode, ExecutionId, ParserSubCode, Report
 from overair.agent.self_test import SelfTestVerdict, judge
 from overair.agent.settings import EXIT_STATUS_RESET, AgentSettings, Application
 from overair.agent.sources import Asked, BlockSource, Ranges, StreamSource, UrlSource
@@ -174,10 +174,11 @@ class Agent:
         except JobRefused as refused:
             LOG.warning("job %s can't be followed: %s", refused.execution.job_id, refused)
             self._forget_job()
-            self._reporter.finish(refused.execution, reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refused.sub_code))
+            self._finish(refused.execution, reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refused.sub_code))
             return State.WAITING_FOR_JOB
         if found is not None and self._reporter.owes(found.execution):
-            self._reporter.repeat()
+            if not self._reporter.repeat():
+                self._ask_again_later()
             return State.WAITING_FOR_JOB
         job = found if isinstance(found, UpdateJob) else None
         verdict = judge(
@@ -388,7 +389,7 @@ class Agent:
     def _do_other_job(self, job: OtherJob) -> None:
         if self._job_handler is not None:
             self._reporter.send(job.job_id, other_jobs.started())
-        self._reporter.finish(job.execution, other_jobs.report_of(job, self._job_handler))
+        self._finish(job.execution, other_jobs.report_of(job, self._job_handler))
 
     def _source_for(self, job: UpdateJob) -> BlockSource:
         if job.stream_name is not None:
@@ -428,7 +429,15 @@ class Agent:
         assert self._job is not None
         execution = self._job.execution
         self._job = None
-        self._reporter.finish(execution, report)
+        self._finish(execution, report)
+
+    def _finish(self, execution: ExecutionId, report: Report) -> None:
+        if not self._reporter.finish(execution, report):
+            self._ask_again_later()
+
+    def _ask_again_later(self) -> None:
+        """A final word wasn't acknowledged: asking for the next job says it again, and tells whether it is still owed."""
+        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
 
     def _reset(self) -> None:
         self._show()

@@ -40,14 +40,19 @@ class Reporter:
         )
         self._platform.store_report(kept.to_bytes())
 
-    def finish(self, execution: ExecutionId, report: Report) -> None:
-        """Keep a final report, send it, and forget it once acknowledged. Where the disk is full it is sent all the same."""
+    def finish(self, execution: ExecutionId, report: Report) -> bool:
+        """Keep a final report, send it, and forget it once acknowledged. Where the disk is full it is sent all the same.
+
+        Returns whether it was acknowledged in time; if not, ``repeat`` says it again.
+        """
         try:
             self.keep(execution, report)
         except OSError as error:
             LOG.warning("the final report can't be kept until it is acknowledged: %s", error)
-        if self.send(execution.job_id, report, wait=True):
+        acknowledged = self.send(execution.job_id, report, wait=True)
+        if acknowledged:
             self._platform.store_report(None)
+        return acknowledged
 
     def owes(self, execution: ExecutionId) -> bool:
         """Whether this execution is done and only the server doesn't know yet."""
@@ -55,19 +60,21 @@ class Reporter:
         stored = None if data is None else parse_stored_report(data)
         return stored is not None and stored.job == execution.job_id and stored.execution_number in (None, execution.number)
 
-    def repeat(self) -> None:
-        """Say again what the server may not have heard.
+    def repeat(self) -> bool:
+        """Say again what the server may not have heard. False: it is still owed.
 
         What an image on trial said, or one that was rolled back since, doesn't hold and is forgotten.
         """
         data = self._platform.stored_report()
         if data is None:
-            return
+            return True
         stored = parse_stored_report(data)
         on_trial = self._platform.image_state() is PlatformImageState.PENDING_COMMIT
         if stored is None or on_trial or stored.running_version != str(self._platform.running_image.version):
             self._platform.store_report(None)
-            return
+            return True
         topic = update_topic(self._thing, stored.job)
-        if self._transport.publish(topic, stored.payload.encode(), qos=1, timeout_s=self._timeout_s):
+        acknowledged = self._transport.publish(topic, stored.payload.encode(), qos=1, timeout_s=self._timeout_s)
+        if acknowledged:
             self._platform.store_report(None)
+        return acknowledged
