@@ -85,7 +85,7 @@ def test_two_updates_cancel_first(board: Board, way: Way) -> None:
     assert board.execution(first)["status"] == "CANCELED"
 
 
-@scenario("CancelThenUpdate")
+@scenario("CancelThenUpdate", briefly=("cbor", "http"))
 def test_cancel_then_update(board: Board, way: Way) -> None:
     """The only update is withdrawn during its download; the board comes to rest, and takes one that is made later."""
     version = board.version

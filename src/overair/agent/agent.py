@@ -280,7 +280,11 @@ class Agent:
         if received == 1 or received % reports.PROGRESS_EVERY_BLOCKS == 0:
             self._reporter.send(self._job.job_id, reports.receiving(received, self._download.total))
         if window_finished:
-            self._signals.append((Event.CLOSE_FILE if self._download.complete else Event.REQUEST_FILE_BLOCK, None))
+            if self._download.complete:
+                self._signals.append((Event.CLOSE_FILE, None))
+            else:
+                # Behind what has come meanwhile: a job that was withdrawn isn't downloaded to its end.
+                self._queue.put(Event.REQUEST_FILE_BLOCK)
         return None
 
     def _stream_refused(self, payload: bytes) -> State | None:
