@@ -17,7 +17,6 @@ from overair.agent.hooks import HookEnded, Hooks
 from overair.agent.platform import (
     FileContext,
     ImageDigests,
-    ImageState,
     PlatformError,
     PlatformErrorCode,
     PlatformImageState,
@@ -193,18 +192,6 @@ class GatewayPlatform(ReceivingPlatform):
             self._hooks.run("reboot")
         raise ResetRequested
 
-    def set_image_state(self, state: ImageState) -> None:
-        if not isinstance(state, ImageState):
-            raise PlatformError(PlatformErrorCode.BAD_IMAGE_STATE, f"{state!r} is no image state.")
-        present = self._slots.read()
-        if present.image_state is not PlatformImageState.PENDING_COMMIT or state is ImageState.TESTING:
-            return
-        if state is ImageState.ACCEPTED:
-            self._commit(present)
-        else:
-            code = PlatformErrorCode.REJECT_FAILED if state is ImageState.REJECTED else PlatformErrorCode.ABORT_FAILED
-            self._give_up(present, code)
-
     def _commit(self, state: SlotState) -> None:
         ended = self._hooks.run("commit")
         if not ended.done:
@@ -220,9 +207,6 @@ class GatewayPlatform(ReceivingPlatform):
         ended = self._hooks.run("roll_back")
         if not ended.done:
             raise _failure(code, "roll_back", ended)
-
-    def image_state(self) -> PlatformImageState:
-        return PlatformImageState.INVALID if self._file_failed else self._slots.read().image_state
 
 
 def _failure(code: PlatformErrorCode, name: str, ended: HookEnded) -> PlatformError:

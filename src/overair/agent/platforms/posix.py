@@ -10,7 +10,6 @@ from overair.agent.durable import Disk
 from overair.agent.platform import (
     FileContext,
     ImageDigests,
-    ImageState,
     PlatformError,
     PlatformErrorCode,
     PlatformImageState,
@@ -129,24 +128,13 @@ class PosixPlatform(ReceivingPlatform):
         self._close_descriptor()
         raise ResetRequested
 
-    def set_image_state(self, state: ImageState) -> None:
-        if not isinstance(state, ImageState):
-            raise PlatformError(PlatformErrorCode.BAD_IMAGE_STATE, f"{state!r} is no image state.")
-        present = self._slots.read()
-        if present.image_state is not PlatformImageState.PENDING_COMMIT or state is ImageState.TESTING:
-            return
-        if state is ImageState.ACCEPTED:
-            with failing_as(PlatformErrorCode.COMMIT_FAILED):
-                self._slots.write(_committed(present))
-        else:
-            code = PlatformErrorCode.REJECT_FAILED if state is ImageState.REJECTED else PlatformErrorCode.ABORT_FAILED
-            with failing_as(code):
-                self._slots.write(replace(present, image_state=PlatformImageState.INVALID))
+    def _commit(self, state: SlotState) -> None:
+        with failing_as(PlatformErrorCode.COMMIT_FAILED):
+            self._slots.write(_committed(state))
 
-    def image_state(self) -> PlatformImageState:
-        if self._file_failed:
-            return PlatformImageState.INVALID
-        return self._slots.read().image_state
+    def _give_up(self, state: SlotState, code: PlatformErrorCode) -> None:
+        with failing_as(code):
+            self._slots.write(replace(state, image_state=PlatformImageState.INVALID))
 
 
 def _committed(state: SlotState) -> SlotState:

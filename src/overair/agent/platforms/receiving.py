@@ -12,9 +12,16 @@ from typing import Final
 
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings
 from overair.agent.durable import Disk
-from overair.agent.platform import FileContext, PlatformError, PlatformErrorCode, VersionNotRising
+from overair.agent.platform import (
+    FileContext,
+    ImageState,
+    PlatformError,
+    PlatformErrorCode,
+    PlatformImageState,
+    VersionNotRising,
+)
 from overair.agent.platforms.vouching import describe, signature_of, vouched_alike
-from overair.agent.slots import SlotRecord, SlotStore, chunks_of, verify_against
+from overair.agent.slots import SlotRecord, SlotState, SlotStore, chunks_of, verify_against
 from overair.wire.blocks import bitmap_for, block_count
 from overair.wire.image_signature import BadSignerCertificate, SignatureCheckFailed, VerifiedImage
 from overair.wire.uptane.matching import verify_target_bytes
@@ -58,6 +65,31 @@ class ReceivingPlatform(ABC):
     @abstractmethod
     def _forget_waiting(self) -> None:
         """Durably: no verified image waits here."""
+
+    @abstractmethod
+    def _commit(self, state: SlotState) -> None:
+        """The image on trial stays. Raise PlatformError where that can't be kept."""
+
+    @abstractmethod
+    def _give_up(self, state: SlotState, code: PlatformErrorCode) -> None:
+        """The image on trial goes. Raise PlatformError with the code where that can't be kept."""
+
+    # --- the fate of the new image ---
+
+    def set_image_state(self, state: ImageState) -> None:
+        if not isinstance(state, ImageState):
+            raise PlatformError(PlatformErrorCode.BAD_IMAGE_STATE, f"{state!r} is no image state.")
+        present = self._slots.read()
+        if present.image_state is not PlatformImageState.PENDING_COMMIT or state is ImageState.TESTING:
+            return
+        if state is ImageState.ACCEPTED:
+            self._commit(present)
+        else:
+            code = PlatformErrorCode.REJECT_FAILED if state is ImageState.REJECTED else PlatformErrorCode.ABORT_FAILED
+            self._give_up(present, code)
+
+    def image_state(self) -> PlatformImageState:
+        return PlatformImageState.INVALID if self._file_failed else self._slots.read().image_state
 
     # --- receiving ---
 

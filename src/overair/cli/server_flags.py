@@ -1,0 +1,28 @@
+"""The flags of a server: settings by their names, for ``overair up`` and ``overair serve`` alike (docs/settings.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataFlag = Annotated[Path | None, typer.Option(help="State directory; made on first start. [default: ./overair-data]")]
+BindFlag = Annotated[str | None, typer.Option(help="Address of every TLS port. [default: 127.0.0.1]")]
+HostFlag = Annotated[list[str] | None, typer.Option(help="Name or address in the server certificate; repeatable.")]
+OperatorPortFlag = Annotated[int | None, typer.Option(help="HTTPS for operators; 0: a free port. [default: 9443]")]
+MqttPortFlag = Annotated[int | None, typer.Option(help="MQTT for devices; 0: a free port. [default: 8883]")]
+DevicePortFlag = Annotated[int | None, typer.Option(help="HTTPS for devices; 0: a free port. [default: 8443]")]
+PlainHttpFlag = Annotated[int | None, typer.Option(help="Operator port without TLS, loopback only; 0: a free port.")]
+RegionFlag = Annotated[str | None, typer.Option(help="Region in ARNs; fixed at first start. [default: us-east-1]")]
+AccountFlag = Annotated[str | None, typer.Option(help="Twelve digits; fixed at first start. [default: random]")]
+LogFlag = Annotated[str | None, typer.Option(help="text or json. [default: text]")]
+DatabaseFlag = Annotated[str | None, typer.Option(help="postgresql:// URL in place of SQLite.")]
+KeyPassphraseFileFlag = Annotated[Path | None, typer.Option(help="Wraps the private keys at rest.")]
+PresignedV2Flag = Annotated[
+    bool | None, typer.Option("--presigned-v2/--no-presigned-v2", help="SigV2 in presigned S3 URLs. [default: accepted]")
+]
+LimitsFlag = Annotated[str | None, typer.Option(help="generous or aws. [default: generous]")]
+DownloadUrlFlag = Annotated[str | None, typer.Option(help="The device port as devices see it, behind a balancer.")]
+RetentionDaysFlag = Annotated[int | None, typer.Option(help="Days that ended jobs stay; 0: for ever. [default: 730]")]
+ConfigFlag = Annotated[Path | None, typer.Option(envvar="OVERAIR_CONFIG", help="A TOML file with settings.")]
