@@ -1,6 +1,6 @@
 """One server's life: opened, made on its first start, told where it listens, drained and closed.
 
-Who is joined to whom stands in ``composition.py``, the ports in ``doors.py``.
+Who is joined to whom stands in ``composition``, the ports in ``doors.py``.
 """
 
 from __future__ import annotations

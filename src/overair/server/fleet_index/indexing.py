@@ -65,9 +65,9 @@ class Indexer:
         self._settling: dict[tuple[AccountId, ThingName], set[str]] = {}
         """Things whose groups are being changed, and what has changed of them meanwhile. On the writer's thread alone."""
         self.jobs: JobStatuses = NoJobs()
-        """Who knows of executions; ``composition.py`` points it at jobs."""
+        """Who knows of executions; ``composition`` points it at jobs."""
         self.look: Callable[[AccountId, ClientId], None] = _nobody_connects
-        """Asks after the commit whether a new thing is connected already; ``composition.py`` points it at ``connectivity``."""
+        """Asks after the commit whether a new thing is connected already; ``composition`` points it at ``connectivity``."""
 
     # What the registry tells ----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """How devices come in, and are kept out. What other rooms may call:
 
-``ProvisioningService`` (joined in ``composition.py`` as ``provisioning``):
+``ProvisioningService`` (joined in ``composition`` as ``provisioning``):
 
 - ``completed(tx, account, thing)``: the Director calls it in the unit that registers a thing's ECUs. From then on the id is
   taken, for the shared credential that made it too. Again is fine, and so is a thing that came in another way.

@@ -1,0 +1,71 @@
+"""How devices come in, and are kept out."""
+
+from __future__ import annotations
+
+from overair.server.composition.ground import Ground
+from overair.server.composition.registry import RegistryRooms
+from overair.server.provisioning.importing import CertificateImports
+from overair.server.provisioning.service import (
+    Credentials,
+    Enrolment,
+    FirstContacts,
+    FleetAuthorities,
+    Introductions,
+    Levels,
+    Minting,
+    ProvisioningService,
+)
+from overair.server.provisioning.store import SqlProvisioningStore
+
+
+class EntranceRooms:
+    """The room ``provisioning``."""
+
+    def __init__(self, ground: Ground, registry: RegistryRooms) -> None:
+        clock, ids, account = ground.clock, ground.ids, ground.place.account
+        store, blocks = SqlProvisioningStore(), registry.blocks
+        enrolment = Enrolment(
+            certificates=registry.certificates, devices=registry.devices, groups=registry.groups, policies=registry.policies
+        )
+        self.levels = Levels(store=store, authorities=registry.authorities, clock=clock)
+        self.credentials = Credentials(
+            store=store,
+            provisioned=store,
+            authorities=registry.authorities,
+            levels=self.levels,
+            enrolment=enrolment,
+            blocks=blocks,
+            server_account=account,
+            clock=clock,
+            ids=ids,
+        )
+        self.minting = Minting(
+            store=store,
+            certificates=registry.certificates,
+            authorities=registry.authorities,
+            levels=self.levels,
+            enrolment=enrolment,
+            blocks=blocks,
+            server_account=account,
+            clock=clock,
+            ids=ids,
+        )
+        self.fleet = FleetAuthorities(
+            store=store, provisioned=store, enrolment=enrolment, types=registry.types, blocks=blocks, clock=clock
+        )
+        self.contacts = FirstContacts(
+            store=store, fleet=self.fleet, enrolment=enrolment, blocks=blocks, clock=clock, region=ground.place.region
+        )
+        registry.authority.introduced_by(
+            Introductions(work=ground.work, store=store, fleet=self.fleet, contacts=self.contacts, clock=clock)
+        )
+        self.provisioning = ProvisioningService(
+            store=store, enrolment=enrolment, levels=self.levels, blocks=blocks, clock=clock
+        )
+        self.certificate_imports = CertificateImports(
+            store=store,
+            enrolment=enrolment,
+            certificates=registry.certificates,
+            provisioning=self.provisioning,
+            clock=clock,
+        )

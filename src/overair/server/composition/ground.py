@@ -1,0 +1,71 @@
+"""What every room stands on: the records, the keys wrapped in them, the account of what was done, and the clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from overair.basics.arn import Place
+from overair.basics.clock import Clock
+from overair.basics.ids import IdSource
+from overair.server.audit.service import AuditedWork
+from overair.server.audit.store import SqlAuditStore
+from overair.server.cluster import Cluster
+from overair.server.config import Settings
+from overair.server.joined import open_records
+from overair.server.keyring.service import Keyring
+from overair.server.keyring.store import SqlKeyStore
+from overair.server.keyring.store import keys as keyring_table
+from overair.server.keyring.wrapping import open_secret_box, read_passphrase
+from overair.server.nodes.model import Role
+from overair.server.state_directory import StateDirectory
+from overair.server.storage.migrations import upgrade
+from overair.server.workers.loop import WorkerLoop
+
+
+class Ground:
+    """Opens the records and brings them to their newest shape; ``closing`` closes them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        place: Place,
+        state: StateDirectory,
+        closing: AsyncExitStack,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        schedule_clock: Clock,
+        after_step: Callable[[str], None],
+        role: Role | None,
+        download_url: Callable[[], str],
+    ) -> None:
+        self.settings = settings
+        self.place = place
+        self.state = state
+        self.closing = closing
+        self.clock = clock
+        self.ids = ids
+        self.schedule_clock = schedule_clock
+        self.after_step = after_step
+        self.role = role
+        self.download_url = download_url
+        self.work = open_records(settings, state, clock)
+        closing.callback(self.work.close)
+        upgrade(self.work.engine)
+        self.cluster = Cluster(settings, place.account, self.work, closing, role=role, clock=clock, ids=ids)
+        passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
+        self.secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
+        self.keyring = Keyring(SqlKeyStore(), self.secret_box, clock=clock, ids=ids)
+        self.audit_store = SqlAuditStore()
+        self.audited = AuditedWork(self.work, self.audit_store, clock=clock, ids=ids)
+        self.workers: WorkerLoop
+        """Engaged last of all (``standing_work.py``), since they work for every room."""
+
+    def wake(self, name: str | None = None) -> None:
+        """There may be work for one worker, or for all, in this process. On the event loop, once the server has started."""
+        self.workers.wake(name)
+
+    async def scrub_keys(self) -> None:
+        """Leave nothing in the records' files of the keys that are gone."""
+        await self.work.scrub(keyring_table)

@@ -1,0 +1,73 @@
+"""Who devices are and what their certificates may do; and who we are to them."""
+
+from __future__ import annotations
+
+from overair.server.certificates.acm import AcmService
+from overair.server.certificates.authorities import AuthoritiesService
+from overair.server.certificates.service import CertificatesService
+from overair.server.certificates.store import SqlCertificateStore
+from overair.server.composition.ground import Ground
+from overair.server.devices.admission import Admissions
+from overair.server.devices.authority import RegistryAuthority
+from overair.server.devices.blocks import BlocksService
+from overair.server.devices.policies import CertificateLinks, PoliciesService
+from overair.server.devices.service import DevicesService
+from overair.server.devices.store.admissions import SqlAdmissionStore
+from overair.server.devices.store.blocks import SqlBlockStore
+from overair.server.devices.store.groups import SqlGroupStore
+from overair.server.devices.store.policies import SqlPolicyStore
+from overair.server.devices.store.tags import SqlTagStore
+from overair.server.devices.store.things import SqlThingStore
+from overair.server.devices.store.types import SqlTypeStore
+from overair.server.devices.tags import TagsService
+from overair.server.devices.thing_groups import ThingGroupsService
+from overair.server.devices.thing_types import ThingTypesService
+
+
+class RegistryRooms:
+    """The rooms ``certificates`` and ``devices``."""
+
+    def __init__(self, ground: Ground) -> None:
+        clock, ids = ground.clock, ground.ids
+        certificate_store = SqlCertificateStore()
+        self.authorities = AuthoritiesService(store=certificate_store, keys=ground.keyring, clock=clock, ids=ids)
+        self.certificates = CertificatesService(store=certificate_store, clock=clock, ids=ids, authorities=self.authorities)
+        self.acm = AcmService(store=certificate_store, keys=ground.keyring, clock=clock, ids=ids)
+
+        things, groups, policies = SqlThingStore(), SqlGroupStore(), SqlPolicyStore()
+        self.tags = TagsService(store=SqlTagStore())
+        self.admissions = Admissions(store=SqlAdmissionStore(), certificates=self.certificates)
+        self.authority = RegistryAuthority(
+            work=ground.work, admissions=self.admissions, clock=clock, region=ground.place.region
+        )
+        self.types = ThingTypesService(store=SqlTypeStore(), tags=self.tags, clock=clock, ids=ids)
+        self.groups = ThingGroupsService(
+            store=groups,
+            things=things,
+            policies=policies,
+            tags=self.tags,
+            access_changed=self.authority,
+            clock=clock,
+            ids=ids,
+        )
+        self.devices = DevicesService(
+            store=things,
+            types=self.types,
+            groups=self.groups,
+            certificates=self.certificates,
+            access_changed=self.authority,
+            clock=clock,
+            ids=ids,
+        )
+        self.policies = PoliciesService(
+            store=policies,
+            groups=groups,
+            things=things,
+            certificates=self.certificates,
+            tags=self.tags,
+            access_changed=self.authority,
+            clock=clock,
+            ids=ids,
+        )
+        self.certificates.used_by(CertificateLinks(policies=policies, things=things, access_changed=self.authority))
+        self.blocks = BlocksService(store=SqlBlockStore(), things=things, access_changed=self.authority, clock=clock)
