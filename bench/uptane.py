@@ -18,17 +18,9 @@ from bench.uptane_fleet import IMAGE_SIZE_BYTES, UptaneFleet
 from bench.vehicles import Crowd, Image, Request, Session, Vehicle
 from overair.basics.clock import Instant, from_datetime
 from overair.wire.uptane.keys import Flavour, PublicKey, public_key_of
-from overair.wire.uptane.metadata import (
-    Body,
-    Role,
-    RoleKeys,
-    TargetFile,
-    Targets,
-    payload,
-    read_document,
-    read_root,
-    sign_payload,
-)
+from overair.wire.uptane.metadata import Body, Role, RoleKeys, TargetFile, Targets
+from overair.wire.uptane.metadata_reading import read_document, read_root
+from overair.wire.uptane.metadata_writing import payload, sign_payload
 
 RANGE_SIZE_BYTES = 1024 * 1024
 _UPLOADS = "/api/v1/user_repo"

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from overair.cli import device_main
-from overair.wire.uptane.metadata import Repository, Role, read_document, read_targets
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_reading import read_document, read_targets
 from tests.support.aktualizr.device import Aktualizr, Outcome
 from tests.support.aktualizr.errors import ExpiredMetadata
 from tests.support.fleet_pki import FleetAuthority

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import MetadataSigner, sign_payload
+from overair.wire.uptane.metadata_writing import MetadataSigner, sign_payload
 
 
 def sign_described(

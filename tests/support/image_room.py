@@ -29,19 +29,8 @@ from overair.server.roots.service import BOTH, RootsService
 from overair.server.roots.store import SqlRootStore
 from overair.server.storage.work import SqlWork
 from overair.wire.uptane.keys import Flavour, PublicKey, public_key_of
-from overair.wire.uptane.metadata import (
-    Body,
-    Delegation,
-    MetadataSigner,
-    Repository,
-    Role,
-    RoleKeys,
-    Root,
-    TargetFile,
-    Targets,
-    payload,
-    sign_payload,
-)
+from overair.wire.uptane.metadata import Body, Delegation, Repository, Role, RoleKeys, Root, TargetFile, Targets
+from overair.wire.uptane.metadata_writing import MetadataSigner, payload, sign_payload
 
 T = TypeVar("T")
 

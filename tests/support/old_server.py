@@ -10,18 +10,8 @@ from typing import Any
 
 from overair.basics.clock import Instant
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import (
-    Body,
-    MetadataSigner,
-    Repository,
-    Role,
-    RoleKeys,
-    Root,
-    TargetFile,
-    Targets,
-    payload,
-    sign_payload,
-)
+from overair.wire.uptane.metadata import Body, Repository, Role, RoleKeys, Root, TargetFile, Targets
+from overair.wire.uptane.metadata_writing import MetadataSigner, payload, sign_payload
 from tests.support.uptane_repository import DAY, UptaneRepository
 
 ELSEWHERE = "https://images.example/dash-7"

@@ -27,24 +27,14 @@ from cryptography.x509.oid import NameOID
 
 from overair.basics.clock import Instant, WallClock
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import (
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root, Snapshot, TargetFile, Targets, Timestamp
+from overair.wire.uptane.metadata_reading import check_signatures, read_document, read_root, read_targets
+from overair.wire.uptane.metadata_writing import (
     MetadataSigner,
-    Repository,
-    Role,
-    RoleKeys,
-    Root,
-    Snapshot,
-    TargetFile,
-    Targets,
-    Timestamp,
     assemble,
     bytes_to_sign,
-    check_signatures,
     meta_of,
     payload,
-    read_document,
-    read_root,
-    read_targets,
     sign_payload,
     signature_by,
 )

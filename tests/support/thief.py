@@ -26,25 +26,9 @@ from overair.server.roots.service import RootsService
 from overair.server.roots.store import SqlRootStore
 from overair.server.storage.work import open_sqlite
 from overair.wire.uptane.keys import PublicKey, public_key_of
-from overair.wire.uptane.metadata import (
-    Body,
-    MetadataSigner,
-    Repository,
-    Role,
-    RoleKeys,
-    Root,
-    Snapshot,
-    TargetFile,
-    Timestamp,
-    meta_of,
-    payload,
-    read_document,
-    read_root,
-    read_snapshot,
-    read_targets,
-    read_timestamp,
-    sign_payload,
-)
+from overair.wire.uptane.metadata import Body, Repository, Role, RoleKeys, Root, Snapshot, TargetFile, Timestamp
+from overair.wire.uptane.metadata_reading import read_document, read_root, read_snapshot, read_targets, read_timestamp
+from overair.wire.uptane.metadata_writing import MetadataSigner, meta_of, payload, sign_payload
 from tests.support.aktualizr.curl import Curl, TlsCredentials
 from tests.support.scripted_https import Answer, Received, ScriptedHttps
 from tests.support.server_process import ServerProcess

@@ -17,7 +17,6 @@ from overair.basics.clock import Instant
 from overair.wire.uptane.keys import Flavour, PublicKey, public_key_of
 from overair.wire.uptane.metadata import (
     Delegation,
-    MetadataSigner,
     MetaFile,
     Repository,
     Role,
@@ -27,10 +26,8 @@ from overair.wire.uptane.metadata import (
     TargetFile,
     Targets,
     Timestamp,
-    meta_of,
-    payload,
-    sign_payload,
 )
+from overair.wire.uptane.metadata_writing import MetadataSigner, meta_of, payload, sign_payload
 
 DAY: Final = 24 * 3600 * 1000
 PrivateKey = ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey

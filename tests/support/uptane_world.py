@@ -14,20 +14,9 @@ from urllib.parse import quote
 
 from overair.basics.clock import Instant, as_datetime
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    Body,
-    Role,
-    RoleKeys,
-    Root,
-    TargetFile,
-    Targets,
-    expires_text,
-    payload,
-    read_document,
-    read_root,
-    read_targets,
-    sign_payload,
-)
+from overair.wire.uptane.metadata import Body, Role, RoleKeys, Root, TargetFile, Targets
+from overair.wire.uptane.metadata_reading import read_document, read_root, read_targets
+from overair.wire.uptane.metadata_writing import expires_text, payload, sign_payload
 from tests.support.aktualizr.configuration import Configuration
 from tests.support.aktualizr.curl import Call
 from tests.support.aktualizr.device import Aktualizr

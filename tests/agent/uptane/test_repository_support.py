@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    Role,
+from overair.wire.uptane.metadata import Role
+from overair.wire.uptane.metadata_reading import (
     check_signatures,
     read_document,
     read_root,

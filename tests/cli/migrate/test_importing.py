@@ -14,7 +14,8 @@ from overair.cli.migrate.importing import NEEDS_ROOTS, Done, ImportOptions
 from overair.cli.sign import ceremony
 from overair.cli.sign.holders import MemoryKey
 from overair.cli.sign.known import Known, verify
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_writing import MetadataSigner
 from tests.cli.migrate.conftest import Move
 
 

@@ -219,7 +219,7 @@ def test_when_somebody_else_was_quicker_a_new_request_is_made(ceremony: Ceremony
     alice("add", alice.file("a", b"a"), *ADD)
     first = ceremony.request()
     alice("collect", ceremony.approve("bob", first))
-    from overair.wire.uptane.metadata import payload, sign_payload
+    from overair.wire.uptane.metadata_writing import payload, sign_payload
     from tests.cli.sign.test_pushing import offline_key
 
     keys = [offline_key(alice, "alice"), offline_key(ceremony.others["carol"], "carol")]

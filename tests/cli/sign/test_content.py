@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Role, read_document, read_targets
+from overair.wire.uptane.metadata import Role
+from overair.wire.uptane.metadata_reading import read_document, read_targets
 from tests.cli.sign.conftest import Signer
 from tests.support.signing_server import SigningServer
 

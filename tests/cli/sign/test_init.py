@@ -13,7 +13,8 @@ import pytest
 
 from overair.cli.sign.known import fingerprint
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Role, payload, sign_payload
+from overair.wire.uptane.metadata import Role
+from overair.wire.uptane.metadata_writing import payload, sign_payload
 from tests.cli.sign.conftest import Signer
 from tests.support.signing_server import Side, SigningServer
 from tests.support.uptane_repository import KeyHolder, UptaneRepository

@@ -11,7 +11,8 @@ import pytest
 
 from overair.cli.sign.server import RestServer
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Role, read_document, read_targets
+from overair.wire.uptane.metadata import Role
+from overair.wire.uptane.metadata_reading import read_document, read_targets
 from tests.cli.sign.conftest import Signer
 from tests.support.power_cut import PowerCut
 from tests.support.signing_server import SigningServer
@@ -54,7 +55,7 @@ def test_a_push_that_comes_in_the_very_moment_is_rebased_over(
 
         extra = target_file("bobs-1", b"b", hardware_ids=["h"])
         image.targets = replace(image.targets, version=3, targets={"bobs-1": extra})
-        from overair.wire.uptane.metadata import payload, sign_payload
+        from overair.wire.uptane.metadata_writing import payload, sign_payload
 
         for flavour in Flavour:
             image.files[flavour]["targets.json"] = sign_payload(payload(image.targets, flavour), keys, flavour)

@@ -22,7 +22,8 @@ from overair.cli.sign.passphrases import Secrets
 from overair.cli.sign.server import Server
 from overair.cli.sign.tree import Tree
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Repository, Role, read_document
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_reading import read_document
 from tests.cli.sign.conftest import Signer
 from tests.support.power_cut import PowerCut
 from tests.support.signing_server import Side, SigningServer
@@ -172,7 +173,7 @@ def test_what_somebody_else_publishes_in_between_is_kept(signer: Signer, server:
 def test_a_root_that_somebody_else_made_ends_the_plan(signer: Signer, server: SigningServer) -> None:
     from dataclasses import replace
 
-    from overair.wire.uptane.metadata import payload, sign_payload
+    from overair.wire.uptane.metadata_writing import payload, sign_payload
 
     _keys(signer)
     image = server.image

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Role, Snapshot, Timestamp, meta_of, payload, sign_payload
+from overair.wire.uptane.metadata import Role, Snapshot, Timestamp
+from overair.wire.uptane.metadata_writing import meta_of, payload, sign_payload
 from tests.cli.sign.conftest import PASSPHRASE, Signer
 from tests.support.signing_server import SigningServer
 

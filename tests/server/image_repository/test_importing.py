@@ -19,7 +19,8 @@ from overair.server.objects.model import ContentId
 from overair.server.roots.importing import ChainImports, ImportedChain
 from overair.server.roots.service import Rehearsed
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import Repository, Role, Root, payload, sign_payload
+from overair.wire.uptane.metadata import Repository, Role, Root
+from overair.wire.uptane.metadata_writing import payload, sign_payload
 from overair.wire.uptane.trust import TrustedSet
 from overair.wire.uptane.verdicts import Accepted, Refused
 from tests.support.image_room import DAY_MS, ImageRoom, OfflineKey, plan

@@ -15,7 +15,8 @@ from overair.server.image_repository.pushing import Push
 from overair.server.roots.service import Rehearsed
 from overair.wire.uptane.canonical import canonical
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Repository, Role, TargetFile, Targets, payload
+from overair.wire.uptane.metadata import Repository, Role, TargetFile, Targets
+from overair.wire.uptane.metadata_writing import payload
 from tests.support.image_documents import sign_described
 from tests.support.image_room import DAY_MS, ImageRoom, OfflineKey, delegation, plan, signed, target_file
 from tests.support.image_view import believed, trusted

@@ -19,7 +19,8 @@ from overair.server.audit.store import SqlAuditStore
 from overair.server.keyring.store import keys
 from overair.server.storage.work import sql
 from overair.wire.uptane.keys import Flavour, read_public_key
-from overair.wire.uptane.metadata import Role, check_signatures, read_document, read_root, read_targets
+from overair.wire.uptane.metadata import Role
+from overair.wire.uptane.metadata_reading import check_signatures, read_document, read_root, read_targets
 from tests.support.image_documents import sign_described
 from tests.support.image_room import OfflineKey
 from tests.support.operator_rest import RestReply

@@ -21,7 +21,8 @@ from overair.server.roots.service import RootsService
 from overair.server.roots.store import SqlRootStore
 from overair.server.storage.work import SqlWork
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata_writing import MetadataSigner
 from tests.support.image_room import DAY_MS, OfflineKey
 
 T = TypeVar("T")

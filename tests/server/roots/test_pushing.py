@@ -14,7 +14,8 @@ from overair.basics.clock import Instant
 from overair.basics.errors import InvalidRequest
 from overair.wire.uptane.canonical import canonical
 from overair.wire.uptane.keys import Flavour, public_key_of
-from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root, payload
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata_writing import payload
 from tests.server.roots.conftest import RootRoom
 from tests.support.image_documents import sign_described
 from tests.support.image_room import OfflineKey, signed

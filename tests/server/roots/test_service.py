@@ -12,7 +12,8 @@ from overair.server.roots.chains import Level
 from overair.server.roots.model import StoredRoot, Unsigned
 from overair.server.roots.service import Rehearsed
 from overair.wire.uptane.keys import Flavour, KeyType
-from overair.wire.uptane.metadata import Repository, Role, check_signatures, read_document, read_root
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_reading import check_signatures, read_document, read_root
 from overair.wire.uptane.trust import Accepted, TrustedSet
 from tests.server.roots.conftest import RootRoom
 from tests.support.image_documents import sign_described

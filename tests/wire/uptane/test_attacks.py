@@ -21,7 +21,8 @@ from overair.wire.uptane.manifest import (
     verify_manifest,
 )
 from overair.wire.uptane.matching import check_director_targets, match, matched, verify_target_bytes
-from overair.wire.uptane.metadata import MetaFile, Repository, Role, TargetFile, meta_of
+from overair.wire.uptane.metadata import MetaFile, Repository, Role, TargetFile
+from overair.wire.uptane.metadata_writing import meta_of
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 from overair.wire.uptane.trust import Refused, TrustedSet
 from tests.support.uptane_repository import DAY, KeyHolder, UptaneRepository, assigned, target_file

@@ -29,17 +29,16 @@ from overair.wire.uptane.metadata import (
     TargetFile,
     Targets,
     Timestamp,
-    bytes_to_sign,
+)
+from overair.wire.uptane.metadata_reading import (
     check_signatures,
-    expires_text,
-    payload,
     read_document,
     read_root,
     read_snapshot,
     read_targets,
     read_timestamp,
-    sign_payload,
 )
+from overair.wire.uptane.metadata_writing import bytes_to_sign, expires_text, payload, sign_payload
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 from tests.support.uptane_repository import KeyHolder
 

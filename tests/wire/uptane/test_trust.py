@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from overair.basics.clock import Instant
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import MetaFile, Repository, Role, RoleKeys, Snapshot, TargetFile, Timestamp, meta_of
+from overair.wire.uptane.metadata import MetaFile, Repository, Role, RoleKeys, Snapshot, TargetFile, Timestamp
+from overair.wire.uptane.metadata_writing import meta_of
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 from overair.wire.uptane.trust import Accepted, AcceptedButExpired, Chain, Refused, TrustedSet
 from tests.support.uptane_repository import DAY, KeyHolder, UptaneRepository, assigned, target_file

@@ -12,7 +12,8 @@ from overair.agent.uptane.identity import IdentityStore
 from overair.agent.uptane.metadata_store import MetadataStore, restored
 from overair.agent.uptane.state import ClientState, StateStore
 from overair.basics.clock import Instant
-from overair.wire.uptane.metadata import Repository, expires_text
+from overair.wire.uptane.metadata import Repository
+from overair.wire.uptane.metadata_writing import expires_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,14 +20,8 @@ from overair.cli.migrate.source import DIRECTORS, Source
 from overair.cli.rest import RestAnswer, RestRefused, RestUnreachable
 from overair.cli.sign.known import Known, Served, fingerprint, verify
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    DELEGATION_NAME,
-    ROOT_SIZE_BYTES_MAX,
-    TARGETS_SIZE_BYTES_MAX,
-    Repository,
-    Role,
-    read_document,
-)
+from overair.wire.uptane.metadata import DELEGATION_NAME, ROOT_SIZE_BYTES_MAX, TARGETS_SIZE_BYTES_MAX, Repository, Role
+from overair.wire.uptane.metadata_reading import read_document
 from overair.wire.uptane.refusals import MetadataRefused
 from overair.wire.uptane.trust import Refused, TrustedSet
 

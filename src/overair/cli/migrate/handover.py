@@ -36,7 +36,8 @@ from overair.cli.sign.sealing import (
 )
 from overair.cli.sign.tree import read_file
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata_writing import MetadataSigner
 from overair.wire.uptane.refusals import MetadataRefused
 
 STAYS_DAYS_MIN: Final = 1

@@ -12,7 +12,8 @@ from overair.basics.clock import Clock
 from overair.cli.operator import Operator
 from overair.cli.rest import RestAnswer, RestClient, RestRefused, SigV4Proof
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, read_document, read_root
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role
+from overair.wire.uptane.metadata_reading import read_document, read_root
 from overair.wire.uptane.refusals import MetadataRefused
 
 BASES: Final[Mapping[Repository, str]] = {

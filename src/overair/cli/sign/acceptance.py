@@ -34,12 +34,9 @@ from overair.wire.uptane.metadata import (
     Snapshot,
     Targets,
     Timestamp,
-    check_signatures,
-    meta_of,
-    payload,
-    read_document,
-    sign_payload,
 )
+from overair.wire.uptane.metadata_reading import check_signatures, read_document
+from overair.wire.uptane.metadata_writing import meta_of, payload, sign_payload
 from overair.wire.uptane.patterns import delegates
 from overair.wire.uptane.refusals import MetadataRefused
 from overair.wire.uptane.trust import Refused, TrustedSet

@@ -21,7 +21,8 @@ from overair.cli.sign.known import Known, Served
 from overair.cli.sign.sealing import Sealed, SealedDocument, requirements, wanted_keys, with_signature
 from overair.wire.strict_json import MalformedJson, decode_object
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Signature, payload, signature_by
+from overair.wire.uptane.metadata import Repository, Signature
+from overair.wire.uptane.metadata_writing import MetadataSigner, payload, signature_by
 from overair.wire.uptane.refusals import MetadataRefused
 
 REQUEST_FORMAT: Final = "overair-signing-request/1"

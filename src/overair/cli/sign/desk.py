@@ -17,7 +17,9 @@ from overair.cli.sign.known import Known, Served, check_pin, verify
 from overair.cli.sign.passphrases import Secrets
 from overair.cli.sign.server import Server
 from overair.cli.sign.tree import RepositoryFolder, Tree
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, read_document, read_targets
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_reading import read_document, read_targets
+from overair.wire.uptane.metadata_writing import MetadataSigner
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 
 ROOTS_MAX: Final = 1000

@@ -20,8 +20,8 @@ from overair.wire.uptane.metadata import (
     Root,
     TargetFile,
     Targets,
-    expires_text,
 )
+from overair.wire.uptane.metadata_writing import expires_text
 
 OFFLINE_ROLES: Final[Mapping[Repository, tuple[Role, ...]]] = {
     Repository.IMAGE: (Role.ROOT, Role.TARGETS),

@@ -20,7 +20,7 @@ from overair.cli.sign import sealed_box
 from overair.cli.sign.ends import SignEnded, SignExit, refused, usage
 from overair.cli.sign.key_records import NEW_TYPES, KeyRecord, PrivateKey
 from overair.wire.uptane.keys import PSS_SALT_SIZE_BYTES, PublicKey, public_key_of
-from overair.wire.uptane.metadata import MetadataSigner
+from overair.wire.uptane.metadata_writing import MetadataSigner
 
 PURPOSE: Final = "signing key"
 

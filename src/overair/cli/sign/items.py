@@ -13,19 +13,9 @@ from typing import Any, Final, cast
 from overair.cli.sign.key_records import kind_of
 from overair.wire.uptane.canonical import canonical
 from overair.wire.uptane.keys import Flavour, PublicKey, read_public_key
-from overair.wire.uptane.metadata import (
-    Delegation,
-    Role,
-    RoleKeys,
-    Root,
-    TargetFile,
-    Targets,
-    assemble,
-    payload,
-    read_document,
-    read_root,
-    read_targets,
-)
+from overair.wire.uptane.metadata import Delegation, Role, RoleKeys, Root, TargetFile, Targets
+from overair.wire.uptane.metadata_reading import read_document, read_root, read_targets
+from overair.wire.uptane.metadata_writing import assemble, payload
 
 Item = tuple[str, ...]
 Items = Mapping[Item, Any]

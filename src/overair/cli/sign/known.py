@@ -15,7 +15,8 @@ from overair.basics.clock import Instant
 from overair.cli.sign.ends import refused
 from overair.cli.sign.items import ROOT, TARGETS, Body
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import Repository, Role, Root, Targets, check_signatures, read_document, read_root
+from overair.wire.uptane.metadata import Repository, Role, Root, Targets
+from overair.wire.uptane.metadata_reading import check_signatures, read_document, read_root
 from overair.wire.uptane.refusals import MetadataRefused
 from overair.wire.uptane.trust import Accepted, AcceptedButExpired, Refused, TrustedSet, Verdict
 

@@ -23,7 +23,8 @@ from overair.cli.sign.sealing import Sealed
 from overair.cli.sign.server import Stale
 from overair.cli.sign.verification import check_as_client
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import Repository, Role, read_document
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_reading import read_document
 
 TAKE_OFFLINE: Final = "take-offline"
 BRING_ONLINE: Final = "bring-online"

@@ -30,7 +30,9 @@ from overair.cli.sign.sealing import (
 from overair.cli.sign.server import Stale
 from overair.cli.sign.tree import RepositoryFolder
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Repository, Role, Targets, expires_text, read_document
+from overair.wire.uptane.metadata import Repository, Role, Targets
+from overair.wire.uptane.metadata_reading import read_document
+from overair.wire.uptane.metadata_writing import expires_text
 
 REBASES_MAX: Final = 5
 """How often a push starts anew because somebody was quicker, before it gives up."""

@@ -18,21 +18,9 @@ from overair.cli.sign.ends import refused, usage
 from overair.cli.sign.items import ROOT, TARGETS, Body
 from overair.cli.sign.known import Known
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import (
-    MetadataSigner,
-    Repository,
-    Role,
-    RoleKeys,
-    Root,
-    Signature,
-    Targets,
-    assemble,
-    bytes_to_sign,
-    check_signatures,
-    payload,
-    read_document,
-    signature_by,
-)
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root, Signature, Targets
+from overair.wire.uptane.metadata_reading import check_signatures, read_document
+from overair.wire.uptane.metadata_writing import MetadataSigner, assemble, bytes_to_sign, payload, signature_by
 from overair.wire.uptane.refusals import MetadataRefused
 
 DAY_MS: Final = 24 * 3600 * 1000

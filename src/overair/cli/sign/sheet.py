@@ -8,7 +8,8 @@ from overair.basics.clock import Instant
 from overair.cli.sign.edits import OFFLINE_ROLES
 from overair.cli.sign.key_records import KeyRecord, kind_of
 from overair.cli.sign.known import Known, fingerprint
-from overair.wire.uptane.metadata import Role, expires_text
+from overair.wire.uptane.metadata import Role
+from overair.wire.uptane.metadata_writing import expires_text
 
 
 def write(known: Known, keys: Mapping[str, KeyRecord], *, now: Instant) -> bytes:

@@ -33,7 +33,8 @@ from overair.cli.sign.options import (
 from overair.cli.sign.sealing import DAY_MS, unmet
 from overair.cli.sign.tree import Access, Config, Tree, read_file
 from overair.cli.sign.verification import check_as_client
-from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, expires_text
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role
+from overair.wire.uptane.metadata_writing import expires_text
 
 ALARM_DAYS: Final = (1, 3, 7, 14, 30)
 

@@ -11,7 +11,9 @@ from overair.cli.sign.ends import refused
 from overair.cli.sign.items import TARGETS
 from overair.cli.sign.known import Served, check_root_step
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Repository, Role, Root, Targets, bytes_to_sign, payload, read_document, read_root
+from overair.wire.uptane.metadata import Repository, Role, Root, Targets
+from overair.wire.uptane.metadata_reading import read_document, read_root
+from overair.wire.uptane.metadata_writing import bytes_to_sign, payload
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 from overair.wire.uptane.trust import AcceptedButExpired, Refused, TrustedSet, Verdict
 

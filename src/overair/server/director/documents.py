@@ -14,16 +14,8 @@ from overair.basics.clock import Instant, from_datetime
 from overair.basics.ids import EcuSerial, ThingName
 from overair.server.director.model import Ecu, EcuMap, Image
 from overair.server.director.multi_target_update import TargetUpdate
-from overair.wire.uptane.metadata import (
-    MetadataSigner,
-    Snapshot,
-    TargetFile,
-    Targets,
-    Timestamp,
-    meta_of,
-    payload,
-    sign_payload,
-)
+from overair.wire.uptane.metadata import Snapshot, TargetFile, Targets, Timestamp
+from overair.wire.uptane.metadata_writing import MetadataSigner, meta_of, payload, sign_payload
 
 VERSIONS_BEGIN: Final = from_datetime(datetime(2020, 1, 1, tzinfo=UTC))
 """Versions count seconds from here, so that they rise even if the records that held the last one are gone."""

@@ -12,7 +12,7 @@ from overair.basics.ids import AccountId, GroupName, ThingName
 from overair.basics.work import Tx
 from overair.server.aws_protocol.operations import Caller
 from overair.server.rest.operations import RestRequest
-from overair.wire.uptane.metadata import expires_text
+from overair.wire.uptane.metadata_writing import expires_text
 
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 1_000

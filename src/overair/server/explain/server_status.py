@@ -18,7 +18,7 @@ from overair.server.provisioning.service import ProvisioningService
 from overair.server.signing.model import ProfileStatus
 from overair.server.signing.service import SigningService
 from overair.server.updates.service import UpdatesService
-from overair.wire.uptane.metadata import expires_text
+from overair.wire.uptane.metadata_writing import expires_text
 
 PROFILES_MAX: Final = 100
 UNSIGNED_NAMED_MAX: Final = 10

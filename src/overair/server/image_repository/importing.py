@@ -34,12 +34,7 @@ from overair.server.roots.importing import ChainImports, ChainStanding, Imported
 from overair.server.roots.model import Finding
 from overair.server.roots.service import Rehearsed, RootsService
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    Repository,
-    Role,
-    Root,
-    TargetFile,
-)
+from overair.wire.uptane.metadata import Repository, Role, Root, TargetFile
 
 _TOLERATED: Final = frozenset({"key_id_mismatch", "not_printable_ascii", "target_outside_of_delegation"})
 """What we refuse of new documents, and what clients put up with in those that are there."""

@@ -30,22 +30,9 @@ from overair.server.roots.lifetimes import LIFETIMES
 from overair.server.roots.model import Finding, StoredRoot
 from overair.server.roots.service import RootsService
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    TARGETS_SIZE_BYTES_MAX,
-    Body,
-    MetadataSigner,
-    MetaFile,
-    Repository,
-    Role,
-    Snapshot,
-    Targets,
-    Timestamp,
-    meta_of,
-    payload,
-    read_document,
-    read_snapshot,
-    sign_payload,
-)
+from overair.wire.uptane.metadata import TARGETS_SIZE_BYTES_MAX, Body, MetaFile, Repository, Role, Snapshot, Targets, Timestamp
+from overair.wire.uptane.metadata_reading import read_document, read_snapshot
+from overair.wire.uptane.metadata_writing import MetadataSigner, meta_of, payload, sign_payload
 from overair.wire.uptane.trust import Refused
 
 

@@ -20,7 +20,8 @@ from overair.server.roots.service import Rehearsed, RootsService
 from overair.wire.uptane.canonical import canonical
 from overair.wire.uptane.fields import read_expires
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Repository, bytes_to_sign
+from overair.wire.uptane.metadata import Repository
+from overair.wire.uptane.metadata_writing import bytes_to_sign
 from overair.wire.uptane.refusals import MetadataRefused
 
 T = TypeVar("T")

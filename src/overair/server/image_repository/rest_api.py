@@ -33,13 +33,8 @@ from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
 from overair.wire.uptane.canonical import canonical
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    DELEGATION_NAME,
-    TARGETS_SIZE_BYTES_MAX,
-    Repository,
-    Role,
-    expires_text,
-)
+from overair.wire.uptane.metadata import DELEGATION_NAME, TARGETS_SIZE_BYTES_MAX, Repository, Role
+from overair.wire.uptane.metadata_writing import expires_text
 from overair.wire.uptane.refusals import MetadataRefused
 
 PUBLICATION_SIZE_BYTES_MAX: Final = 4 * TARGETS_SIZE_BYTES_MAX

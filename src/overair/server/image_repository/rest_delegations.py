@@ -32,14 +32,8 @@ from overair.server.rest.operations import RestAnswer, RestRequest, malformed_bo
 from overair.server.roots.service import RootsService
 from overair.wire.uptane.canonical import canonical
 from overair.wire.uptane.keys import Flavour, PublicKey, read_public_key
-from overair.wire.uptane.metadata import (
-    DELEGATION_NAME,
-    TARGETS_SIZE_BYTES_MAX,
-    Delegation,
-    Document,
-    Role,
-    read_targets,
-)
+from overair.wire.uptane.metadata import DELEGATION_NAME, TARGETS_SIZE_BYTES_MAX, Delegation, Document, Role
+from overair.wire.uptane.metadata_reading import read_targets
 from overair.wire.uptane.refusals import MetadataRefused
 
 FRIENDLY_NAME_LENGTH_MAX: Final = 255

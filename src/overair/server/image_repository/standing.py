@@ -11,16 +11,8 @@ from typing import Final
 from overair.basics.errors import NotFound
 from overair.server.image_repository.model import SNAPSHOT, TARGETS, TIMESTAMP, Published, StoredDocument
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    Delegation,
-    Role,
-    Root,
-    TargetFile,
-    Targets,
-    check_signatures,
-    read_document,
-    read_targets,
-)
+from overair.wire.uptane.metadata import Delegation, Role, Root, TargetFile, Targets
+from overair.wire.uptane.metadata_reading import check_signatures, read_document, read_targets
 from overair.wire.uptane.refusals import MetadataRefused
 
 BODIES_IN_MEMORY_MAX: Final = 16

@@ -15,7 +15,8 @@ from overair.server.roots.chains import Level
 from overair.server.roots.model import OnlineKey, RoleExpiry
 from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
-from overair.wire.uptane.metadata import Repository, Role, expires_text
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_writing import expires_text
 
 NAMED_MAX: Final = 10
 ALL_KEYS_HERE: Final = (

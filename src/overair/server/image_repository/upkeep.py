@@ -24,7 +24,8 @@ from overair.server.roots.lifetimes import LIFETIMES
 from overair.server.roots.model import StoredRoot, Unsigned
 from overair.server.roots.service import BOTH, RootsService
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import Repository, Role, Targets, payload
+from overair.wire.uptane.metadata import Repository, Role, Targets
+from overair.wire.uptane.metadata_writing import payload
 
 
 class Upkeep:

@@ -37,10 +37,8 @@ from overair.wire.uptane.metadata import (
     RoleKeys,
     TargetFile,
     Targets,
-    check_signatures,
-    read_document,
-    read_targets,
 )
+from overair.wire.uptane.metadata_reading import check_signatures, read_document, read_targets
 from overair.wire.uptane.refusals import MetadataRefused
 
 FINDINGS_MAX: Final = 200

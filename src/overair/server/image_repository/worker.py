@@ -20,7 +20,8 @@ from overair.server.roots.erasure import KeyErasure
 from overair.server.roots.lifetimes import LIFETIMES
 from overair.server.roots.model import RoleExpiry
 from overair.server.roots.service import RootsService
-from overair.wire.uptane.metadata import Repository, Role, expires_text
+from overair.wire.uptane.metadata import Repository, Role
+from overair.wire.uptane.metadata_writing import expires_text
 
 INTERVAL_MS: Final = 60 * 1000
 """How often it is looked whether anything is due."""

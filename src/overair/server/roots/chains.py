@@ -17,7 +17,8 @@ from overair.server.roots.ports import RootStore
 from overair.server.roots.role_keys import HeldKeys
 from overair.wire.uptane.canonical import VERSION_MAX
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata_writing import MetadataSigner
 
 GOES_OFFLINE: Final = (Role.ROOT, Role.TARGETS)
 

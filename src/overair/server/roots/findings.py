@@ -10,7 +10,8 @@ from overair.basics.clock import Instant
 from overair.server.roots.lifetimes import PUSHED_EXPIRY_MAX_MS, PUSHED_EXPIRY_SHORT_MS
 from overair.server.roots.model import Finding
 from overair.wire.uptane.keys import RSA_SIZE_BITS_NEW_MIN, Flavour, KeyType, PublicKey, UnknownKey, read_public_key
-from overair.wire.uptane.metadata import RoleKeys, expires_text
+from overair.wire.uptane.metadata import RoleKeys
+from overair.wire.uptane.metadata_writing import expires_text
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")

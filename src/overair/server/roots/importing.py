@@ -16,7 +16,8 @@ from overair.server.roots.probes import RootProbes
 from overair.server.roots.service import RootsService
 from overair.server.roots.validation import compare_roots
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, Root, read_document, read_root
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, Root
+from overair.wire.uptane.metadata_reading import read_document, read_root
 from overair.wire.uptane.refusals import MetadataRefused
 from overair.wire.uptane.trust import TrustedSet
 from overair.wire.uptane.verdicts import Refused

@@ -10,14 +10,8 @@ from typing import Final
 from overair.basics.clock import Instant
 from overair.basics.ids import KeyId, ThingName
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    ROOT_SIZE_BYTES_MAX,
-    Repository,
-    Role,
-    Root,
-    read_document,
-    read_root,
-)
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, Root
+from overair.wire.uptane.metadata_reading import read_document, read_root
 
 ROOTS_IN_MEMORY_MAX: Final = 256
 KEPT_KEY_MS: Final = 24 * 3600 * 1000

@@ -13,7 +13,8 @@ from overair.server.roots.chains import RootChains
 from overair.server.roots.lifetimes import LIFETIMES
 from overair.server.roots.model import StoredRoot, Unsigned
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, RoleKeys, Root, payload, sign_payload
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata_writing import MetadataSigner, payload, sign_payload
 
 BOTH: Final = (Flavour.UPTANE, Flavour.TUF)
 

@@ -18,7 +18,8 @@ from overair.server.roots.model import RootPushed, StoredRoot, Unsigned
 from overair.server.roots.service import Rehearsed, RootsService
 from overair.wire.uptane.canonical import VERSION_MAX, canonical
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role, bytes_to_sign, expires_text
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, Repository, Role
+from overair.wire.uptane.metadata_writing import bytes_to_sign, expires_text
 from overair.wire.uptane.refusals import MetadataRefused
 
 IMAGE: Final = "/api/v1/user_repo"

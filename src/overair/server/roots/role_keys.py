@@ -21,7 +21,8 @@ from overair.server.keyring.service import Keyring, Signer
 from overair.server.roots.model import ALWAYS_ONLINE, OnlineKey
 from overair.server.roots.ports import RootStore
 from overair.wire.uptane.keys import KeyType, PublicKey, public_key_of
-from overair.wire.uptane.metadata import MetadataSigner, Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata_writing import MetadataSigner
 
 KEY_KINDS: Final[Mapping[str, KeyKind]] = {"ED25519": KeyKind.ED25519, "RSA": KeyKind.RSA_3072}
 _ALGORITHMS: Final[Mapping[KeyType, SignatureAlgorithm]] = {

@@ -22,17 +22,9 @@ from overair.server.roots.ports import RepositoryKeeper, RootStore
 from overair.server.roots.role_keys import kind_of
 from overair.server.roots.validation import Examined, examine_late_flavour, examine_root, refused_root
 from overair.wire.uptane.keys import Flavour
-from overair.wire.uptane.metadata import (
-    Repository,
-    Role,
-    RoleKeys,
-    Root,
-    assemble,
-    bytes_to_sign,
-    read_document,
-    read_root,
-    signature_by,
-)
+from overair.wire.uptane.metadata import Repository, Role, RoleKeys, Root
+from overair.wire.uptane.metadata_reading import read_document, read_root
+from overair.wire.uptane.metadata_writing import assemble, bytes_to_sign, signature_by
 from overair.wire.uptane.refusals import MetadataRefused
 
 __all__ = ["BOTH", "Rehearsed", "RootsService"]

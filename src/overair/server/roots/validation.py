@@ -24,17 +24,8 @@ from overair.wire.uptane.keys import (
     Flavour,
     PublicKey,
 )
-from overair.wire.uptane.metadata import (
-    ROOT_SIZE_BYTES_MAX,
-    THRESHOLD_MAX,
-    Document,
-    Repository,
-    Role,
-    Root,
-    check_signatures,
-    read_document,
-    read_root,
-)
+from overair.wire.uptane.metadata import ROOT_SIZE_BYTES_MAX, THRESHOLD_MAX, Document, Repository, Role, Root
+from overair.wire.uptane.metadata_reading import check_signatures, read_document, read_root
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 
 

@@ -17,7 +17,8 @@ from typing import Any, Final, cast
 from overair.wire.uptane.canonical import canonical, read
 from overair.wire.uptane.fields import array_at, hashes_at, integer_at, malformed, object_at, text_at
 from overair.wire.uptane.keys import METHODS, PublicKey
-from overair.wire.uptane.metadata import MetadataSigner, Signature, TargetFile
+from overair.wire.uptane.metadata import Signature, TargetFile
+from overair.wire.uptane.metadata_writing import MetadataSigner
 from overair.wire.uptane.reports import (
     InstallationReport,
     InstallationResult,

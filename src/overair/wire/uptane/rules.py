@@ -11,17 +11,9 @@ from collections.abc import Mapping
 from overair.basics.clock import Instant
 from overair.wire.uptane.hashing import differing_hash, known_hashes
 from overair.wire.uptane.keys import Flavour, PublicKey
-from overair.wire.uptane.metadata import (
-    Delegation,
-    Document,
-    MetaFile,
-    Role,
-    Root,
-    Snapshot,
-    Targets,
-    check_signatures,
-    expires_text,
-)
+from overair.wire.uptane.metadata import Delegation, Document, MetaFile, Role, Root, Snapshot, Targets
+from overair.wire.uptane.metadata_reading import check_signatures
+from overair.wire.uptane.metadata_writing import expires_text
 from overair.wire.uptane.refusals import MetadataRefused, Reason
 
 

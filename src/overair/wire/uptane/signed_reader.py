@@ -23,6 +23,8 @@ from overair.wire.uptane.metadata import (
     Snapshot,
     Targets,
     Timestamp,
+)
+from overair.wire.uptane.metadata_reading import (
     check_signatures,
     read_document,
     read_root,
