@@ -24,8 +24,9 @@ MODELS = REPOSITORY / "src" / "overair" / "server" / "aws_protocol" / "models"
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would steer AWS clients or the server."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OVERAIR_"))}
+    """This process's environment without what would steer AWS clients or the server, or have each start compile it anew."""
+    steering = ("AWS_", "OVERAIR_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
     return {**kept, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1", **more}
 
 
