@@ -12,6 +12,8 @@ from overair.basics.work import Tx
 from overair.server.access.authenticator import SignatureAuthenticator
 from overair.server.access.authoriser import PolicyAuthoriser
 from overair.server.access.grants import GrantsDirectory
+from overair.server.access.group_store import SqlUserGroupStore
+from overair.server.access.groups import UserGroups
 from overair.server.access.identities import Identities
 from overair.server.access.keys import CredentialDirectory
 from overair.server.access.model import NewKeys
@@ -46,6 +48,7 @@ class AccessRoom:
     credentials: CredentialDirectory
     identities: Identities
     policies: Policies
+    groups: UserGroups
     sessions: Sessions
     service: AccessService
     authenticator: SignatureAuthenticator
@@ -83,8 +86,8 @@ class AccessRoom:
 def build_access_room(work: SqlWork, place: Place, clock: SettableClock, ids: IdSource | None = None) -> AccessRoom:
     source: IdSource = ids or SeededIds(1)
     box = SecretBox(Redacted(b"k" * 32), source)
-    identities_store, policies_store = SqlIdentityStore(), SqlPolicyStore()
-    grants = GrantsDirectory(identities_store, policies_store)
+    identities_store, policies_store, groups_store = SqlIdentityStore(), SqlPolicyStore(), SqlUserGroupStore()
+    grants = GrantsDirectory(identities_store, policies_store, groups_store)
     credentials = CredentialDirectory(identities_store, box)
     buckets = Buckets()
     wall: Clock = clock
@@ -94,11 +97,14 @@ def build_access_room(work: SqlWork, place: Place, clock: SettableClock, ids: Id
         clock=clock,
         grants=grants,
         credentials=credentials,
-        identities=Identities(identities_store, policies_store, grants, credentials, box, clock=clock, ids=source),
-        policies=Policies(policies_store, identities_store, grants, clock=clock, ids=source),
+        identities=Identities(
+            identities_store, policies_store, groups_store, grants, credentials, box, clock=clock, ids=source
+        ),
+        policies=Policies(policies_store, identities_store, groups_store, grants, clock=clock, ids=source),
+        groups=UserGroups(groups_store, identities_store, policies_store, grants, clock=clock, ids=source),
         sessions=Sessions(identities_store, grants, box, clock=clock, ids=source),
         service=AccessService(identities_store, grants, clock=clock),
         authenticator=SignatureAuthenticator(work, credentials, clock=wall, region=place.region),
-        authoriser=PolicyAuthoriser(work, grants, identities_store, buckets),
+        authoriser=PolicyAuthoriser(work, grants, buckets),
         buckets=buckets,
     )

@@ -17,9 +17,12 @@ from botocore.config import Config
 from overair.basics.arn import Place
 from overair.basics.clock import SettableClock
 from overair.basics.ids import RandomIds
+from overair.server.access.account_operator_api import AccountOperatorApi
+from overair.server.access.group_operator_api import UserGroupOperatorApi
 from overair.server.access.model import NewKeys
 from overair.server.access.operator_api import IdentityOperatorApi
 from overair.server.access.policy_operator_api import PolicyOperatorApi
+from overair.server.access.simulation_operator_api import SimulationOperatorApi
 from overair.server.audit.service import AuditedWork, AuditService
 from overair.server.audit.store import SqlAuditStore
 from overair.server.aws_protocol.dispatcher import AwsProtocol
@@ -58,8 +61,11 @@ def signed_door(work: SqlWork, place: Place, clock: SettableClock, *doors: objec
     audited = AuditedWork(work, SqlAuditStore(), clock=clock, ids=ids)
     engine = AwsProtocol(authenticator=room.authenticator, authoriser=room.authoriser, ids=ids)
     engine.add(
-        IdentityOperatorApi(work=audited, identities=room.identities, sessions=room.sessions),
-        PolicyOperatorApi(work=audited, policies=room.policies, identities=room.identities, grants=room.grants),
+        IdentityOperatorApi(work=audited, identities=room.identities, sessions=room.sessions, uses=room.credentials.uses),
+        PolicyOperatorApi(work=audited, policies=room.policies, identities=room.identities, groups=room.groups),
+        UserGroupOperatorApi(work=audited, groups=room.groups),
+        SimulationOperatorApi(work=audited, policies=room.policies, identities=room.identities, groups=room.groups),
+        AccountOperatorApi(work=audited, policies=room.policies, identities=room.identities, groups=room.groups),
         *doors,
     )
     root = work.run_blocking(lambda tx: room.identities.create_key(tx, place.account, ""))

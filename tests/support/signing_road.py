@@ -12,6 +12,7 @@ from overair.basics.clock import SettableClock
 from overair.basics.ids import AccountId, BucketName, ObjectKey, RandomIds, SeededIds
 from overair.basics.redacted import Redacted
 from overair.server.access.grants import GrantsDirectory
+from overair.server.access.group_store import SqlUserGroupStore
 from overair.server.access.model import Owner, OwnerKind, Role, User
 from overair.server.access.policy_store import SqlPolicyStore
 from overair.server.access.service import AccessService
@@ -79,7 +80,9 @@ class SigningRoad:
         self.contents = ContentStore(self.folder / "contents", clock=clock, ids=ids)
         self.objects = ObjectsService(SqlObjectStore(), SqlUploadStore(), clock=clock, ids=ids)
         self.identities, self.policies = SqlIdentityStore(), SqlPolicyStore()
-        self.access = AccessService(self.identities, GrantsDirectory(self.identities, self.policies), clock=clock)
+        self.access = AccessService(
+            self.identities, GrantsDirectory(self.identities, self.policies, SqlUserGroupStore()), clock=clock
+        )
         self.signing = SigningService(
             store=SqlSigningStore(),
             clock=clock,

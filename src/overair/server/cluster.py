@@ -36,6 +36,8 @@ from overair.server.workers.loop import Worker, WorkerLoop
 
 AT_THE_DOORS: Final = frozenset({"server-certificate"})
 """Workers of every process that shows a certificate."""
+EVERYWHERE: Final = frozenset({"key-uses"})
+"""Workers of every process that may be asked by an operator's key or by a role's link."""
 AT_THE_GATEWAY: Final = frozenset({"outbox", "session-expiry", "fleet-connectivity"})
 """Workers of every process that holds devices' sessions. All others run where the role is ``workers``."""
 
@@ -165,6 +167,8 @@ class Cluster:
         self.broker_store.take_everything(tx)
 
     def _runs(self, name: str) -> bool:
+        if name in EVERYWHERE:
+            return True
         if name in AT_THE_DOORS:
             return self.role in (Role.OPERATOR, Role.GATEWAY)
         return (self.role is Role.GATEWAY) == (name in AT_THE_GATEWAY) and self.role is not Role.OPERATOR

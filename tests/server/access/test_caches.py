@@ -18,7 +18,6 @@ from overair.server.access.authoriser import PolicyAuthoriser
 from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import PrincipalKey
 from overair.server.access.model import KeyStatus, Owner, OwnerKind
-from overair.server.access.store import SqlIdentityStore
 from overair.server.policy_language.conditions import context_of
 from overair.server.policy_language.evaluation import Decision, Question
 from overair.server.storage.work import SqlWork
@@ -154,7 +153,7 @@ def test_a_policy_that_came_while_another_was_read_is_not_overlooked(room: Acces
 
 def test_a_unit_that_fails_forgets_nothing_and_a_new_bucket_begins_without_a_policy(room: AccessRoom) -> None:
     memory = BucketPolicyMemory()
-    authoriser = PolicyAuthoriser(room.work, room.grants, SqlIdentityStore(), room.buckets, memory)
+    authoriser = PolicyAuthoriser(room.work, room.grants, room.buckets, memory)
     room.buckets.policies["b"] = DENY
     assert fetch(room, memory, "b") == {"b": DENY}
 

@@ -29,6 +29,8 @@ _POLICY: Final = iot("policy/{policyName}")
 _STREAM: Final = iot("stream/{streamId}")
 _UPDATE: Final = iot("otaupdate/{otaUpdateId}")
 _JOB: Final = iot("job/{jobId}")
+_PACKAGE: Final = iot("package/{packageName}")
+_PACKAGE_VERSION: Final = iot("package/{packageName}/version/{versionName}")
 
 
 def _index(place: Place, request: Request) -> Sequence[str]:
@@ -117,11 +119,11 @@ TABLE: Final = {
     ("iot", "CreateOTAUpdate"): (need("iot:CreateOTAUpdate", "iot:CreateDeployment", on=_UPDATE),),
     **by_resource("iot", _UPDATE, "GetOTAUpdate", "DeleteOTAUpdate"),
     ("iot", "CreateJob"): (
-        need("iot:CreateJob", on=both(_JOB, each_of("targets"))),
+        need("iot:CreateJob", on=both(_JOB, each_of("targets"), each_of("destinationPackageVersions"))),
         need("iot:CreateJob", on=member_arn("jobTemplateArn"), when=lambda request: bool(request.get("jobTemplateArn"))),
     ),
     ("iot", "CreateJobTemplate"): (
-        need("iot:CreateJobTemplate", on=_JOB_TEMPLATE),
+        need("iot:CreateJobTemplate", on=both(_JOB_TEMPLATE, each_of("destinationPackageVersions"))),
         need("iot:CreateJobTemplate", on=member_arn("jobArn"), when=lambda request: bool(request.get("jobArn"))),
     ),
     **by_resource("iot", _JOB_TEMPLATE, "DescribeJobTemplate", "DeleteJobTemplate"),
@@ -149,7 +151,14 @@ TABLE: Final = {
     ),
     ("iot-data", "GetRetainedMessage"): (need("iot:GetRetainedMessage", on=iot("topic/{topic}")),),
     ("iot-data", "ListRetainedMessages"): (need("iot:ListRetainedMessages"),),
+    **by_resource("iot", anything, "ListPackages", "GetPackageConfiguration", "UpdatePackageConfiguration"),
+    **by_resource("iot", _PACKAGE, "CreatePackage", "GetPackage", "UpdatePackage", "DeletePackage", "ListPackageVersions"),
+    **by_resource("iot", both(_PACKAGE, _PACKAGE_VERSION), "CreatePackageVersion", "UpdatePackageVersion"),
+    **by_resource("iot", both(_PACKAGE, _PACKAGE_VERSION), "DeletePackageVersion"),
+    **by_resource("iot", _PACKAGE_VERSION, "GetPackageVersion"),
+    ("iot-data", "GetThingShadow"): (need("iot:GetThingShadow", on=iot("thing/{thingName}/{shadowName}")),),
     ("overair", "ExplainThing"): (need("overair:ExplainThing", on=_THING),),
+    ("overair", "ResendContinuousJobs"): (need("overair:ResendContinuousJobs", on=_THING),),
     ("overair", "DescribeRollout"): (need("overair:DescribeRollout", on=_JOB),),
     ("overair", "DescribeServer"): (need("overair:DescribeServer"),),
     ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),

@@ -113,6 +113,7 @@ class SignatureAuthenticator:
         )
         if not holds:
             _refuse_signature()
+        self._credentials.uses.note(credential, service=scope.service, region=scope.region, now=now)
         chunks = None
         if payload in (sigv4.STREAMING_SIGNED, sigv4.STREAMING_SIGNED_TRAILER):
             chunks = sigv4.chunk_signatures(claim, secret=credential.secret.reveal())
@@ -146,6 +147,7 @@ class SignatureAuthenticator:
         credential = await self._credential(claim.access_key_id, claim.security_token, now)
         if not sigv2.is_signed_by(signable, claim, secret=credential.secret.reveal()):
             _refuse_signature()
+        self._credentials.uses.note(credential, service=OBJECT_STORE, region=self._region, now=now)
         return Authentication(
             caller=caller_of(request, credential, region=self._region, now=now),
             service=OBJECT_STORE,
@@ -212,6 +214,7 @@ def caller_of(request: HttpRequest, credential: Credential, *, region: str, now:
         "aws:EpochTime": (str(now // 1000),),
         "aws:ViaAWSService": ("false",),
     }
+    context |= {f"aws:PrincipalTag/{tag}": (value,) for tag, value in credential.tags.items()}
     if request.source_ip:
         context["aws:SourceIp"] = (request.source_ip,)
     if credential.user_name:

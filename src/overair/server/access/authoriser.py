@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from overair.basics.errors import AccessDenied
-from overair.basics.work import Tx, Work
+from overair.basics.work import Work
 from overair.server.access.actions import Need, operation_table, tag_context
-from overair.server.access.actions_iam import Named
+from overair.server.access.actions_iam import Named, holder_context, identity_context
 from overair.server.access.actions_objects import copy_source, object_context
 from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import Grants, GrantsDirectory, principal_of
 from overair.server.access.link_keys import LINK_KEY_PREFIX
-from overair.server.access.model import OwnerKind
+from overair.server.access.model import Owner, UserGroup
 from overair.server.access.service import judge
-from overair.server.access.stores import IdentityStore, ResourcePolicies
+from overair.server.access.stores import ResourcePolicies
 from overair.server.aws_protocol.operations import Caller, Request
 
 LINK_OPERATIONS: Final = frozenset({("s3", "GetObject"), ("s3", "HeadObject")})
@@ -32,14 +32,12 @@ class PolicyAuthoriser:
         self,
         work: Work,
         grants: GrantsDirectory,
-        identities: IdentityStore,
         resource_policies: ResourcePolicies,
         bucket_policies: BucketPolicyMemory | None = None,
     ) -> None:
         """``bucket_policies`` remembers, if it listens to *objects*; without one the records are asked at each request."""
         self._work = work
         self._grants = grants
-        self._identities = identities
         self._resource_policies = resource_policies
         self._bucket_policies = bucket_policies
         self._table = operation_table()
@@ -71,14 +69,22 @@ class PolicyAuthoriser:
         if service == "s3":
             return await self._object(caller, grants, operation, needs, request)
         context = tag_context(request)
+        if service == "iam":
+            context |= identity_context(operation, request)
         first = "*"
         for wanted in needs:
             if not wanted.applies(request):
                 continue
-            resources = await self._resources(caller, wanted, request)
+            told: Mapping[str, tuple[str, ...]] = context
+            if isinstance(wanted.resources, Named) and not wanted.resources.new:
+                resource, about = await self._holder(caller, wanted.resources, operation, request)
+                resources: Sequence[str] = (resource,)
+                told = {**context, **about}
+            else:
+                resources = wanted.resources(caller.place, request)
             first = first if first != "*" or not resources else resources[0]
             for resource in resources:
-                judge(caller, grants, wanted.actions, resource, context=context)
+                judge(caller, grants, wanted.actions, resource, context=told)
         return first
 
     async def _object(
@@ -107,25 +113,24 @@ class PolicyAuthoriser:
                 memory.forget(caller.account, bucket)
         return await memory.fetch(self._work, self._resource_policies, caller.place, buckets)
 
-    async def _resources(self, caller: Caller, wanted: Need, request: Request) -> Sequence[str]:
-        named = wanted.resources
-        if not isinstance(named, Named) or named.new:
-            return wanted.resources(caller.place, request)
+    async def _holder(
+        self, caller: Caller, named: Named, operation: str, request: Request
+    ) -> tuple[str, Mapping[str, tuple[str, ...]]]:
+        """The ARN of the user, group or role that a request names, and the condition keys that tell of it."""
         name = request.get(named.member)
         if not isinstance(name, str):
             # GetUser and the key operations without a name are about the caller.
-            return (caller.principal_arn,)
-        user_kind = named.kind is OwnerKind.USER
+            return caller.principal_arn, {}
 
-        def arn(tx: Tx) -> str | None:
-            found = (
-                self._identities.find_user(tx, caller.account, name)
-                if user_kind
-                else self._identities.find_role(tx, caller.account, name)
-            )
-            return None if found is None else found.arn
-
-        return (await self._work.read(arn) or named(caller.place, request)[0],)
+        owner = Owner(kind=named.kind, name=name)
+        found = await self._work.read(lambda tx: self._grants.holder(tx, caller.account, owner))
+        path = "/" if found is None else found.path
+        if named.new_name is not None:
+            path, name = str(request.get("NewPath", path)), str(request.get(named.new_name, name))
+        arn = caller.place.iam(f"{named.kind.value}{path}{name}")
+        if found is None or isinstance(found, UserGroup):
+            return arn, {}
+        return arn, holder_context(operation, request, found.boundary_arn, found.tags)
 
 
 def _first_resource(caller: Caller, needs: Sequence[Need], request: Request) -> str:

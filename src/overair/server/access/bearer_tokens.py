@@ -31,6 +31,8 @@ from overair.server.rest.oauth import IssuedToken
 LIFETIME_S: Final = 3600
 SKEW_MS: Final = 5 * 60_000
 """How far our own clock may have gone back since: a token that a wrong clock dated later than that is none."""
+USED_AS: Final = "overair"
+"""The service that a key's last use names, where plain REST was asked by a token or a ticket."""
 TOKEN_LENGTH_MAX: Final = 512
 KEY_ID_LENGTH_MAX: Final = 32
 _CONTEXT: Final = "bearer-token"
@@ -80,6 +82,7 @@ class SealedTokens:
         credential = await self._credentials.fetch(self._work, sealed.key_id)
         if credential is None or not credential.is_active:
             raise _refused()
+        self._credentials.uses.note(credential, service=USED_AS, region=self._region, now=now)
         return caller_of(request, credential, region=self._region, now=now)
 
     def _open(self, token: str) -> _Sealed | None:

@@ -13,13 +13,19 @@ from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.work import News, Tx, Work
 from overair.server.access import aws_managed
 from overair.server.access.link_keys import LINK_KEY_PREFIX
-from overair.server.access.model import Owner, OwnerKind
-from overair.server.access.stores import IdentityStore, PolicyStore
+from overair.server.access.model import Owner, OwnerKind, Role, User, UserGroup
+from overair.server.access.stores import IdentityStore, PolicyStore, UserGroupStore
 from overair.server.aws_protocol.operations import Caller
 from overair.server.policy_language.document import Kind
 from overair.server.policy_language.evaluation import CompiledPolicy, Decision, Question, evaluate
 
 REMEMBERED_MAX: Final = 10_000
+INLINE_KINDS: Final = {
+    OwnerKind.USER: Kind.INLINE_USER,
+    OwnerKind.GROUP: Kind.INLINE_GROUP,
+    OwnerKind.ROLE: Kind.INLINE_ROLE,
+}
+"""What an owner's inline policies are read as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +41,35 @@ class PrincipalKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """Identity policies, and what narrows them: a permissions boundary, a session's own policy."""
+    """Identity policies (a user's with those of its groups), and what narrows them; None narrows nothing, nothing narrows to
+    nothing."""
 
     identity: tuple[CompiledPolicy, ...]
-    narrowing: tuple[tuple[CompiledPolicy, ...], ...] = ()
+    boundary: tuple[CompiledPolicy, ...] | None = None
+    session: tuple[CompiledPolicy, ...] | None = None
 
     def decide(self, question: Question) -> Decision:
         """An explicit deny anywhere wins; an allow must be given by the identity and by each that narrows."""
-        decisions = [evaluate(self.identity, question), *(evaluate(policies, question) for policies in self.narrowing)]
+        decision = evaluate(self.identity, question)
+        if decision is Decision.EXPLICIT_DENY or (self.boundary is None and self.session is None):
+            return decision
+        narrowed = self.narrowed(question)
+        return narrowed if narrowed is not Decision.ALLOW else decision
+
+    def narrowed(self, question: Question) -> Decision:
+        """What boundary and session policy together say, whatever the identity policies do."""
+        decisions = [evaluate(policies, question) for policies in (self.boundary, self.session) if policies is not None]
         if Decision.EXPLICIT_DENY in decisions:
             return Decision.EXPLICIT_DENY
         return Decision.IMPLICIT_DENY if Decision.IMPLICIT_DENY in decisions else Decision.ALLOW
+
+    def refusal(self, question: Question) -> str:
+        """The kind of policy that refuses, for people to read."""
+        decision = self.decide(question)
+        for kind, policies in (("permissions boundary", self.boundary), ("session policy", self.session)):
+            if policies is not None and evaluate(self.identity, question) is not decision is evaluate(policies, question):
+                return kind
+        return "identity-based policy"
 
 
 @lru_cache(maxsize=4096)
@@ -72,9 +96,10 @@ def principal_of(caller: Caller) -> PrincipalKey | None:
 class GrantsDirectory:
     """Loads grants, and remembers what was read from committed records."""
 
-    def __init__(self, identities: IdentityStore, policies: PolicyStore) -> None:
+    def __init__(self, identities: IdentityStore, policies: PolicyStore, groups: UserGroupStore) -> None:
         self._identities = identities
         self._policies = policies
+        self._groups = groups
         self._remembered: dict[PrincipalKey, Grants] = {}
         self._generation = 0
         self._gate = threading.Lock()
@@ -129,19 +154,42 @@ class GrantsDirectory:
             if role is None or key.role_id not in (None, role.role_id):
                 return Grants(identity=())
             boundary = role.boundary_arn
-        kind = Kind.INLINE_USER if owner.kind is OwnerKind.USER else Kind.INLINE_ROLE
-        inline = [compiled(text, kind) for text in self._policies.inline_of(tx, key.account, owner).values()]
-        attached = self._managed(tx, key.account, self._policies.attached_to(tx, key.account, owner))
-        narrowing = []
-        if boundary is not None:
-            narrowing.append(self._managed(tx, key.account, [boundary]))
+        session = None
         if key.session_key is not None:
-            session = self._identities.session_by_id(tx, key.session_key)
-            if session is not None and session.policy_document is not None:
-                narrowing.append((compiled(session.policy_document, Kind.INLINE_USER),))
-        return Grants(identity=(*inline, *attached), narrowing=tuple(narrowing))
+            found = self._identities.session_by_id(tx, key.session_key)
+            if found is not None and (found.policy_document is not None or found.policy_arns):
+                own = () if found.policy_document is None else (compiled(found.policy_document, Kind.SESSION),)
+                session = (*own, *self.managed(tx, key.account, found.policy_arns))
+        return Grants(
+            identity=self.identity_of(tx, key.account, owner),
+            boundary=None if boundary is None else self.managed(tx, key.account, [boundary]),
+            session=session,
+        )
 
-    def _managed(self, tx: Tx, account: AccountId, arns: Sequence[str]) -> tuple[CompiledPolicy, ...]:
+    def holder(self, tx: Tx, account: AccountId, owner: Owner) -> User | UserGroup | Role | None:
+        """Whom policies are put on, if there is such."""
+        if owner.kind is OwnerKind.USER:
+            return self._identities.find_user(tx, account, owner.name)
+        if owner.kind is OwnerKind.GROUP:
+            return self._groups.find_group(tx, account, owner.name)
+        return self._identities.find_role(tx, account, owner.name)
+
+    def identity_of(self, tx: Tx, account: AccountId, owner: Owner) -> tuple[CompiledPolicy, ...]:
+        """The policies put on an owner and attached to it; a user has those of its groups too."""
+        owners = [owner]
+        if owner.kind is OwnerKind.USER:
+            groups = self._groups.groups_of(tx, account, owner.name)
+            owners += [Owner(kind=OwnerKind.GROUP, name=group) for group in groups]
+        policies: list[CompiledPolicy] = []
+        attached: dict[str, None] = {}
+        for each in owners:
+            inline = self._policies.inline_of(tx, account, each).values()
+            policies.extend(compiled(text, INLINE_KINDS[each.kind]) for text in inline)
+            attached |= dict.fromkeys(self._policies.attached_to(tx, account, each))
+        return (*policies, *self.managed(tx, account, list(attached)))
+
+    def managed(self, tx: Tx, account: AccountId, arns: Sequence[str]) -> tuple[CompiledPolicy, ...]:
+        """Managed policies in their default versions; those that are gone are left out."""
         documents = [aws_managed.DOCUMENTS[arn] for arn in arns if arn in aws_managed.DOCUMENTS]
         own = [arn.rpartition("/")[2] for arn in arns if arn not in aws_managed.DOCUMENTS]
         if own:

@@ -8,6 +8,7 @@ from typing import Final
 from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.redacted import Redacted
 from overair.basics.work import News, Tx, Work
+from overair.server.access.key_uses import KeyUses
 from overair.server.access.model import Credential, KeyStatus
 from overair.server.access.stores import IdentityStore, SecretBox
 
@@ -30,6 +31,8 @@ class CredentialDirectory:
         self._store = store
         self._box = box
         self._remembered: dict[str, Credential] = {}
+        self.uses = KeyUses()
+        """Whoever believes a credential notes it here."""
         self._generation = 0
         self._gate = threading.Lock()
 
@@ -93,6 +96,7 @@ class CredentialDirectory:
             principal_arn=user.arn,
             user_id=user.user_id,
             user_name=user.name,
+            tags=user.tags,
         )
 
     def _session(self, tx: Tx, key_id: AccessKeyId) -> Credential | None:
@@ -111,6 +115,7 @@ class CredentialDirectory:
             role_arn=role.arn,
             token_sha256=session.token_sha256,
             expires=session.expires,
+            tags=role.tags,
         )
 
     def _open(self, account: AccountId, key_id: AccessKeyId, sealed: bytes) -> Redacted[str]:

@@ -16,6 +16,7 @@ from overair.basics.errors import NotAuthenticated, OverairError
 from overair.basics.redacted import Redacted
 from overair.basics.work import Work
 from overair.server.access.authenticator import caller_of
+from overair.server.access.bearer_tokens import USED_AS
 from overair.server.access.keys import CredentialDirectory
 from overair.server.access.stores import SecretBox
 from overair.server.aws_protocol.authentication import HttpRequest
@@ -55,6 +56,7 @@ class SealedTickets:
         credential = await self._credentials.fetch(self._work, sealed.key_id)
         if credential is None or not credential.is_active or (credential.expires is not None and now >= credential.expires):
             raise _refused()
+        self._credentials.uses.note(credential, service=USED_AS, region=self._region, now=now)
         return caller_of(request, credential, region=self._region, now=now)
 
     def _open(self, ticket: str, link: str) -> _Sealed | None:

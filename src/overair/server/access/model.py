@@ -1,4 +1,4 @@
-"""Users, roles, access keys, sessions and the policies attached to them. Pure."""
+"""Users, their groups, roles, access keys, sessions and the policies attached to them. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,18 @@ ACCESS_KEYS_MAX: Final = 2
 """Of one user."""
 POLICY_VERSIONS_MAX: Final = 5
 ATTACHED_POLICIES_MAX: Final = 20
-"""Managed policies attached to one user or role."""
+"""Managed policies attached to one user, group or role."""
 INLINE_POLICIES_MAX: Final = 50
+GROUPS_OF_USER_MAX: Final = 10
+USERS_MAX: Final = 5000
+GROUPS_MAX: Final = 300
+ROLES_MAX: Final = 1000
+POLICIES_MAX: Final = 1500
+"""Managed policies of an account's own."""
+SESSION_POLICIES_MAX: Final = 10
+"""Managed policies that narrow one session."""
+CHAINED_SESSION_S_MAX: Final = 3600
+"""Of a role that a session of another role takes on."""
 SESSION_S_MIN: Final = 900
 SESSION_S_MAX: Final = 43_200
 SESSION_S_DEFAULT: Final = 3600
@@ -34,11 +44,12 @@ class OwnerKind(Enum):
 
     USER = "user"
     ROLE = "role"
+    GROUP = "group"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """One user or role as the holder of policies."""
+    """One user, group or role as the holder of policies."""
 
     kind: OwnerKind
     name: str
@@ -70,6 +81,32 @@ class User:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserGroup:
+    """Users who share what its policies grant. It is nobody: it has no keys, and no policy can name it as a principal."""
+
+    account: AccountId
+    name: str
+    path: str
+    group_id: str
+    """``AGPA`` and 17 characters."""
+    created: Instant
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:iam::{self.account}:group{self.path}{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastUse:
+    """When and for what a key or a role was last used; known to the minute."""
+
+    at: Instant
+    service: str
+    """The signing name, such as ``s3``."""
+    region: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
     """An identity without keys, taken on for a time by whom its trust policy names."""
 
@@ -84,6 +121,7 @@ class Role:
     session_s_max: int
     boundary_arn: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    last_use: LastUse | None = None
 
     @property
     def arn(self) -> str:
@@ -101,6 +139,7 @@ class AccessKey:
     status: KeyStatus
     created: Instant
     sealed_secret: bytes
+    last_use: LastUse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +156,8 @@ class Session:
     token_sha256: str
     policy_document: str | None = None
     """Narrows what the role may do, where the caller gave one."""
+    policy_arns: tuple[str, ...] = ()
+    """Managed policies that narrow it, together with the document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +204,8 @@ class Credential:
     role_arn: str = ""
     token_sha256: str | None = None
     expires: Instant | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of the user or the role (``aws:PrincipalTag/…``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
 from overair.basics.errors import InvalidRequest, Unsupported
 from overair.basics.work import Tx, Work
 from overair.server.access.identities import Identities
-from overair.server.access.model import KeyStatus, Role, User
+from overair.server.access.key_uses import KeyUses
+from overair.server.access.model import KeyStatus, Owner, OwnerKind, Role, User
 from overair.server.access.sessions import Sessions
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import cut, read_page_token
@@ -21,10 +23,11 @@ MAX_ITEMS_MAX: Final = 1000
 class IdentityOperatorApi:
     """Users, roles, access keys; who am I; taking on a role."""
 
-    def __init__(self, *, work: Work, identities: Identities, sessions: Sessions) -> None:
+    def __init__(self, *, work: Work, identities: Identities, sessions: Sessions, uses: KeyUses) -> None:
         self.work = work
         self.identities = identities
         self.sessions = sessions
+        self.uses = uses
 
     # Users ------------------------------------------------------------------------------------------------------------
 
@@ -40,7 +43,7 @@ class IdentityOperatorApi:
                 tags=tags_of(request),
             )
         )
-        return {"User": _user(user)}
+        return {"User": user_members(user)}
 
     @operation("iam", "GetUser")
     async def get_user(self, caller: Caller, request: Request) -> Members:
@@ -48,7 +51,7 @@ class IdentityOperatorApi:
             root = {"UserId": caller.account, "Arn": caller.principal_arn, "CreateDate": caller.now}
             return {"User": {"Path": "/", "UserName": "root", **root}}
         name = _user_name(caller, request)
-        return {"User": _user(await self.work.read(lambda tx: self.identities.user(tx, caller.account, name)))}
+        return {"User": user_members(await self.work.read(lambda tx: self.identities.user(tx, caller.account, name)))}
 
     @operation("iam", "ListUsers")
     async def list_users(self, caller: Caller, request: Request) -> Members:
@@ -59,11 +62,50 @@ class IdentityOperatorApi:
             )
         )
         page, marker = cut(users, limit, lambda user: (user.name,))
-        return {"Users": [_user(user) for user in page], **marked(marker)}
+        return {"Users": [user_members(user) for user in page], **marked(marker)}
+
+    @operation("iam", "UpdateUser")
+    async def update_user(self, caller: Caller, request: Request) -> None:
+        name, new_name, new_path = request["UserName"], request.get("NewUserName"), request.get("NewPath")
+        await self.work.run(
+            lambda tx: self.identities.change_user(tx, caller.account, name, new_name=new_name, new_path=new_path)
+        )
 
     @operation("iam", "DeleteUser")
     async def delete_user(self, caller: Caller, request: Request) -> None:
         await self.work.run(lambda tx: self.identities.delete_user(tx, caller.account, request["UserName"]))
+
+    # Boundaries and tags, of users and roles -----------------------------------------------------------------------------
+
+    @operation("iam", "PutUserPermissionsBoundary")
+    @operation("iam", "PutRolePermissionsBoundary")
+    async def put_boundary(self, caller: Caller, request: Request) -> None:
+        owner, arn = owner_of(request), request["PermissionsBoundary"]
+        await self.work.run(lambda tx: self.identities.set_boundary(tx, caller.account, owner, arn))
+
+    @operation("iam", "DeleteUserPermissionsBoundary")
+    @operation("iam", "DeleteRolePermissionsBoundary")
+    async def delete_boundary(self, caller: Caller, request: Request) -> None:
+        owner = owner_of(request)
+        await self.work.run(lambda tx: self.identities.set_boundary(tx, caller.account, owner, None))
+
+    @operation("iam", "TagUser")
+    @operation("iam", "TagRole")
+    async def tag(self, caller: Caller, request: Request) -> None:
+        owner, tags = owner_of(request), tags_of(request)
+        await self.work.run(lambda tx: self.identities.tag(tx, caller.account, owner, tags))
+
+    @operation("iam", "UntagUser")
+    @operation("iam", "UntagRole")
+    async def untag(self, caller: Caller, request: Request) -> None:
+        owner, keys = owner_of(request), request["TagKeys"]
+        await self.work.run(lambda tx: self.identities.untag(tx, caller.account, owner, keys))
+
+    @operation("iam", "ListUserTags")
+    @operation("iam", "ListRoleTags")
+    async def list_tags(self, caller: Caller, request: Request) -> Members:
+        owner = owner_of(request)
+        return tags_page(await self.work.read(lambda tx: self.identities.tags_of(tx, caller.account, owner)), request)
 
     # Access keys ------------------------------------------------------------------------------------------------------
 
@@ -96,6 +138,16 @@ class IdentityOperatorApi:
         ]
         return {"AccessKeyMetadata": listed, "IsTruncated": False}
 
+    @operation("iam", "GetAccessKeyLastUsed")
+    async def get_access_key_last_used(self, caller: Caller, request: Request) -> Members:
+        key_id = request["AccessKeyId"]
+        key = await self.work.read(lambda tx: self.identities.holder_of_key(tx, caller.account, key_id))
+        use = self.uses.newest(key.key_id, key.last_use)
+        used: dict[str, Any] = {"ServiceName": "N/A", "Region": "N/A"}
+        if use is not None:
+            used = {"LastUsedDate": use.at, "ServiceName": use.service, "Region": use.region}
+        return {"UserName": key.user_name or "root", "AccessKeyLastUsed": used}
+
     @operation("iam", "UpdateAccessKey")
     async def update_access_key(self, caller: Caller, request: Request) -> None:
         name = _user_name(caller, request)
@@ -127,11 +179,12 @@ class IdentityOperatorApi:
                 tags=tags_of(request),
             )
         )
-        return {"Role": _role(role)}
+        return {"Role": role_members(role)}
 
     @operation("iam", "GetRole")
     async def get_role(self, caller: Caller, request: Request) -> Members:
-        return {"Role": _role(await self.work.read(lambda tx: self._role(tx, caller, request)))}
+        role = await self.work.read(lambda tx: self._role(tx, caller, request))
+        return {"Role": role_members(replace(role, last_use=self.uses.newest(role.arn, role.last_use)))}
 
     @operation("iam", "ListRoles")
     async def list_roles(self, caller: Caller, request: Request) -> Members:
@@ -142,12 +195,22 @@ class IdentityOperatorApi:
             )
         )
         page, marker = cut(roles, limit, lambda role: (role.name,))
-        return {"Roles": [_role(role) for role in page], **marked(marker)}
+        return {"Roles": [role_members(role) for role in page], **marked(marker)}
 
     @operation("iam", "UpdateAssumeRolePolicy")
     async def update_assume_role_policy(self, caller: Caller, request: Request) -> None:
         name, document = request["RoleName"], request["PolicyDocument"]
         await self.work.run(lambda tx: self.identities.set_trust(tx, caller.account, name, document))
+
+    @operation("iam", "UpdateRole")
+    @operation("iam", "UpdateRoleDescription")
+    async def update_role(self, caller: Caller, request: Request) -> Members:
+        name, description = request["RoleName"], request.get("Description")
+        seconds = request.get("MaxSessionDuration")
+        role = await self.work.run(
+            lambda tx: self.identities.change_role(tx, caller.account, name, description=description, session_s_max=seconds)
+        )
+        return {"Role": role_members(role)}
 
     @operation("iam", "DeleteRole")
     async def delete_role(self, caller: Caller, request: Request) -> None:
@@ -164,7 +227,7 @@ class IdentityOperatorApi:
 
     @operation("sts", "AssumeRole")
     async def assume_role(self, caller: Caller, request: Request) -> Members:
-        for member in ("PolicyArns", "Tags", "TransitiveTagKeys", "SerialNumber", "TokenCode", "ProvidedContexts"):
+        for member in ("Tags", "TransitiveTagKeys", "SourceIdentity", "SerialNumber", "TokenCode", "ProvidedContexts"):
             if request.get(member):
                 raise Unsupported(f"AssumeRole with {member} isn't available here; leave it out.", subject="member")
         assumed = await self.work.run(
@@ -175,6 +238,7 @@ class IdentityOperatorApi:
                 request["RoleSessionName"],
                 duration_s=request.get("DurationSeconds"),
                 policy_document=request.get("Policy"),
+                policy_arns=[each.get("arn", "") for each in request.get("PolicyArns", ())],
                 external_id=request.get("ExternalId"),
             )
         )
@@ -193,6 +257,28 @@ class IdentityOperatorApi:
 def tags_of(request: Request) -> dict[str, str]:
     """``Tags`` as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in request.get("Tags", ())}
+
+
+def tag_members(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Tags as answers have them."""
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def tags_page(tags: Mapping[str, str], request: Request) -> Members:
+    """The answer of an operation that lists tags, by key."""
+    after, limit = page_of(request)
+    rest = sorted(key for key in tags if after is None or key > after)
+    page, marker = cut(rest[: limit + 1], limit, lambda key: (key,))
+    return {"Tags": tag_members({key: tags[key] for key in page}), **marked(marker)}
+
+
+def owner_of(request: Request) -> Owner:
+    """The user, group or role that a request is about."""
+    for kind in OwnerKind:
+        name = request.get(f"{kind.value.capitalize()}Name")
+        if name is not None:
+            return Owner(kind=kind, name=name)
+    raise InvalidRequest("The request names no user, group or role.", subject="iam-name")
 
 
 def page_of(request: Request) -> tuple[str | None, int]:
@@ -222,11 +308,8 @@ def _boundary(arn: str | None) -> Mapping[str, str] | None:
     return None if arn is None else {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": arn}
 
 
-def _tags(tags: Mapping[str, str]) -> list[dict[str, str]] | None:
-    return [{"Key": key, "Value": value} for key, value in tags.items()] or None
-
-
-def _user(user: User) -> Members:
+def user_members(user: User) -> dict[str, Any]:
+    """A user as answers have it."""
     return {
         "Path": user.path,
         "UserName": user.name,
@@ -234,11 +317,12 @@ def _user(user: User) -> Members:
         "Arn": user.arn,
         "CreateDate": user.created,
         "PermissionsBoundary": _boundary(user.boundary_arn),
-        "Tags": _tags(user.tags),
+        "Tags": tag_members(user.tags) or None,
     }
 
 
-def _role(role: Role) -> Members:
+def role_members(role: Role) -> dict[str, Any]:
+    """A role as answers have it."""
     return {
         "Path": role.path,
         "RoleName": role.name,
@@ -249,6 +333,7 @@ def _role(role: Role) -> Members:
         "AssumeRolePolicyDocument": quote(role.trust_document, safe=""),
         "Description": role.description or None,
         "MaxSessionDuration": role.session_s_max,
+        "RoleLastUsed": {"LastUsedDate": role.last_use.at, "Region": role.last_use.region} if role.last_use else None,
         "PermissionsBoundary": _boundary(role.boundary_arn),
-        "Tags": _tags(role.tags),
+        "Tags": tag_members(role.tags) or None,
     }

@@ -1,4 +1,4 @@
-"""Policies of users and roles: inline, managed with versions, attached."""
+"""Policies of users, groups and roles: inline, managed with versions, attached."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from overair.basics.errors import AccessDenied, AlreadyExists, Conflict, Invalid
 from overair.basics.ids import UPPER_AND_DIGITS, AccountId, IdSource
 from overair.basics.work import Tx
 from overair.server.access.aws_managed import AWS_MANAGED, DOCUMENTS
-from overair.server.access.grants import GrantsDirectory
+from overair.server.access.grants import INLINE_KINDS, GrantsDirectory
+from overair.server.access.identities import checked_tags, tags_with
 from overair.server.access.model import (
     ATTACHED_POLICIES_MAX,
     INLINE_POLICIES_MAX,
+    POLICIES_MAX,
     POLICY_VERSIONS_MAX,
     ManagedPolicy,
     Owner,
@@ -21,17 +23,25 @@ from overair.server.access.model import (
     check_name,
     check_path,
 )
-from overair.server.access.stores import IdentityStore, PolicyStore
-from overair.server.policy_language.document import Kind, parse_policy
+from overair.server.access.stores import IdentityStore, PolicyStore, UserGroupStore
+from overair.server.policy_language.document import Kind, length_of, parse_policy
 
 
 class Policies:
     """The verbs on policies. Whoever changes one makes every remembered decision void once the unit has committed."""
 
     def __init__(
-        self, store: PolicyStore, identities: IdentityStore, grants: GrantsDirectory, *, clock: Clock, ids: IdSource
+        self,
+        store: PolicyStore,
+        identities: IdentityStore,
+        groups: UserGroupStore,
+        grants: GrantsDirectory,
+        *,
+        clock: Clock,
+        ids: IdSource,
     ) -> None:
         self._store = store
+        self._groups = groups
         self._identities = identities
         self._grants = grants
         self._clock = clock
@@ -40,16 +50,24 @@ class Policies:
     # Inline -----------------------------------------------------------------------------------------------------------
 
     def put_inline(self, tx: Tx, account: AccountId, owner: Owner, name: str, document: str) -> None:
-        """Put a policy on a user or role, in place of one with the same name.
+        """Put a policy on a user, group or role, in place of one with the same name.
 
         Raises:
-            InvalidRequest: name, or document (subject ``policy``). NotFound: no such user or role.
+            InvalidRequest: name, or document (subject ``policy``). NotFound: no such user, group or role.
             LimitExceeded: too many policies, or too many characters together.
         """
         check_name(name, what="policy", length_max=128)
-        parse_policy(document, Kind.INLINE_USER if owner.kind is OwnerKind.USER else Kind.INLINE_ROLE)
         self._require(tx, account, owner)
+        kind = INLINE_KINDS[owner.kind]
         present = self._store.inline_of(tx, account, owner)
+        together = sum(length_of(text) for other, text in present.items() if other != name) + length_of(document)
+        if together > kind.length_max:
+            raise LimitExceeded(
+                f"Maximum policy size of {kind.length_max} bytes exceeded for {owner.kind.value} {owner.name}: its inline "
+                f"policies would have {together} characters together, white space not counted.",
+                subject="iam",
+            )
+        parse_policy(document, kind)
         if name not in present and len(present) >= INLINE_POLICIES_MAX:
             raise LimitExceeded(f"A {owner.kind.value} has at most {INLINE_POLICIES_MAX} inline policies.", subject="iam")
         self._store.put_inline(tx, account, owner, name, document)
@@ -91,14 +109,17 @@ class Policies:
 
         Raises:
             InvalidRequest: name, path, or document (subject ``policy``). AlreadyExists: the name is taken.
+            LimitExceeded: there are too many, or too many characters in the document.
         """
         check_name(name, what="policy", length_max=128)
         check_path(path)
-        parse_policy(document, Kind.MANAGED)
+        _check_managed(document)
         if len(description) > 1000 or "\0" in description:
             raise InvalidRequest("A description has at most 1000 characters.", subject="iam-input")
         if self._store.find_policy(tx, account, name) is not None:
             raise AlreadyExists(f"A policy called {name} already exists. Duplicate names are not allowed.", subject="iam")
+        if self._store.count_policies(tx, account) >= POLICIES_MAX:
+            raise LimitExceeded(f"Cannot exceed quota for PoliciesPerAccount: {POLICIES_MAX}", subject="iam")
         now = self._clock.now()
         policy = ManagedPolicy(
             arn=f"arn:aws:iam::{account}:policy{path}{name}",
@@ -110,7 +131,7 @@ class Policies:
             created=now,
             updated=now,
             description=description,
-            tags=dict(tags or {}),
+            tags=checked_tags(tags),
         )
         self._store.add_policy(tx, account, policy, document)
         return policy
@@ -130,13 +151,48 @@ class Policies:
     ) -> Sequence[ManagedPolicy]:
         return self._store.list_policies(tx, account, path_prefix=path_prefix, after=after, limit=limit)
 
+    def count(self, tx: Tx, account: AccountId) -> int:
+        """Of the account's own."""
+        return self._store.count_policies(tx, account)
+
     def attachment_counts(self, tx: Tx, account: AccountId, arns: Sequence[str]) -> Mapping[str, int]:
         return self._store.attachment_counts(tx, account, arns)
+
+    def boundary_counts(self, tx: Tx, account: AccountId, arns: Sequence[str]) -> Mapping[str, int]:
+        """How many users and roles each bounds."""
+        return self._identities.boundary_counts(tx, account, arns)
+
+    def owners_of(self, tx: Tx, account: AccountId, arn: str) -> Sequence[Owner]:
+        """Whom it is attached to. Raises NotFound (subject ``iam``)."""
+        self.find(tx, account, arn)
+        return self._store.owners_of(tx, account, arn)
+
+    def bounded_by(self, tx: Tx, account: AccountId, arn: str) -> Sequence[Owner]:
+        """Whom it bounds. Raises NotFound (subject ``iam``)."""
+        self.find(tx, account, arn)
+        users, roles = self._identities.bounded_by(tx, account, arn)
+        bounded_users = [Owner(kind=OwnerKind.USER, name=user.name) for user in users]
+        return [*bounded_users, *(Owner(kind=OwnerKind.ROLE, name=role.name) for role in roles)]
+
+    def in_use(self, tx: Tx, account: AccountId) -> Sequence[str]:
+        """ARNs of every policy that is attached to anybody."""
+        return self._store.attached_arns(tx, account)
+
+    def tag(self, tx: Tx, account: AccountId, arn: str, tags: Mapping[str, str]) -> None:
+        """Raises NotFound; InvalidRequest; LimitExceeded (subject ``iam``)."""
+        policy = self._own(tx, account, arn)
+        self._store.set_policy_tags(tx, account, policy.name, tags_with(policy.tags, tags))
+
+    def untag(self, tx: Tx, account: AccountId, arn: str, keys: Sequence[str]) -> None:
+        """Tags that aren't there are away already. Raises NotFound (subject ``iam``)."""
+        policy = self._own(tx, account, arn)
+        kept = {key: value for key, value in policy.tags.items() if key not in keys}
+        self._store.set_policy_tags(tx, account, policy.name, kept)
 
     def delete(self, tx: Tx, account: AccountId, arn: str) -> None:
         """Raises NotFound; Conflict (subject ``iam``) while attached or while versions other than the default remain."""
         policy = self._own(tx, account, arn)
-        if self._store.attachment_counts(tx, account, [arn]).get(arn):
+        if self._store.attachment_counts(tx, account, [arn]).get(arn) or self.boundary_counts(tx, account, [arn]):
             raise Conflict("Cannot delete a policy attached to entities.", subject="iam")
         if len(self._store.versions_of(tx, account, policy.name)) > 1:
             raise Conflict(
@@ -162,7 +218,7 @@ class Policies:
 
     def add_version(self, tx: Tx, account: AccountId, arn: str, document: str, *, as_default: bool) -> PolicyVersion:
         """Raises NotFound; InvalidRequest (subject ``policy``); LimitExceeded at the sixth."""
-        parse_policy(document, Kind.MANAGED)
+        _check_managed(document)
         policy = self._own(tx, account, arn)
         if len(self._store.versions_of(tx, account, policy.name)) >= POLICY_VERSIONS_MAX:
             raise LimitExceeded(
@@ -224,10 +280,17 @@ class Policies:
         return policy
 
     def _require(self, tx: Tx, account: AccountId, owner: Owner) -> None:
-        found: object = (
-            self._identities.find_user(tx, account, owner.name)
-            if owner.kind is OwnerKind.USER
-            else self._identities.find_role(tx, account, owner.name)
-        )
+        finders = {
+            OwnerKind.USER: self._identities.find_user,
+            OwnerKind.GROUP: self._groups.find_group,
+            OwnerKind.ROLE: self._identities.find_role,
+        }
+        found: object = finders[owner.kind](tx, account, owner.name)
         if found is None:
             raise NotFound(f"The {owner.kind.value} with name {owner.name} cannot be found.", subject="iam")
+
+
+def _check_managed(document: str) -> None:
+    if length_of(document) > Kind.MANAGED.length_max:
+        raise LimitExceeded(f"Cannot exceed quota for PolicySize: {Kind.MANAGED.length_max}", subject="iam")
+    parse_policy(document, Kind.MANAGED)

@@ -2,92 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from overair.basics.arn import parse_arn
-from overair.basics.clock import as_datetime
-from overair.basics.errors import InvalidRequest, Unsupported
 from overair.basics.work import Tx, Work
 from overair.server.access.aws_managed import AWS_MANAGED
-from overair.server.access.grants import Grants, GrantsDirectory, PrincipalKey
+from overair.server.access.groups import UserGroups
 from overair.server.access.identities import Identities
 from overair.server.access.model import ManagedPolicy, Owner, OwnerKind, PolicyVersion
-from overair.server.access.operator_api import marked, page_of, tags_of
+from overair.server.access.operator_api import marked, owner_of, page_of, tag_members, tags_of, tags_page
 from overair.server.access.policies import Policies
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import cut, read_page_token
-from overair.server.policy_language.conditions import context_of
-from overair.server.policy_language.document import Kind
-from overair.server.policy_language.evaluation import CompiledPolicy, Question
-
-
-def _owner(request: Request) -> Owner:
-    if "UserName" in request:
-        return Owner(kind=OwnerKind.USER, name=request["UserName"])
-    return Owner(kind=OwnerKind.ROLE, name=request["RoleName"])
 
 
 class PolicyOperatorApi:
-    """Inline and managed policies, attachments, and the simulator."""
+    """Inline and managed policies, and what is attached to whom."""
 
-    def __init__(self, *, work: Work, policies: Policies, identities: Identities, grants: GrantsDirectory) -> None:
+    def __init__(self, *, work: Work, policies: Policies, identities: Identities, groups: UserGroups) -> None:
         self.work = work
         self.policies = policies
         self.identities = identities
-        self.grants = grants
+        self.groups = groups
 
     # Inline -----------------------------------------------------------------------------------------------------------
 
     @operation("iam", "PutUserPolicy")
+    @operation("iam", "PutGroupPolicy")
     @operation("iam", "PutRolePolicy")
     async def put_inline(self, caller: Caller, request: Request) -> None:
         name, document = request["PolicyName"], request["PolicyDocument"]
-        await self.work.run(lambda tx: self.policies.put_inline(tx, caller.account, _owner(request), name, document))
+        await self.work.run(lambda tx: self.policies.put_inline(tx, caller.account, owner_of(request), name, document))
 
     @operation("iam", "GetUserPolicy")
+    @operation("iam", "GetGroupPolicy")
     @operation("iam", "GetRolePolicy")
     async def get_inline(self, caller: Caller, request: Request) -> Members:
-        owner, name = _owner(request), request["PolicyName"]
+        owner, name = owner_of(request), request["PolicyName"]
         document = await self.work.read(lambda tx: self.policies.inline(tx, caller.account, owner, name))
-        whose = "UserName" if owner.kind is OwnerKind.USER else "RoleName"
-        return {whose: owner.name, "PolicyName": name, "PolicyDocument": quote(document, safe="")}
+        return {
+            f"{owner.kind.value.capitalize()}Name": owner.name,
+            "PolicyName": name,
+            "PolicyDocument": quote(document, safe=""),
+        }
 
     @operation("iam", "ListUserPolicies")
+    @operation("iam", "ListGroupPolicies")
     @operation("iam", "ListRolePolicies")
     async def list_inline(self, caller: Caller, request: Request) -> Members:
         after, limit = page_of(request)
-        names = await self.work.read(lambda tx: list(self.policies.list_inline(tx, caller.account, _owner(request))))
+        names = await self.work.read(lambda tx: list(self.policies.list_inline(tx, caller.account, owner_of(request))))
         rest = [name for name in names if after is None or name > after]
         page, marker = cut(rest[: limit + 1], limit, lambda name: (name,))
         return {"PolicyNames": list(page), **marked(marker)}
 
     @operation("iam", "DeleteUserPolicy")
+    @operation("iam", "DeleteGroupPolicy")
     @operation("iam", "DeleteRolePolicy")
     async def delete_inline(self, caller: Caller, request: Request) -> None:
         name = request["PolicyName"]
-        await self.work.run(lambda tx: self.policies.delete_inline(tx, caller.account, _owner(request), name))
+        await self.work.run(lambda tx: self.policies.delete_inline(tx, caller.account, owner_of(request), name))
 
     # Attachments ------------------------------------------------------------------------------------------------------
 
     @operation("iam", "AttachUserPolicy")
+    @operation("iam", "AttachGroupPolicy")
     @operation("iam", "AttachRolePolicy")
     async def attach(self, caller: Caller, request: Request) -> None:
         arn = request["PolicyArn"]
-        await self.work.run(lambda tx: self.policies.attach(tx, caller.account, _owner(request), arn))
+        await self.work.run(lambda tx: self.policies.attach(tx, caller.account, owner_of(request), arn))
 
     @operation("iam", "DetachUserPolicy")
+    @operation("iam", "DetachGroupPolicy")
     @operation("iam", "DetachRolePolicy")
     async def detach(self, caller: Caller, request: Request) -> None:
         arn = request["PolicyArn"]
-        await self.work.run(lambda tx: self.policies.detach(tx, caller.account, _owner(request), arn))
+        await self.work.run(lambda tx: self.policies.detach(tx, caller.account, owner_of(request), arn))
 
     @operation("iam", "ListAttachedUserPolicies")
+    @operation("iam", "ListAttachedGroupPolicies")
     @operation("iam", "ListAttachedRolePolicies")
     async def list_attached(self, caller: Caller, request: Request) -> Members:
         after, limit = page_of(request)
-        arns = await self.work.read(lambda tx: self.policies.attached_to(tx, caller.account, _owner(request)))
+        arns = await self.work.read(lambda tx: self.policies.attached_to(tx, caller.account, owner_of(request)))
         prefix = request.get("PathPrefix", "/")
         rest = [arn for arn in arns if (after is None or arn > after) and _path(arn).startswith(prefix)]
         page, marker = cut(rest[: limit + 1], limit, lambda arn: (arn,))
@@ -109,29 +109,29 @@ class PolicyOperatorApi:
                 tags=tags_of(request),
             )
         )
-        return {"Policy": _policy(policy, 0)}
+        return {"Policy": policy_members(policy, 0, 0)}
 
     @operation("iam", "GetPolicy")
     async def get_policy(self, caller: Caller, request: Request) -> Members:
         arn = request["PolicyArn"]
 
-        def find(tx: Tx) -> tuple[ManagedPolicy, int]:
+        def find(tx: Tx) -> tuple[ManagedPolicy, int, int]:
             policy = self.policies.find(tx, caller.account, arn)
-            return policy, self.policies.attachment_counts(tx, caller.account, [arn]).get(arn, 0)
+            attachments = self.policies.attachment_counts(tx, caller.account, [arn]).get(arn, 0)
+            return policy, attachments, self.policies.boundary_counts(tx, caller.account, [arn]).get(arn, 0)
 
-        policy, attachments = await self.work.read(find)
-        return {"Policy": {**_policy(policy, attachments), "Description": policy.description or None}}
+        policy, attachments, boundaries = await self.work.read(find)
+        members = policy_members(policy, attachments, boundaries)
+        return {"Policy": {**members, "Description": policy.description or None}}
 
     @operation("iam", "ListPolicies")
     async def list_policies(self, caller: Caller, request: Request) -> Members:
-        if request.get("PolicyUsageFilter") == "PermissionsBoundary":
-            raise Unsupported("ListPolicies can't list boundaries alone; leave PolicyUsageFilter out.", subject="member")
         position = read_page_token(request.get("Marker"), tuple[str, str], name="Marker")
         group, after = position or ("own", None)
         _, limit = page_of({name: value for name, value in request.items() if name != "Marker"})
         scope, prefix = request.get("Scope", "All"), request.get("PathPrefix", "/")
 
-        def find(tx: Tx) -> tuple[list[ManagedPolicy], dict[str, int]]:
+        def find(tx: Tx) -> tuple[list[ManagedPolicy], Mapping[str, int], Mapping[str, int]]:
             found: list[ManagedPolicy] = []
             if scope in ("All", "Local") and group == "own":
                 own = self.policies.list_own(tx, caller.account, path_prefix=prefix, after=after, limit=limit + 1)
@@ -141,13 +141,18 @@ class PolicyOperatorApi:
                 beyond = after if group == "aws" and after is not None else ""
                 found.extend(policy for policy in ready if policy.path.startswith(prefix) and policy.name > beyond)
             found = found[: limit + 1]
-            counts = self.policies.attachment_counts(tx, caller.account, [policy.arn for policy in found])
-            return found, dict(counts)
+            arns = [policy.arn for policy in found]
+            attachments = self.policies.attachment_counts(tx, caller.account, arns)
+            return found, attachments, self.policies.boundary_counts(tx, caller.account, arns)
 
-        found, counts = await self.work.read(find)
+        found, attachments, boundaries = await self.work.read(find)
         page, marker = cut(found, limit, lambda policy: ("aws" if policy.is_ours else "own", policy.name))
-        shown = [policy for policy in page if counts.get(policy.arn) or not request.get("OnlyAttached")]
-        return {"Policies": [_policy(policy, counts.get(policy.arn, 0)) for policy in shown], **marked(marker)}
+        bounding = request.get("PolicyUsageFilter") == "PermissionsBoundary"
+        counted = boundaries if bounding else attachments
+        # As the cloud has it, a page may hold fewer than were asked for: what isn't wanted is left out of it.
+        shown = [policy for policy in page if counted.get(policy.arn) or not (bounding or request.get("OnlyAttached"))]
+        described = [policy_members(policy, attachments.get(policy.arn, 0), boundaries.get(policy.arn, 0)) for policy in shown]
+        return {"Policies": described, **marked(marker)}
 
     @operation("iam", "DeletePolicy")
     async def delete_policy(self, caller: Caller, request: Request) -> None:
@@ -159,7 +164,7 @@ class PolicyOperatorApi:
         version = await self.work.run(
             lambda tx: self.policies.add_version(tx, caller.account, arn, document, as_default=as_default)
         )
-        return {"PolicyVersion": _version(version, version.number if as_default else 0)}
+        return {"PolicyVersion": version_members(version, version.number if as_default else 0)}
 
     @operation("iam", "GetPolicyVersion")
     async def get_policy_version(self, caller: Caller, request: Request) -> Members:
@@ -170,7 +175,7 @@ class PolicyOperatorApi:
             return version, self.policies.find(tx, caller.account, arn).default_version
 
         version, default = await self.work.read(find)
-        return {"PolicyVersion": {**_version(version, default), "Document": quote(version.document, safe="")}}
+        return {"PolicyVersion": {**version_members(version, default), "Document": quote(version.document, safe="")}}
 
     @operation("iam", "ListPolicyVersions")
     async def list_policy_versions(self, caller: Caller, request: Request) -> Members:
@@ -180,7 +185,7 @@ class PolicyOperatorApi:
             return self.policies.versions(tx, caller.account, arn), self.policies.find(tx, caller.account, arn).default_version
 
         versions, default = await self.work.read(find)
-        return {"Versions": [_version(version, default) for version in versions], "IsTruncated": False}
+        return {"Versions": [version_members(version, default) for version in versions], "IsTruncated": False}
 
     @operation("iam", "SetDefaultPolicyVersion")
     async def set_default_policy_version(self, caller: Caller, request: Request) -> None:
@@ -192,61 +197,76 @@ class PolicyOperatorApi:
         arn, version = request["PolicyArn"], request["VersionId"]
         await self.work.run(lambda tx: self.policies.delete_version(tx, caller.account, arn, version))
 
-    # Simulation -------------------------------------------------------------------------------------------------------
+    @operation("iam", "ListEntitiesForPolicy")
+    async def list_entities_for_policy(self, caller: Caller, request: Request) -> Members:
+        arn, prefix = request["PolicyArn"], request.get("PathPrefix", "/")
+        wanted = {"LocalManagedPolicy": None, "AWSManagedPolicy": None, "User": "user", "Group": "group", "Role": "role"}.get(
+            request.get("EntityFilter", "")
+        )
+        position = read_page_token(request.get("Marker"), tuple[str, str], name="Marker")
+        _, limit = page_of({name: value for name, value in request.items() if name != "Marker"})
 
-    @operation("iam", "SimulatePrincipalPolicy")
-    async def simulate_principal_policy(self, caller: Caller, request: Request) -> Members:
-        for member in ("ResourcePolicy", "PermissionsBoundaryPolicyInputList", "PolicyExclusionList", "CallerArn"):
-            if request.get(member):
-                raise Unsupported(
-                    f"SimulatePrincipalPolicy with {member} isn't available here; leave it out.", subject="member"
-                )
-        source = parse_arn(request["PolicySourceArn"])
-        if source.service != "iam" or source.account != caller.account or source.kind not in ("user", "role"):
-            raise InvalidRequest("PolicySourceArn must be the ARN of a user or role of this account.", subject="iam-input")
-        owner = Owner(kind=OwnerKind(source.kind), name=source.resource.rpartition("/")[2])
-        extra = tuple(CompiledPolicy.parse(text, Kind.MANAGED) for text in request.get("PolicyInputList", ()))
+        def find(tx: Tx) -> list[tuple[Owner, str]]:
+            bounding = request.get("PolicyUsageFilter") == "PermissionsBoundary"
+            owners = (self.policies.bounded_by if bounding else self.policies.owners_of)(tx, caller.account, arn)
+            places = sorted((owner.kind.value, owner.name) for owner in owners if wanted in (None, owner.kind.value))
+            rest = [Owner(kind=OwnerKind(kind), name=name) for kind, name in places if (kind, name) > (position or ("", ""))]
+            found = [(owner, self._entity(tx, caller, owner)) for owner in rest]
+            return [(owner, entity.unique_id) for owner, entity in found if entity.path.startswith(prefix)][: limit + 1]
 
-        def load(tx: Tx) -> Grants:
-            if owner.kind is OwnerKind.USER:
-                self.identities.user(tx, caller.account, owner.name)
-            else:
-                self.identities.role(tx, caller.account, owner.name)
-            return self.grants.of(tx, PrincipalKey(caller.account, owner))
+        found = await self.work.read(find)
+        page, marker = cut(found, limit, lambda each: (each[0].kind.value, each[0].name))
 
-        grants = await self.work.read(load)
-        if extra:
-            grants = Grants(identity=(*grants.identity, *extra), narrowing=grants.narrowing)
-        context = {
-            "aws:PrincipalArn": (str(source),),
-            "aws:PrincipalAccount": (source.account,),
-            "aws:CurrentTime": (as_datetime(caller.now).isoformat(),),
-            "aws:EpochTime": (str(caller.now // 1000),),
+        def shown(kind: OwnerKind, name: str, unique_id: str) -> list[dict[str, str]]:
+            return [{name: owner.name, unique_id: known} for owner, known in page if owner.kind is kind]
+
+        return {
+            "PolicyGroups": shown(OwnerKind.GROUP, "GroupName", "GroupId"),
+            "PolicyUsers": shown(OwnerKind.USER, "UserName", "UserId"),
+            "PolicyRoles": shown(OwnerKind.ROLE, "RoleName", "RoleId"),
+            **marked(marker),
         }
-        for entry in request.get("ContextEntries", ()):
-            context[entry["ContextKeyName"]] = tuple(entry.get("ContextKeyValues", ()))
-        results: list[dict[str, Any]] = []
-        for action in request["ActionNames"]:
-            for resource in request.get("ResourceArns") or ("*",):
-                question = Question(action=action, resource=resource, context=context_of(context))
-                decision = grants.decide(question)
-                results.append(
-                    {
-                        "EvalActionName": action,
-                        "EvalResourceName": resource,
-                        "EvalDecision": decision.value,
-                        "MatchedStatements": [],
-                        "MissingContextValues": [],
-                    }
-                )
-        return {"EvaluationResults": results, "IsTruncated": False}
+
+    def _entity(self, tx: Tx, caller: Caller, owner: Owner) -> _Entity:
+        if owner.kind is OwnerKind.USER:
+            user = self.identities.user(tx, caller.account, owner.name)
+            return _Entity(user.path, user.user_id)
+        if owner.kind is OwnerKind.GROUP:
+            group = self.groups.find(tx, caller.account, owner.name)
+            return _Entity(group.path, group.group_id)
+        role = self.identities.role(tx, caller.account, owner.name)
+        return _Entity(role.path, role.role_id)
+
+    # Tags -------------------------------------------------------------------------------------------------------------
+
+    @operation("iam", "TagPolicy")
+    async def tag_policy(self, caller: Caller, request: Request) -> None:
+        arn, tags = request["PolicyArn"], tags_of(request)
+        await self.work.run(lambda tx: self.policies.tag(tx, caller.account, arn, tags))
+
+    @operation("iam", "UntagPolicy")
+    async def untag_policy(self, caller: Caller, request: Request) -> None:
+        arn, keys = request["PolicyArn"], request["TagKeys"]
+        await self.work.run(lambda tx: self.policies.untag(tx, caller.account, arn, keys))
+
+    @operation("iam", "ListPolicyTags")
+    async def list_policy_tags(self, caller: Caller, request: Request) -> Members:
+        policy = await self.work.read(lambda tx: self.policies.find(tx, caller.account, request["PolicyArn"]))
+        return tags_page(policy.tags, request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entity:
+    path: str
+    unique_id: str
 
 
 def _path(policy_arn: str) -> str:
     return parse_arn(policy_arn).resource.removeprefix("policy").rpartition("/")[0] + "/"
 
 
-def _policy(policy: ManagedPolicy, attachments: int) -> dict[str, Any]:
+def policy_members(policy: ManagedPolicy, attachments: int, boundaries: int) -> dict[str, Any]:
+    """A managed policy as answers have it."""
     return {
         "PolicyName": policy.name,
         "PolicyId": policy.policy_id,
@@ -254,15 +274,16 @@ def _policy(policy: ManagedPolicy, attachments: int) -> dict[str, Any]:
         "Path": policy.path,
         "DefaultVersionId": f"v{policy.default_version}",
         "AttachmentCount": attachments,
-        "PermissionsBoundaryUsageCount": 0,
+        "PermissionsBoundaryUsageCount": boundaries,
         "IsAttachable": True,
         "CreateDate": policy.created,
         "UpdateDate": policy.updated,
-        "Tags": [{"Key": key, "Value": value} for key, value in policy.tags.items()] or None,
+        "Tags": tag_members(policy.tags) or None,
     }
 
 
-def _version(version: PolicyVersion, default: int) -> dict[str, Any]:
+def version_members(version: PolicyVersion, default: int) -> dict[str, Any]:
+    """One of its versions, without the document."""
     return {
         "VersionId": f"v{version.number}",
         "IsDefaultVersion": version.number == default,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Column, Index, Integer, String, Table, Text, delete, func, insert, select, update
@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId
 from overair.basics.work import Tx
-from overair.server.access.model import ManagedPolicy, Owner, PolicyVersion
+from overair.server.access.model import ManagedPolicy, Owner, OwnerKind, PolicyVersion
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import sql
 
@@ -63,7 +63,7 @@ attachments: Final = Table(
 
 
 class SqlPolicyStore:
-    """Policies of users and roles in the records."""
+    """Policies of users, groups and roles in the records."""
 
     # Inline -----------------------------------------------------------------------------------------------------------
 
@@ -111,6 +111,14 @@ class SqlPolicyStore:
         if after is not None:
             query = query.where(managed.c.name > after)
         return [_policy(row) for row in sql(tx).execute(query.order_by(managed.c.name).limit(limit))]
+
+    def count_policies(self, tx: Tx, account: AccountId) -> int:
+        query = select(func.count()).select_from(managed).where(managed.c.account == account)
+        return int(sql(tx).execute(query).scalar_one())
+
+    def set_policy_tags(self, tx: Tx, account: AccountId, name: str, tags: Mapping[str, str]) -> None:
+        change = update(managed).where(managed.c.account == account, managed.c.name == name)
+        sql(tx).execute(change.values(tags=json.dumps(dict(tags))))
 
     def delete_policy(self, tx: Tx, account: AccountId, name: str) -> None:
         sql(tx).execute(delete(versions).where(versions.c.account == account, versions.c.policy_name == name))
@@ -180,6 +188,23 @@ class SqlPolicyStore:
             .group_by(attachments.c.policy_arn)
         )
         return {row.policy_arn: row.number for row in sql(tx).execute(query)}
+
+    def owners_of(self, tx: Tx, account: AccountId, arn: str) -> list[Owner]:
+        """Whom a managed policy is attached to, by kind and name."""
+        query = select(attachments.c.owner_kind, attachments.c.owner_name).where(
+            attachments.c.account == account, attachments.c.policy_arn == arn
+        )
+        rows = sql(tx).execute(query.order_by(attachments.c.owner_kind, attachments.c.owner_name))
+        return [Owner(kind=OwnerKind(row.owner_kind), name=row.owner_name) for row in rows]
+
+    def attached_arns(self, tx: Tx, account: AccountId) -> list[str]:
+        """Every managed policy that is attached to anybody."""
+        query = select(attachments.c.policy_arn).where(attachments.c.account == account).distinct()
+        return [row.policy_arn for row in sql(tx).execute(query.order_by(attachments.c.policy_arn))]
+
+    def rename_owner(self, tx: Tx, account: AccountId, owner: Owner, new_name: str) -> None:
+        for table in (inline, attachments):
+            sql(tx).execute(update(table).where(*_owned(table, account, owner)).values(owner_name=new_name))
 
 
 def _owned(table: Table, account: AccountId, owner: Owner) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from overair.basics.arn import Place, parse_arn
@@ -16,13 +16,23 @@ from overair.server.access.stores import IdentityStore
 from overair.server.aws_protocol.operations import Caller
 from overair.server.policy_language.conditions import context_of
 from overair.server.policy_language.document import Kind
-from overair.server.policy_language.evaluation import Decision, Principal, Question, evaluate_for, together
+from overair.server.policy_language.evaluation import (
+    CompiledPolicy,
+    Decision,
+    Principal,
+    Question,
+    allows_by_name,
+    evaluate_for,
+    together,
+)
 
 __all__ = ["AccessService", "AssumedRole", "denied", "judge"]
 
 Values = Mapping[str, str | tuple[str, ...]]
 _NOTHING: Final[Values] = {}
 SERVICE_SESSION_NAME: Final = "overair-iot"
+_BY_IDENTITY: Final = "identity-based policy"
+_BY_RESOURCE: Final = "resource-based policy"
 
 
 class AccessService:
@@ -115,12 +125,13 @@ class AccessService:
         if resource_policy is not None:
             policies = [compiled(resource_policy, Kind.RESOURCE)]
             session = Principal(account=role.place.account, arns=(role.session_arn, role.role_arn))
-            decisions.append(evaluate_for(policies, question, session))
+            decisions.append(granted_by_resource(policies, question, session, grants))
             decisions.append(evaluate_for(policies, question, Principal(service=IOT_SERVICE)))
         decision = together(decisions)
         if decision is not Decision.ALLOW:
             by_resource = decisions[0] is not Decision.EXPLICIT_DENY
-            raise denied(role.session_arn, action, resource, decision, by_resource=by_resource)
+            kind = _BY_RESOURCE if by_resource and decision is Decision.EXPLICIT_DENY else grants.refusal(question)
+            raise denied(role.session_arn, action, resource, decision, kind=kind)
 
 
 def judge(
@@ -143,18 +154,36 @@ def judge(
         return
     values = context_of({**caller.context, **context})
     decisions = []
-    by_resource = False
+    kind: str | None = None
     for action in actions:
         question = Question(action=action, resource=resource, context=values)
         own = Decision.ALLOW if grants is None else grants.decide(question)
         decisions.append(own)
         if resource_policy is not None:
-            theirs = evaluate_for([compiled(resource_policy, Kind.RESOURCE)], question, as_principal(caller))
-            by_resource = by_resource or (theirs is Decision.EXPLICIT_DENY and own is not Decision.EXPLICIT_DENY)
+            theirs = granted_by_resource([compiled(resource_policy, Kind.RESOURCE)], question, as_principal(caller), grants)
+            if theirs is Decision.EXPLICIT_DENY and own is not Decision.EXPLICIT_DENY:
+                kind = _BY_RESOURCE
             decisions.append(theirs)
     decision = together(decisions)
     if decision is not Decision.ALLOW:
-        raise denied(caller.principal_arn, actions[0], resource, decision, by_resource=by_resource)
+        if kind is None and grants is not None:
+            asked = (Question(action=action, resource=resource, context=values) for action in actions)
+            kind = next((grants.refusal(question) for question in asked if grants.decide(question) is decision), None)
+        raise denied(caller.principal_arn, actions[0], resource, decision, kind=kind or _BY_IDENTITY)
+
+
+def granted_by_resource(
+    policies: Sequence[CompiledPolicy], question: Question, principal: Principal, grants: Grants | None
+) -> Decision:
+    """What a resource's own policy decides for one principal of its account.
+
+    What it allows to the principal's own ARN counts as it stands; what it allows to others that the principal answers to
+    (everyone, the role of a session) counts within the principal's boundary and session policy.
+    """
+    theirs = evaluate_for(policies, question, principal)
+    if theirs is not Decision.ALLOW or grants is None or grants.narrowed(question) is Decision.ALLOW:
+        return theirs
+    return theirs if allows_by_name(policies, question, principal.arns[0]) else Decision.IMPLICIT_DENY
 
 
 def as_principal(caller: Caller) -> Principal:
@@ -166,13 +195,13 @@ def as_principal(caller: Caller) -> Principal:
     return Principal(account=caller.account, arns=tuple(arns), is_root=caller.is_root)
 
 
-def denied(principal_arn: str, action: str, resource: str, decision: Decision, *, by_resource: bool = False) -> AccessDenied:
+def denied(principal_arn: str, action: str, resource: str, decision: Decision, *, kind: str = _BY_IDENTITY) -> AccessDenied:
     """The refusal, in the words that clients know."""
     said = f"User: {principal_arn} is not authorized to perform: {action} on resource: {resource}"
     if decision is Decision.EXPLICIT_DENY:
-        why = f"with an explicit deny in {'a resource-based' if by_resource else 'an identity-based'} policy"
+        why = f"with an explicit deny in {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     else:
-        why = f"because no identity-based policy allows the {action} action"
+        why = f"because no {kind} allows the {action} action"
     return AccessDenied(f"{said} {why}", subject="action", details={"action": action, "resource": resource})
 
 

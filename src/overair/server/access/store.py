@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, Index, Integer, LargeBinary, String, Table, Text, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.engine import Row
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.work import Tx
-from overair.server.access.model import AccessKey, KeyStatus, Role, Session, User
+from overair.server.access.model import AccessKey, KeyStatus, LastUse, Role, Session, User
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import sql
 
@@ -40,6 +56,8 @@ roles: Final = Table(
     Column("session_s_max", Integer, nullable=False),
     Column("boundary_arn", String(2048), nullable=True),
     Column("tags", Text, nullable=False),
+    Column("used_at", BigInteger, nullable=True),
+    Column("used_region", String(64), nullable=True),
 )
 
 access_keys: Final = Table(
@@ -51,6 +69,9 @@ access_keys: Final = Table(
     Column("status", String(8), nullable=False),
     instant_column("created"),
     Column("sealed_secret", LargeBinary, nullable=False),
+    Column("used_at", BigInteger, nullable=True),
+    Column("used_service", String(64), nullable=True),
+    Column("used_region", String(64), nullable=True),
     # A key id is unique on the server, and so names its account.
     Index("uq_access_keys_key_id", "key_id", unique=True),
     Index("ix_access_keys_account_user_name", "account", "user_name"),
@@ -68,6 +89,7 @@ sessions: Final = Table(
     Column("sealed_secret", LargeBinary, nullable=False),
     Column("token_sha256", String(64), nullable=False),
     Column("policy_document", Text, nullable=True),
+    Column("policy_arns", Text, nullable=True),
     Index("uq_access_sessions_key_id", "key_id", unique=True),
     Index("ix_access_sessions_account_expires", "account", "expires"),
 )
@@ -100,6 +122,20 @@ class SqlIdentityStore:
         if after is not None:
             query = query.where(users.c.name > after)
         return [_user(row) for row in sql(tx).execute(query.order_by(users.c.name).limit(limit))]
+
+    def count_users(self, tx: Tx, account: AccountId) -> int:
+        return _count(tx, users, account)
+
+    def change_user(self, tx: Tx, account: AccountId, name: str, *, new_name: str, new_path: str) -> None:
+        sql(tx).execute(update(users).where(*_named(users, account, name)).values(name=new_name, path=new_path))
+        moved = update(access_keys).where(access_keys.c.account == account, access_keys.c.user_name == name)
+        sql(tx).execute(moved.values(user_name=new_name))
+
+    def set_user_boundary(self, tx: Tx, account: AccountId, name: str, boundary_arn: str | None) -> None:
+        sql(tx).execute(update(users).where(*_named(users, account, name)).values(boundary_arn=boundary_arn))
+
+    def set_user_tags(self, tx: Tx, account: AccountId, name: str, tags: Mapping[str, str]) -> None:
+        sql(tx).execute(update(users).where(*_named(users, account, name)).values(tags=json.dumps(dict(tags))))
 
     def delete_user(self, tx: Tx, account: AccountId, name: str) -> None:
         sql(tx).execute(delete(users).where(users.c.account == account, users.c.name == name))
@@ -136,9 +172,43 @@ class SqlIdentityStore:
         change = update(roles).where(roles.c.account == account, roles.c.name == name)
         sql(tx).execute(change.values(trust_document=document))
 
+    def count_roles(self, tx: Tx, account: AccountId) -> int:
+        return _count(tx, roles, account)
+
+    def change_role(self, tx: Tx, account: AccountId, name: str, *, description: str, session_s_max: int) -> None:
+        change = update(roles).where(*_named(roles, account, name))
+        sql(tx).execute(change.values(description=description, session_s_max=session_s_max))
+
+    def set_role_boundary(self, tx: Tx, account: AccountId, name: str, boundary_arn: str | None) -> None:
+        sql(tx).execute(update(roles).where(*_named(roles, account, name)).values(boundary_arn=boundary_arn))
+
+    def set_role_tags(self, tx: Tx, account: AccountId, name: str, tags: Mapping[str, str]) -> None:
+        sql(tx).execute(update(roles).where(*_named(roles, account, name)).values(tags=json.dumps(dict(tags))))
+
     def delete_role(self, tx: Tx, account: AccountId, name: str) -> None:
         sql(tx).execute(delete(roles).where(roles.c.account == account, roles.c.name == name))
         sql(tx).execute(delete(sessions).where(sessions.c.account == account, sessions.c.role_name == name))
+
+    # Boundaries -------------------------------------------------------------------------------------------------------
+
+    def bounded_by(self, tx: Tx, account: AccountId, boundary_arn: str) -> tuple[list[User], list[Role]]:
+        """The users and roles that a policy bounds, by name."""
+        of_users = select(users).where(users.c.account == account, users.c.boundary_arn == boundary_arn)
+        of_roles = select(roles).where(roles.c.account == account, roles.c.boundary_arn == boundary_arn)
+        return (
+            [_user(row) for row in sql(tx).execute(of_users.order_by(users.c.name))],
+            [_role(row) for row in sql(tx).execute(of_roles.order_by(roles.c.name))],
+        )
+
+    def boundary_counts(self, tx: Tx, account: AccountId, arns: Sequence[str]) -> dict[str, int]:
+        """How many users and roles each of the policies bounds; those that bound nobody are absent."""
+        counts: dict[str, int] = {}
+        for table in (users, roles):
+            bound = table.c.boundary_arn
+            query = select(bound, func.count().label("number")).where(table.c.account == account, bound.in_(list(arns)))
+            for row in sql(tx).execute(query.group_by(bound)):
+                counts[row.boundary_arn] = counts.get(row.boundary_arn, 0) + row.number
+        return counts
 
     # Keys -------------------------------------------------------------------------------------------------------------
 
@@ -170,6 +240,19 @@ class SqlIdentityStore:
     def delete_key(self, tx: Tx, account: AccountId, key_id: AccessKeyId) -> None:
         sql(tx).execute(delete(access_keys).where(access_keys.c.account == account, access_keys.c.key_id == key_id))
 
+    def note_key_use(self, tx: Tx, account: AccountId, key_id: AccessKeyId, use: LastUse) -> None:
+        """Newer than what is noted, or nothing changes: several processes tell what they saw."""
+        key = (access_keys.c.account == account, access_keys.c.key_id == key_id)
+        older = access_keys.c.used_at.is_(None) | (access_keys.c.used_at < use.at)
+        change = update(access_keys).where(*key, older)
+        sql(tx).execute(change.values(used_at=use.at, used_service=use.service, used_region=use.region))
+
+    def note_role_use(self, tx: Tx, account: AccountId, name: str, use: LastUse) -> None:
+        """The same of a role."""
+        older = roles.c.used_at.is_(None) | (roles.c.used_at < use.at)
+        change = update(roles).where(*_named(roles, account, name), older)
+        sql(tx).execute(change.values(used_at=use.at, used_region=use.region))
+
     # Sessions ---------------------------------------------------------------------------------------------------------
 
     def add_session(self, tx: Tx, session: Session) -> None:
@@ -184,6 +267,7 @@ class SqlIdentityStore:
                 sealed_secret=session.sealed_secret,
                 token_sha256=session.token_sha256,
                 policy_document=session.policy_document,
+                policy_arns=json.dumps(session.policy_arns) if session.policy_arns else None,
             )
         )
 
@@ -193,6 +277,14 @@ class SqlIdentityStore:
 
     def delete_sessions_before(self, tx: Tx, account: AccountId, expired_before: Instant) -> None:
         sql(tx).execute(delete(sessions).where(sessions.c.account == account, sessions.c.expires < expired_before))
+
+
+def _named(table: Table, account: AccountId, name: str) -> tuple[ColumnElement[bool], ...]:
+    return (table.c.account == account, table.c.name == name)
+
+
+def _count(tx: Tx, table: Table, account: AccountId) -> int:
+    return int(sql(tx).execute(select(func.count()).select_from(table).where(table.c.account == account)).scalar_one())
 
 
 def _user(row: Row[Any]) -> User:
@@ -219,7 +311,12 @@ def _role(row: Row[Any]) -> Role:
         session_s_max=row.session_s_max,
         boundary_arn=row.boundary_arn,
         tags=json.loads(row.tags),
+        last_use=_last_use(row.used_at, "", row.used_region),
     )
+
+
+def _last_use(used_at: int | None, service: str, region: str | None) -> LastUse | None:
+    return None if used_at is None else LastUse(at=Instant(used_at), service=service, region=region or "")
 
 
 def _key(row: Row[Any]) -> AccessKey:
@@ -230,6 +327,7 @@ def _key(row: Row[Any]) -> AccessKey:
         status=KeyStatus(row.status),
         created=Instant(row.created),
         sealed_secret=bytes(row.sealed_secret),
+        last_use=_last_use(row.used_at, row.used_service or "", row.used_region),
     )
 
 
@@ -244,4 +342,5 @@ def _session(row: Row[Any]) -> Session:
         sealed_secret=bytes(row.sealed_secret),
         token_sha256=row.token_sha256,
         policy_document=row.policy_document,
+        policy_arns=tuple(json.loads(row.policy_arns)) if row.policy_arns else (),
     )

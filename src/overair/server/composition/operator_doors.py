@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 
+from overair.server.access.account_operator_api import AccountOperatorApi
 from overair.server.access.authenticator import SignatureAuthenticator
 from overair.server.access.authoriser import PolicyAuthoriser
 from overair.server.access.bearer_tokens import SealedTokens
+from overair.server.access.group_operator_api import UserGroupOperatorApi
 from overair.server.access.link_tickets import SealedTickets
 from overair.server.access.operator_api import IdentityOperatorApi
 from overair.server.access.policy_operator_api import PolicyOperatorApi
+from overair.server.access.simulation_operator_api import SimulationOperatorApi
 from overair.server.audit.operator_api import AuditOperations
 from overair.server.audit.service import AuditService
 from overair.server.aws_protocol.dispatcher import AsgiApplication, AwsProtocol, Observe
@@ -105,9 +108,7 @@ class OperatorDoors:
             presigned_v2=ground.settings.presigned_v2,
             links=operators.link_keys,
         )
-        self.authoriser = PolicyAuthoriser(
-            ground.work, operators.grants, operators.identity_store, buckets.objects, operators.bucket_policies
-        )
+        self.authoriser = PolicyAuthoriser(ground.work, operators.grants, buckets.objects, operators.bucket_policies)
         self.objects_api = ObjectsApi(
             work=ground.audited,
             objects=buckets.objects,
@@ -143,8 +144,17 @@ class OperatorDoors:
     def _offer_who_may_ask_and_what_is_stored(self) -> None:
         work, operators, registry = self._ground.audited, self._operators, self._registry
         self.aws.add(
-            IdentityOperatorApi(work=work, identities=operators.identities, sessions=operators.sessions),
-            PolicyOperatorApi(work=work, policies=operators.policies, identities=operators.identities, grants=operators.grants),
+            IdentityOperatorApi(
+                work=work, identities=operators.identities, sessions=operators.sessions, uses=operators.credentials.uses
+            ),
+            PolicyOperatorApi(work=work, policies=operators.policies, identities=operators.identities, groups=operators.groups),
+            UserGroupOperatorApi(work=work, groups=operators.groups),
+            SimulationOperatorApi(
+                work=work, policies=operators.policies, identities=operators.identities, groups=operators.groups
+            ),
+            AccountOperatorApi(
+                work=work, policies=operators.policies, identities=operators.identities, groups=operators.groups
+            ),
             CertificatesOperatorApi(work=work, certificates=registry.certificates),
             AcmOperatorApi(work=work, acm=registry.acm),
             self.objects_api,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from overair.server.access.key_uses import KeyUseWriter
 from overair.server.broker.worker import SessionExpiry
 from overair.server.certificates.authorities import ServerIdentity
 from overair.server.certificates.renewal import ServerCertificateRenewal
@@ -97,6 +98,7 @@ class StandingWork:
             AutoUpdateWorker(work=work, auto_updates=rollouts.director.auto_updates, region=place.region, clock=clock),
             fleet_index.builder,
             gateway.connectivity,
+            KeyUseWriter(work=work, uses=operators.credentials.uses, store=operators.identity_store, clock=clock),
         ]
         cluster = ground.cluster
         workers = ground.workers = WorkerLoop(

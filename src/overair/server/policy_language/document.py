@@ -28,6 +28,8 @@ class Kind(Enum):
     MANAGED = ("managed policy", 6144)
     INLINE_USER = ("inline policy of a user", 2048)
     INLINE_ROLE = ("inline policy of a role", 10_240)
+    INLINE_GROUP = ("inline policy of a group", 5120)
+    SESSION = ("session policy", 2048)
     TRUST = ("trust policy", 4096)
     RESOURCE = ("resource policy", 20 * 1024)
     DEVICE = ("device policy", 2048)
@@ -101,6 +103,11 @@ class _Malformed(ValueError):
     pass
 
 
+def length_of(text: str) -> int:
+    """A document's length as quotas count it: white space isn't counted."""
+    return len(_WHITE_SPACE.sub("", text))
+
+
 def parse_policy(text: str, kind: Kind) -> Policy:
     """Read one document.
 
@@ -111,7 +118,7 @@ def parse_policy(text: str, kind: Kind) -> Policy:
         data = text.encode("utf-8")
         if len(data) > DOCUMENT_SIZE_BYTES_MAX:
             raise _Malformed(f"it has {len(data)} bytes, at most {DOCUMENT_SIZE_BYTES_MAX} are read")
-        length = len(_WHITE_SPACE.sub("", text))
+        length = length_of(text)
         if length > kind.length_max:
             raise _Malformed(f"it has {length} characters without white space, a {kind.word} has at most {kind.length_max}")
         document = strict_json.decode_object(data, size_bytes_max=DOCUMENT_SIZE_BYTES_MAX, depth_max=10)

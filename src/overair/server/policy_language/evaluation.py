@@ -78,6 +78,18 @@ class CompiledStatement:
             return False
         return all(condition.holds(question.context) for condition in statement.conditions)
 
+    def lacking(self, question: Question) -> set[str]:
+        """Condition keys that this statement looks at and the request doesn't have, if it is about the request's action. In
+        their comparing form."""
+        self.applies(question)
+        assert self._actions is not None
+        if (self._actions.match(question.action) is not None) == self._statement.actions_negated:
+            return set()
+        keys = {variable.name for variable in self._variables if variable.default is None}
+        if self._covers(question):
+            keys |= {condition.key for condition in self._statement.conditions}
+        return {key for key in keys if key not in question.context}
+
     def _covers(self, question: Question) -> bool:
         assert self._resources is not None
         values = []
@@ -151,20 +163,38 @@ def evaluate_for(policies: Iterable[CompiledPolicy], question: Question, princip
     return decision
 
 
+def allows_by_name(policies: Iterable[CompiledPolicy], question: Question, arn: str) -> bool:
+    """Whether a resource policy allows it to this very ARN, and not only to everyone, an account or the role behind it: such a
+    grant isn't narrowed by a permissions boundary or a session policy."""
+    return any(
+        statement.effect is Effect.ALLOW
+        and statement.principals is not None
+        and not statement.principals.negated
+        and arn in statement.principals.aws
+        and statement.applies(question)
+        for policy in policies
+        for statement in policy.statements
+    )
+
+
 def names(principals: Principals, principal: Principal, effect: Effect) -> bool:
     """Whether a statement is about this principal.
 
     Naming an account hands the decision to the account's own policies: such an Allow by itself grants its root user alone,
-    such a Deny denies everyone of the account.
+    such a Deny denies everyone of the account. NotPrincipal is read so that it never gives more than it says: what an Allow
+    leaves out by an account is everyone of it; what a Deny spares by an account is its root user alone, and of a role's
+    sessions those whose session and role both are named.
     """
     if principals.everyone:
         return not principals.negated
-    named = (bool(principal.service) and principal.service in principals.services) or any(
-        arn in principals.aws for arn in principal.arns
+    denies = effect is Effect.DENY
+    enough = all if principals.negated and denies else any
+    named = (bool(principal.service) and principal.service in principals.services) or (
+        bool(principal.arns) and enough(arn in principals.aws for arn in principal.arns)
     )
     if not named and principal.account:
         whole_account = principal.account in principals.aws or f"arn:aws:iam::{principal.account}:root" in principals.aws
-        named = whole_account and (principal.is_root or principals.negated or effect is Effect.DENY)
+        named = whole_account and (principal.is_root or denies != principals.negated)
     return named != principals.negated
 
 

@@ -13,6 +13,25 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "access_group_members",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("group_name", sa.String(length=64), nullable=False),
+        sa.Column("user_name", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("account", "group_name", "user_name", name=op.f("pk_access_group_members")),
+    )
+    with op.batch_alter_table("access_group_members", schema=None) as batch_op:
+        batch_op.create_index("ix_access_group_members_account_user_name", ["account", "user_name"], unique=False)
+
+    op.create_table(
+        "access_groups",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("path", sa.String(length=512), nullable=False),
+        sa.Column("group_id", sa.String(length=32), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_access_groups")),
+    )
+    op.create_table(
         "fleet_documents",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("index_name", sa.String(length=32), nullable=False),
@@ -104,8 +123,67 @@ def upgrade() -> None:
         sa.Column("connected", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_nodes")),
     )
+    op.create_table(
+        "package_configurations",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("role_arn", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_package_configurations")),
+    )
+    op.create_table(
+        "package_versions",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("package", sa.String(length=128), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("region", sa.String(length=32), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("attributes", sa.Text(), nullable=False),
+        sa.Column("artifact", sa.Text(), nullable=True),
+        sa.Column("recipe", sa.Text(), nullable=True),
+        sa.Column("client_token", sa.String(length=64), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_modified_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "package", "name", name=op.f("pk_package_versions")),
+    )
+    op.create_table(
+        "packages",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("region", sa.String(length=32), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("default_version", sa.String(length=64), nullable=True),
+        sa.Column("client_token", sa.String(length=64), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_modified_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_packages")),
+    )
+    op.create_table(
+        "thing_packages",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("package", sa.String(length=128), nullable=False),
+        sa.Column("version", sa.String(length=64), nullable=True),
+        sa.Column("job", sa.String(length=64), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", "package", name=op.f("pk_thing_packages")),
+    )
+    with op.batch_alter_table("access_keys", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("used_at", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("used_service", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("used_region", sa.String(length=64), nullable=True))
+
+    with op.batch_alter_table("access_roles", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("used_at", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("used_region", sa.String(length=64), nullable=True))
+
+    with op.batch_alter_table("access_sessions", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("policy_arns", sa.Text(), nullable=True))
+
     with op.batch_alter_table("job_executions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("outlived", sa.Boolean(), server_default=sa.false(), nullable=False))
+        batch_op.add_column(sa.Column("namespace", sa.String(length=64), nullable=True))
         batch_op.create_index("ix_job_executions_by_thing", ["account", "job", "thing", "number"], unique=False)
 
     with op.batch_alter_table("job_targets", schema=None) as batch_op:
@@ -117,6 +195,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("ends_at", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("template_arn", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("document_parameters", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("namespace", sa.String(length=64), nullable=True))
         batch_op.create_index("ix_jobs_ending", ["ends_at"], unique=False)
         batch_op.create_index("ix_jobs_status", ["account", "status", "sequence"], unique=False)
 
