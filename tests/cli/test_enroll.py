@@ -8,9 +8,15 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
+from overair.cli.device import enroll_device, own_topics_policy
+from overair.cli.operator import operator_of
 from tests.support.field_device import ANSWER_TIMEOUT_S, Device, Identity
 from tests.support.server_process import ServerProcess, clean_environment
 
@@ -47,6 +53,8 @@ def test_a_device_is_brought_into_the_registry_with_its_directory(server: Server
     assert identity.thing_arn == iot.describe_thing(thingName="enrolled-1")["thingArn"]
     [principal] = iot.list_thing_principals(thingName="enrolled-1")["principals"]
     assert principal.endswith(f":cert/{identity.certificate_id}")
+    [attached] = iot.list_thing_principals_v2(thingName="enrolled-1")["thingPrincipalObjects"]
+    assert attached["thingPrincipalType"] == "EXCLUSIVE_THING"
     assert iot.list_things_in_thing_group(thingGroupName="enrolled-group")["things"] == ["enrolled-1"]
     settings = json.loads((out / "device.json").read_bytes())
     assert (settings["thing_name"], settings["hardware_id"]) == ("enrolled-1", "board-7")
@@ -68,6 +76,52 @@ def test_its_policy_lets_it_speak_for_itself_alone(server: ServerProcess, tmp_pa
         assert "execution" not in device.ask(device.jobs("$next/get"))
         device.publish(topic, b"{}")
         device.disconnected.get(timeout=ANSWER_TIMEOUT_S)
+
+
+def over_https(server: ServerProcess, identity: Identity) -> Any:
+    """boto3 as a device has it: no key, no signature, its certificate in the handshake."""
+    certificate = (str(identity.certificate_file), str(identity.key_file))
+    config = Config(signature_version=UNSIGNED, client_cert=certificate, retries={"total_max_attempts": 1}, read_timeout=60)
+    return server.client("iot-jobs-data", endpoint_url=server.endpoints["device_url"], config=config)
+
+
+def test_it_does_its_own_jobs_over_https_and_nobody_elses(server: ServerProcess, tmp_path: Path) -> None:
+    identity = enrolled(server, tmp_path / "own", f"own-{uuid.uuid4().hex[:8]}")
+    other = enroll_device(operator_of(server.data), f"other-{uuid.uuid4().hex[:8]}", tmp_path / "other")
+    device, jobs = over_https(server, identity), [f"over-https-{uuid.uuid4().hex}" for _ in range(2)]
+    for job in jobs:
+        server.client("iot").create_job(jobId=job, targets=[identity.thing_arn, other.thing_arn], document="{}")
+    thing = identity.thing
+    assert [each["jobId"] for each in device.get_pending_job_executions(thingName=thing)["queuedJobs"]] == jobs
+    assert device.start_next_pending_job_execution(thingName=thing)["execution"]["jobId"] == jobs[0]
+    assert device.describe_job_execution(thingName=thing, jobId=jobs[0])["execution"]["status"] == "IN_PROGRESS"
+    device.update_job_execution(thingName=thing, jobId=jobs[0], status="SUCCEEDED")
+    assert device.describe_job_execution(thingName=thing, jobId="$next")["execution"]["jobId"] == jobs[1]
+    for call in (device.get_pending_job_executions, device.start_next_pending_job_execution):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            call(thingName=other.thing)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_the_policy_of_an_earlier_version_gets_what_it_lacked_and_one_that_somebody_wrote_stays(
+    server: ServerProcess, tmp_path: Path, edited: bool
+) -> None:
+    iot = server.client("iot")
+    document = own_topics_policy(server.endpoints["region"], server.endpoints["account"])
+    if edited:
+        document["Statement"] = document["Statement"][:2]
+    enroll_device(operator_of(server.data), f"first-{uuid.uuid4().hex[:8]}", tmp_path / "first")
+    before = iot.create_policy_version(policyName="overair-device", policyDocument=json.dumps(document), setAsDefault=True)
+    enroll_device(operator_of(server.data), f"next-{uuid.uuid4().hex[:8]}", tmp_path / "next")
+    now = iot.get_policy(policyName="overair-device")
+    try:
+        assert (now["defaultVersionId"] == before["policyVersionId"]) is edited
+        assert ("iot:UpdateJobExecution" in now["policyDocument"]) is not edited
+    finally:
+        iot.set_default_policy_version(policyName="overair-device", policyVersionId="1")
+        for version in iot.list_policy_versions(policyName="overair-device")["policyVersions"]:
+            if not version["isDefaultVersion"]:
+                iot.delete_policy_version(policyName="overair-device", policyVersionId=version["versionId"])
 
 
 def test_it_may_not_connect_under_another_name(server: ServerProcess, tmp_path: Path) -> None:

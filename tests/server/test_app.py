@@ -59,7 +59,7 @@ PROMISED = {
         ListAttachedUserPolicies CreatePolicy GetPolicy DeletePolicy ListPolicies CreatePolicyVersion GetPolicyVersion
         DeletePolicyVersion ListPolicyVersions SetDefaultPolicyVersion""",
     "sts": "GetCallerIdentity AssumeRole",
-    "overair": "ExplainThing DescribeRollout DescribeServer ListAuditRecords",
+    "overair": "ExplainThing DescribeRollout DescribeServer ListAuditRecords ResendContinuousJobs",
 }
 """The operations of the first issue, and our own."""
 

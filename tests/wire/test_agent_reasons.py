@@ -35,6 +35,11 @@ def test_an_accepted_version_loses_its_double_blank() -> None:
     assert reason_in_words("accepted  v2.0.0") == "accepted version 2.0.0"
 
 
+def test_a_file_that_was_stored_is_no_version_that_runs() -> None:
+    assert reason_in_words("accepted  v0.0.1", updated_by="  v0.0.0") == "stored as a file of type 1 [accepted v0.0.1]"
+    assert reason_in_words("accepted  v0.0.1", updated_by="  v0.0.9") == "accepted version 0.0.1"
+
+
 @given(reason=st.text(max_size=200))
 def test_any_text_is_told_somehow(reason: str) -> None:
     assert isinstance(reason_in_words(reason), str)

@@ -24,8 +24,10 @@ from overair.cli.output import Json, console, print_json
 
 HARDWARE_ID_DEFAULT = "posix"
 DEVICE_POLICY = "overair-device"
-"""One policy for every enrolled device: its variables narrow it to the topics of the thing that connects."""
+"""One policy for every enrolled device: its variables narrow it to the topics and the jobs of the thing that comes."""
+HTTPS_JOBS_ACTIONS = ("GetPendingJobExecutions", "StartNextPendingJobExecution", "DescribeJobExecution", "UpdateJobExecution")
 
+_THING = "${iot:Connection.Thing.ThingName}"
 ENROLLED_AT_ONCE_MAX = 100_000
 ENROLLING_THREADS = 8
 
@@ -50,33 +52,43 @@ class Enrolled:
     """C headers that were written in place of a device directory."""
 
 
-def own_topics_policy(region: str, account: str) -> str:
+def own_topics_policy(region: str, account: str) -> dict[str, Any]:
     """Connect under its own name; publish, receive and subscribe below its own jobs and streams; nothing else."""
     arn = f"arn:aws:iot:{region}:{account}"
-    own = "$aws/things/${iot:Connection.Thing.ThingName}"
+    own = f"$aws/things/{_THING}"
     rooms = ("jobs", "streams")
-    return json_text.dumps(
-        {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Effect": "Allow",
-                    "Action": "iot:Connect",
-                    "Resource": f"{arn}:client/${{iot:Connection.Thing.ThingName}}",
-                },
-                {
-                    "Effect": "Allow",
-                    "Action": ["iot:Publish", "iot:Receive"],
-                    "Resource": [f"{arn}:topic/{own}/{room}/*" for room in rooms],
-                },
-                {
-                    "Effect": "Allow",
-                    "Action": "iot:Subscribe",
-                    "Resource": [f"{arn}:topicfilter/{own}/{room}/*" for room in rooms],
-                },
-            ],
-        }
-    )
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "iot:Connect",
+                "Resource": f"{arn}:client/{_THING}",
+            },
+            {
+                "Effect": "Allow",
+                "Action": ["iot:Publish", "iot:Receive"],
+                "Resource": [f"{arn}:topic/{own}/{room}/*" for room in rooms],
+            },
+            {
+                "Effect": "Allow",
+                "Action": "iot:Subscribe",
+                "Resource": [f"{arn}:topicfilter/{own}/{room}/*" for room in rooms],
+            },
+        ],
+    }
+
+
+def device_policy(region: str, account: str) -> dict[str, Any]:
+    """Its own topics, and the jobs of its own thing over HTTPS, where the variable has a value because the certificate is the
+    thing's exclusively."""
+    document = own_topics_policy(region, account)
+    jobs = {
+        "Effect": "Allow",
+        "Action": [f"iot:{name}" for name in HTTPS_JOBS_ACTIONS],
+        "Resource": f"arn:aws:iot:{region}:{account}:thing/{_THING}",
+    }
+    return document | {"Statement": [*document["Statement"], jobs]}
 
 
 class Platform(StrEnum):
@@ -134,7 +146,8 @@ def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hard
         certificateSigningRequest=request.public_bytes(serialization.Encoding.PEM).decode(), setAsActive=True
     )
     iot.attach_policy(policyName=DEVICE_POLICY, target=issued["certificateArn"])
-    iot.attach_thing_principal(thingName=name, principal=issued["certificateArn"])
+    # Exclusively: over HTTPS there is no client id, and a policy's variables mean a certificate's only thing.
+    iot.attach_thing_principal(thingName=name, principal=issued["certificateArn"], thingPrincipalType="EXCLUSIVE_THING")
     if group is not None:
         _ensure_group(iot, group)
         iot.add_thing_to_thing_group(thingGroupName=group, thingName=name)
@@ -212,11 +225,15 @@ def names_of(name: str, count: int) -> list[str]:
 
 
 def _ensure_policy(operator: Operator, iot: Any) -> None:
-    document = own_topics_policy(operator.endpoints.region, operator.endpoints.account)
+    """Make the policy; one that an earlier version made gets what it lacked. One that somebody wrote stays as it is."""
+    place = operator.endpoints.region, operator.endpoints.account
+    document = json_text.dumps(device_policy(*place))
     try:
         iot.create_policy(policyName=DEVICE_POLICY, policyDocument=document)
     except iot.exceptions.ResourceAlreadyExistsException:
-        return
+        there = json_text.loads(iot.get_policy(policyName=DEVICE_POLICY)["policyDocument"])
+        if there == own_topics_policy(*place):
+            iot.create_policy_version(policyName=DEVICE_POLICY, policyDocument=document, setAsDefault=True)
 
 
 def _ensure_group(iot: Any, group: str) -> None:

@@ -18,6 +18,7 @@ from overair.cli import (
     fleet_ca,
     jobs,
     migrate,
+    resend,
     retry,
     serve,
     ship,
@@ -46,6 +47,7 @@ app.command()(canary.resume)
 app.command()(watch.watch)
 app.command()(why.why)
 app.command()(retry.retry)
+app.command()(resend.resend)
 app.command()(cancel.cancel)
 app.command()(demo.demo)
 app.add_typer(jobs.app, name="jobs")

@@ -63,7 +63,7 @@ class Follow:
             return f"self-test {self.details['self_test']}"
         if "reason" not in self.details and "correlationId" in self.details:
             return self._uptane
-        return reason_in_words(self.details.get("reason", ""))
+        return reason_in_words(self.details.get("reason", ""), updated_by=self.details.get("updatedBy", ""))
 
     @property
     def _uptane(self) -> str:

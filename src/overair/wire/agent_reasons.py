@@ -102,12 +102,15 @@ _ENDED: Final = re.compile(r"(rejected|aborted): 0x([0-9a-fA-F]{1,8})")
 _FAILED: Final = re.compile(r"0x([0-9a-fA-F]{1,8}): (0x[0-9a-fA-F]{1,8}|-?[0-9]{1,10})")
 _RECEIVED: Final = re.compile(r"(\d{1,10})/(\d{1,10})")
 _ACCEPTED: Final = re.compile(r"accepted\s+v(\S+)")
+_STORED: Final = re.compile(r"accepted v0\.0\.([0-9]{1,3})")
+_NO_FIRMWARE: Final = "v0.0.0"
 
 
-def reason_in_words(reason: str) -> str:
+def reason_in_words(reason: str, *, updated_by: str = "") -> str:
     """A ``reason`` of an execution that has ended, decoded; one in other words is given back as it is.
 
     ``rejected: 0x0000000f`` → ``rejected: the image is older than …``. The device's own text stays behind it in brackets.
+    ``updated_by`` is the ``updatedBy`` beside it: it tells a file that was stored from firmware that runs.
     """
     text = " ".join(reason.split())
     ended = _ENDED.fullmatch(text)
@@ -125,6 +128,9 @@ def reason_in_words(reason: str) -> str:
         elif sub:
             words = f"{words} (detail {sub:#x})"
         return f"{words} [{text}]"
+    stored = _STORED.fullmatch(text)
+    if stored is not None and updated_by.strip() == _NO_FIRMWARE:
+        return f"stored as a file of type {stored[1]} [{text}]"
     accepted = _ACCEPTED.fullmatch(text)
     if accepted is not None:
         return f"accepted version {accepted[1]}"

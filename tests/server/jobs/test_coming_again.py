@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from overair.basics.errors import NotFound
 from overair.basics.ids import GroupName, ThingName
 from overair.server.jobs.model import FailureType, JobSettings, RetryCriterion, TargetSelection
 from overair.server.jobs.resets import accepted_version, running_version
@@ -91,6 +94,25 @@ async def test_to_one_that_was_provisioned_again(room: JobsRoom) -> None:
     await report(room, "a", "C1", "SUCCEEDED")
     room.work.run_blocking(lambda tx: room.jobs.joined(tx, room.place.account, ThingName("a"), GroupName("g")))
     assert stands(room, "a", "C1") == (2, S.SUCCEEDED)
+
+
+async def test_to_one_that_an_operator_names_and_what_comes_is_told(room: JobsRoom) -> None:
+    await done(room)
+    room.create("P", room.group_arn("g"), selection=CONTINUOUS)
+
+    def resend() -> Sequence[str]:
+        return room.work.run_blocking(lambda tx: room.jobs.resend(tx, room.place.account, ThingName("a")))
+
+    assert sorted(resend()) == ["C1", "C2"]
+    came_again_once(room)
+    assert stands(room, "a", "P") == (1, S.QUEUED), "it was pending and stays as it was"
+    assert list(resend()) == []
+    came_again_once(room)
+
+
+def test_a_thing_that_is_not_there_is_refused_by_name(room: JobsRoom) -> None:
+    with pytest.raises(NotFound, match="nobody"):
+        room.work.run_blocking(lambda tx: room.jobs.resend(tx, room.place.account, ThingName("nobody")))
 
 
 def test_not_to_one_that_has_done_nothing_yet(room: JobsRoom) -> None:

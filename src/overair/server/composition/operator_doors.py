@@ -56,6 +56,7 @@ from overair.server.jobs.document_sources import DocumentSources
 from overair.server.jobs.event_operator_api import EventConfigurationOperations
 from overair.server.jobs.jobs_data_api import JobsDataOperations
 from overair.server.jobs.operator_api import JobOperations
+from overair.server.jobs.resend_operator_api import ResendOperations
 from overair.server.jobs.templates_operator_api import JobTemplateOperations
 from overair.server.objects.operator_api import ObjectsApi
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
@@ -201,6 +202,7 @@ class OperatorDoors:
             JobOperations(work=work, jobs=jobs, rights=access, sources=sources),
             JobTemplateOperations(work=work, jobs=jobs, rights=access, sources=sources, clock=schedule_clock),
             EventConfigurationOperations(work=work, events=jobs.events),
+            ResendOperations(work=work, jobs=jobs),
             JobsDataOperations(work=work, jobs=jobs.device, clock=schedule_clock),
             UpdateOperations(
                 work=work, updates=rollouts.updates, contents=self._buckets.contents, after_step=ground.after_step

@@ -199,7 +199,8 @@ def _ended(facts: Facts, execution: Execution, *, unsigned: bool) -> list[str]:
     chain = [f"{facts.thing} {what} at {_moment(execution.last_updated_at)}, and has nothing else to do."]
     reason = execution.status_details.get("reason")
     if reason:
-        chain.append(f"Its own words: {reason_in_words(reason).rstrip('.')}.")
+        words = reason_in_words(reason, updated_by=execution.status_details.get("updatedBy", ""))
+        chain.append(f"Its own words: {words.rstrip('.')}.")
     elif execution.status is ExecutionStatus.TIMED_OUT:
         chain.append(f"The last that it said: {_doing(execution)}.")
     if execution.status is ExecutionStatus.CANCELED and facts.cancelled:

@@ -241,32 +241,34 @@ class Planner:
         for job in self._jobs.continuous_for(tx, account, group):
             self._give(tx, job, thing, now=now)
 
-    def give_again(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+    def give_again(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[JobId]:
         """A thing isn't what it was when it did its jobs (it was reset, or provisioned again): each running CONTINUOUS job of
-        its groups comes to it once more. What is pending for it stays as it is."""
+        its groups comes to it once more. What is pending for it stays as it is. Returns which jobs come again."""
         if not self._executions.outlive(tx, account, thing):
-            return
+            return ()
         now = self._clock.now()
-        given: set[JobId] = set()
+        given: dict[JobId, bool] = {}
         for group in sorted(self._groups.all_groups_of(tx, account, thing)):
             for job in self._jobs.continuous_for(tx, account, group):
                 if job.id not in given and self._executions.find(tx, account, thing, job.id) is not None:
-                    given.add(job.id)
-                    self._give(tx, job, thing, now=now)
+                    given[job.id] = self._give(tx, job, thing, now=now)
+        return [job for job, comes in given.items() if comes]
 
-    def _give(self, tx: Tx, job: Job, thing: ThingName, *, now: Instant) -> None:
+    def _give(self, tx: Tx, job: Job, thing: ThingName, *, now: Instant) -> bool:
+        """Whether the job comes to the thing, now or at its time."""
         account = job.place.account
         new, _ = self._new_to(tx, job, [thing])
         opening = now if job.schedule is None else opens_at(job.schedule, now=now)
         if not new or opening is None:
-            return
+            return False
         if opening > now:
             self._jobs.add_waiting(tx, account, job.id, [thing])
             if job.phase is JobPhase.SETTLED:
                 self._jobs.save(tx, replace(job, phase=JobPhase.ROLLING_OUT, next_step_at=opening))
-            return
+            return True
         self._jobs.drop_waiting(tx, account, job=job.id, things=[thing])
         self._queue_new(tx, job, [thing], now=now)
+        return True
 
     def left(self, tx: Tx, account: AccountId, thing: ThingName, group: GroupName) -> None:
         """A thing left a group: what CONTINUOUS jobs had pending for it is REMOVED, unless another target still names it."""

@@ -44,7 +44,7 @@ def accepted_version(details: Mapping[str, str]) -> Version | None:
 class ResetWatch:
     """Compares what devices report with what they accepted."""
 
-    def __init__(self, *, executions: ExecutionStore, give_again: Callable[[Tx, AccountId, ThingName], None]) -> None:
+    def __init__(self, *, executions: ExecutionStore, give_again: Callable[[Tx, AccountId, ThingName], object]) -> None:
         self._executions = executions
         self._give_again = give_again
 

@@ -378,6 +378,17 @@ class JobsService:
         """See ``devices.ports.ProvisionedAgain``."""
         self.planner.give_again(tx, account, thing)
 
+    def resend(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[JobId]:
+        """An operator knows that a thing isn't what it was, though nothing has shown it: the running CONTINUOUS jobs of its
+        groups that have ended for it come to it once more. Returns which; none where all of them are pending already.
+
+        Raises:
+            NotFound: subject ``thing``.
+        """
+        if not self._members.has_thing(tx, account, thing):
+            raise NotFound(f"There is no thing {thing[:128]!r} in this account.", subject="thing")
+        return self.planner.give_again(tx, account, thing)
+
     # ----------------------------------------------------------------------------------------------------------------------
 
     def _advanced(self, tx: Tx, job: Job, *, now: Instant) -> Job:
