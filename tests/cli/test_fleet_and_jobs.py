@@ -87,6 +87,8 @@ def test_a_fleet_takes_an_update_what_failed_is_told_by_cause_and_tried_again_ov
     assert told["failures"] == {"the signature does not verify": 3}
     assert (told["blocks"], told["bytes"], told["connects"]) == (6 * BLOCKS, 6 * len(IMAGE), 6)
 
+    update = server.client("iot").get_ota_update(otaUpdateId=job.removeprefix("AFR_OTA-"))["otaUpdateInfo"]
+    assert update["otaUpdateFiles"][0]["fileVersion"] == "2.0.0", "the file says none: it is what the operator calls it"
     answer = server.client("overair").describe_rollout(jobId=job)
     assert (answer["succeeded"], answer["failed"], answer["queued"], answer["status"]) == (3, 3, 0, "COMPLETED")
     assert [cause["count"] for cause in answer["causes"]] == [3]

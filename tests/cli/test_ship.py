@@ -76,8 +76,10 @@ def test_any_file_is_shipped_verified_and_stored_without_a_restart(
     file = tmp_path / "model.bin"
     file.write_bytes(b"\x01\x02\x03" * 5000)
     boots = device.status()["boots"]
-    shipped = run("ship", file, "--to", device.name, "--as", "models/model.bin", "--watch", "--data", server.data)
+    words = ["--as", "models/model.bin", "--version", "7.1"]
+    shipped = run("ship", file, "--to", device.name, *words, "--watch", "--data", server.data)
     assert shipped.returncode == 0, shipped.stderr
+    assert "stored as a file of type 1" in " ".join(shipped.stdout.split())
     assert (device.directory.files / "models" / "model.bin").read_bytes() == file.read_bytes()
     assert device.status()["boots"] == boots
 

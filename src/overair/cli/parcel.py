@@ -22,10 +22,12 @@ class Parcel:
     image: ImageManifest | None
     """What image.json says, or None for a file that isn't an image of ours (any C firmware)."""
     stored_as: str | None
+    named_version: str | None = None
+    """What the operator calls a file that says no version itself."""
 
     @property
     def version(self) -> str:
-        return str(self.image.version) if self.image else ""
+        return str(self.image.version) if self.image else self.named_version or ""
 
 
 def read_parcel(path: Path, *, version: str | None, stored_as: str | None) -> Parcel:
@@ -58,4 +60,5 @@ def read_parcel(path: Path, *, version: str | None, stored_as: str | None) -> Pa
         sha256=hashlib.sha256(content).hexdigest(),
         image=image,
         stored_as=stored_as,
+        named_version=version,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -35,11 +36,22 @@ OWN = "$aws/things/dev-1"
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
+def small_image(version: str) -> bytes:
+    """An image of the posix platform without a library in it."""
+    manifest = {"name": "app", "version": version, "hardware_id": "posix"}
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__main__.py", os.urandom(2_000))
+        archive.writestr("image.json", json.dumps(manifest))
+    return stream.getvalue()
+
+
 class World:
     """A device, what it has said, and a server's side played by hand."""
 
     def __init__(self, *, primary: TransferProtocol = TransferProtocol.MQTT, fails: bool = False) -> None:
         self.now_s = 0.0
+        self.size_bytes = len(IMAGE)
         self.tally = Tally()
         self.said: list[Publish] = []
         self.ranges: list[tuple[str, int, int, Callable[[bytes | None], None]]] = []
@@ -79,6 +91,7 @@ class World:
         self.device.received(Publish(topic=topic, payload=payload))
 
     def job(self, job: str = "j-1", *, number: int = 1, image: bytes = IMAGE, url: str | None = None, **more: Any) -> None:
+        self.size_bytes = len(image)
         value = KEY.sign(image, ec.ECDSA(hashes.SHA256()))
         file = DocumentFile(
             path="fw",
@@ -103,7 +116,7 @@ class World:
     def blocks_asked(self) -> list[int]:
         assert self.last().topic == f"{OWN}/streams/st/get/cbor"
         request: GetStreamRequest = decode_get_stream(self.last().payload, Dialect.CBOR)
-        return list(request.blocks_to_send(len(IMAGE)))
+        return list(request.blocks_to_send(self.size_bytes))
 
     def send_blocks(self, numbers: list[int], image: bytes = IMAGE) -> None:
         encoder = BlockEncoder(dialect=Dialect.CBOR, file_id=0, block_size_bytes=256)
@@ -238,4 +251,14 @@ def test_ranges_bring_a_window_at_a_time_and_one_that_fails_has_the_job_read_aga
         assert url.endswith("sig=2")
         deliver(IMAGE[first : last + 1])
     assert world.acknowledge()["status"] == "SUCCEEDED"
-    assert hashlib.sha256(IMAGE).digest() == world.device._hash.digest()
+
+
+def test_it_runs_the_version_that_its_image_says_and_begins_there_next_time() -> None:
+    world = World()
+    for version, before in (("2.0.0", "1.0.0"), ("3.1.4", "2.0.0")):
+        image = small_image(version)
+        world.job(f"j-{version[0]}", image=image)
+        world.download(image)
+        told = world.acknowledge()
+        assert told["statusDetails"] == {"reason": f"accepted  v{version}", "updatedBy": f"  v{before}"}
+        world.tell_job(None)

@@ -1,26 +1,25 @@
 """One virtual device: the C agent's messages in its order, without a socket, a file or a clock.
 
-It follows one job after another like the agent does (wire reference §1.2, §7.3), but keeps no image: blocks are hashed as they
-come, and only those that came before their turn are held, at most a window of them. What it doesn't do is boot: after
-``self_test`` ``ready`` it goes on with ``active`` at once.
+It follows one job after another like the agent does (wire reference §1.2, §7.3), but keeps no image (``incoming_file``). What
+it doesn't do is boot: after ``self_test`` ``ready`` it goes on with ``active`` at once, and runs what its image says it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Final, Protocol
 
 from overair.agent import reports
 from overair.agent.download import block_size_for
+from overair.agent.fleet.incoming_file import IncomingFile
 from overair.agent.fleet.tally import Tally
 from overair.agent.other_jobs import OtherJob, report_of
 from overair.agent.reports import AgentErrorCode, Report
 from overair.agent.update_job import JobRefused, UpdateJob, read_job
 from overair.wire.blocks import BlockDownload, MakeDurable, UnexpectedBlock, WriteBlock, blocks_named
 from overair.wire.image import ImageVersion
-from overair.wire.image_signature import MODERN_ALGORITHMS, SignatureAlgorithm, SignerCertificate, digest_is_signed
+from overair.wire.image_signature import SignerCertificate
 from overair.wire.job_document import TransferProtocol
 from overair.wire.job_message_parsing import parse_rejection, parse_update_reply
 from overair.wire.job_messages import (
@@ -103,11 +102,7 @@ class VirtualDevice:
         self._fails = fails
         self._running = STARTED_WITH
         self._job: UpdateJob | None = None
-        self._download: BlockDownload | None = None
-        self._hash = hashlib.sha256()
-        self._hashed = 0
-        """Blocks of the file that are in the hash."""
-        self._early: dict[int, bytes] = {}
+        self._incoming: IncomingFile | None = None
         self._url = ""
         self._stream = ""
         self._reported = 0
@@ -194,9 +189,9 @@ class VirtualDevice:
             self._end(report_of(job, None), "a job of another kind was rejected")
             return
         if job is None:
-            self.stage, self._job, self._download, self._due_s = Stage.IDLE, None, None, float("inf")
+            self.stage, self._job, self._incoming, self._due_s = Stage.IDLE, None, None, float("inf")
             return
-        if self._job is not None and self._job.same_work(job) and self._download is not None:
+        if self._job is not None and self._job.same_work(job) and self._incoming is not None:
             self.stage = Stage.RECEIVING
             self._locate(job)
             self._ask_for_blocks()
@@ -208,16 +203,14 @@ class VirtualDevice:
         self._final_job = job.job_id
         if job.self_test:
             # It stopped between two reports: whatever it received is gone, and it says that it runs.
-            self._finish()
+            self._finish(None)
             return
         size = block_size_for(job.file.size_bytes, self._block_size)
         if size is None:
             self._end(reports.failed(AgentErrorCode.FILE_SIZE_OVERFLOW), "the file is too large")
             return
-        self._download = BlockDownload(
-            file_size_bytes=job.file.size_bytes, block_size_bytes=size, window_blocks=self._window
-        )  # fmt: skip
-        self._hash, self._hashed, self._reported, self._early = hashlib.sha256(), 0, 0, {}
+        self._incoming = IncomingFile(job.file, block_size_bytes=size, window_blocks=self._window)
+        self._reported = 0
         self._locate(job)
         self.stage = Stage.RECEIVING
         if self._stream:
@@ -233,8 +226,8 @@ class VirtualDevice:
     # -- blocks ---------------------------------------------------------------------------------------------------------------
 
     def _ask_for_blocks(self) -> None:
-        download, job = self._download, self._job
-        assert download is not None
+        assert self._incoming is not None
+        download, job = self._incoming.blocks, self._job
         assert job is not None
         wanted = download.request()
         self._tally.requests += 1
@@ -255,19 +248,19 @@ class VirtualDevice:
 
     def _ask_for_range(self, numbers: Sequence[int]) -> None:
         """The window as one range; blocks of it that are here already come again and change nothing."""
-        download, asked = self._download, self._asked_at
-        assert download is not None
-        size = download.block_size_bytes
-        first, end = numbers[0] * size, min((numbers[-1] + 1) * size, download.file_size_bytes)
+        incoming, asked = self._incoming, self._asked_at
+        assert incoming is not None
+        size = incoming.blocks.block_size_bytes
+        first, end = numbers[0] * size, min((numbers[-1] + 1) * size, incoming.blocks.file_size_bytes)
 
         def deliver(data: bytes | None) -> None:
-            if self._asked_at != asked or self._download is not download:
+            if self._asked_at != asked or self._incoming is not incoming:
                 return  # something else is under way
             if data is None:
                 self._due_s = self._monotonic() + RANGE_RETRY_S
                 return
             for offset in range(0, len(data), size):
-                if self._download is download:
+                if self._incoming is incoming:
                     self._take(numbers[0] + offset // size, data[offset : offset + size])
 
         self._ranges.ask(self._url, first, end - 1, deliver)
@@ -284,8 +277,9 @@ class VirtualDevice:
             self._take(block.number, block.data)
 
     def _take(self, number: int, data: bytes) -> None:
-        download = self._download
-        assert download is not None
+        incoming = self._incoming
+        assert incoming is not None
+        download = incoming.blocks
         try:
             effects = download.receive(number, data)
         except UnexpectedBlock:
@@ -299,7 +293,7 @@ class VirtualDevice:
                 case WriteBlock(data=written):
                     self._tally.blocks += 1
                     self._tally.bytes += len(written)
-                    self._keep(number, written)
+                    incoming.keep(number, written)
                 case MakeDurable(complete=complete):
                     download.made_durable()
                     self._progress(download)
@@ -307,12 +301,6 @@ class VirtualDevice:
                         self._verify()
                     else:
                         self._ask_for_blocks()
-
-    def _keep(self, number: int, data: bytes) -> None:
-        self._early[number] = data
-        while (following := self._early.pop(self._hashed, None)) is not None:
-            self._hash.update(following)
-            self._hashed += 1
 
     def _progress(self, download: BlockDownload) -> None:
         """After the first window, and whenever another 64 blocks are there."""
@@ -333,26 +321,15 @@ class VirtualDevice:
     # -- the end --------------------------------------------------------------------------------------------------------------
 
     def _verify(self) -> None:
-        job = self._job
+        job, incoming = self._job, self._incoming
         assert job is not None
-        file, signature = job.file, job.file.signature
-        self._download = None
-        anchor = self._anchors.get(file.certificate_path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".pem"))
-        if anchor is None:
-            self._end(reports.failed(0xE7), f"it has no signer {file.certificate_path[:60]!r}")
+        assert incoming is not None
+        self._incoming = None
+        signer = incoming.signer(self._anchors)
+        if signer is None:
+            self._end(reports.failed(0xE7), f"it has no signer {job.file.certificate_path[:60]!r}")
             return
-        algorithm = None if signature is None else SignatureAlgorithm(signature.key)
-        if (
-            self._fails
-            or signature is None
-            or algorithm not in MODERN_ALGORITHMS
-            or not digest_is_signed(
-                anchor.public_key,
-                digest=self._hash.digest(),
-                signature=signature.value,
-                algorithm=SignatureAlgorithm(algorithm),
-            )
-        ):
+        if self._fails or not incoming.is_signed_by(signer):
             self._end(reports.failed(0xE3), "the signature does not verify")
             return
         following = job.without_first_file()
@@ -361,13 +338,14 @@ class VirtualDevice:
         elif job.installs_firmware:
             self._report_now(reports.self_test_ready(self._running))
             self._report_now(reports.self_test_active(self._running))
-            self._finish()
+            self._finish(incoming.version)
         else:
-            self._end(reports.stored(file.file_type or 0), None)
+            self._end(reports.stored(job.file.file_type or 0), None)
 
-    def _finish(self) -> None:
+    def _finish(self, version: ImageVersion | None) -> None:
+        """It runs the new image; one that doesn't say its version counts as the next build of what ran."""
         before = self._running
-        self._running = ImageVersion.from_word(before.word + 1)
+        self._running = version or ImageVersion.from_word((before.word + 1) % 2**32)
         self._end(reports.accepted(self._running, before), None)
 
     def _report_now(self, report: Report) -> None:
@@ -375,7 +353,7 @@ class VirtualDevice:
         self._send(self.wire.publish(update_topic(self.thing, self._job.job_id), report.to_json(), qos=1))
 
     def _end(self, report: Report, cause: str | None) -> None:
-        self._download, self._early = None, {}
+        self._incoming = None
         self._final, self._cause, self.stage = report, cause, Stage.REPORTING
         self._unanswered = 0
         self._report(report)
