@@ -15,8 +15,8 @@ from typing import Any
 from overair.agent import other_jobs, reports
 from overair.agent.backoff import Backoff
 from overair.agent.deferral import Deferrals, Permission, Stage
-from overair.agent.download import FileDownload, block_size_for
 from overair.agent.event_queue import EventQueue
+from overair.agent.inquiry import JobInquiry
 from overair.agent.other_jobs import JobHandler, OtherJob
 from overair.agent.platform import (
     Platform,
@@ -26,26 +26,21 @@ from overair.agent.platform import (
     ResetRequested,
     VersionNotRising,
 )
-from overair.agent.progress import NoProgress, Progress, ProgressSink
+from overair.agent.progress import NoProgress, ProgressSink, moment
 from overair.agent.reporter import Reporter
 from overair.agent.reports import AgentErrorCode, ExecutionId, ParserSubCode, Report
 from overair.agent.self_test import SelfTestVerdict, judge
 from overair.agent.settings import EXIT_STATUS_RESET, AgentSettings, Application
-from overair.agent.sources import Asked, BlockSource, Ranges, StreamSource, UrlSource
+from overair.agent.sources import Asked, Ranges
 from overair.agent.states import TRANSITIONS, Event, State
 from overair.agent.timers import Timer
+from overair.agent.transfer import Transfer
 from overair.agent.transport import Transport
 from overair.agent.trial import conduct
 from overair.agent.update_job import JobRefused, UpdateJob, read_job
 from overair.wire.blocks import UnexpectedBlock
-from overair.wire.job_messages import (
-    DescribeRequest,
-    MalformedMessage,
-    accepted,
-    describe_topic,
-    notify_next_topic,
-)
-from overair.wire.stream_client import MalformedStreamMessage, decode_refusal
+from overair.wire.job_messages import MalformedMessage
+from overair.wire.stream_client import MalformedStreamMessage
 
 LOG = logging.getLogger("overair.agent")
 
@@ -72,20 +67,22 @@ class Agent:
         self._application = application
         self._settings = settings
         self._progress = progress or NoProgress()
-        self._thing = settings.thing_name
         self._queue = EventQueue(monotonic)
         self._signals = self._queue.signals
         self._timers = self._queue.timers
-        self._backoff = Backoff(base_s=settings.back_off_base_s, cap_s=settings.back_off_s_max, chance=chance)
+        backoff = Backoff(base_s=settings.back_off_base_s, cap_s=settings.back_off_s_max, chance=chance)
+        self._inquiry = JobInquiry(transport, thing=settings.thing_name, backoff=backoff)
         self._deferrals = Deferrals(permission)
         self._job_handler: JobHandler | None = None
         self._job: UpdateJob | None = None
-        self._download: FileDownload | None = None
-        self._source: BlockSource | None = None
-        self._ranges = ranges
-        self._momentum = 0
-        self._requests = 0
-        self._unanswered = 0
+        self._transfer = Transfer(
+            platform,
+            transport,
+            settings,
+            ranges=ranges,
+            backoff=backoff,
+            deliver=lambda block: self._signals.append((Event.RECEIVED_FILE_BLOCK, block)),
+        )
         self._reporter = Reporter(
             platform, transport, thing=settings.thing_name, acknowledgement_timeout_s=settings.acknowledgement_timeout_s
         )
@@ -132,9 +129,9 @@ class Agent:
         return True
 
     def _meaning(self, topic: str) -> Event | None:
-        if topic in (accepted(describe_topic(self._thing)), notify_next_topic(self._thing)):
+        if self._inquiry.is_answered_on(topic):
             return Event.RECEIVED_JOB_DOCUMENT
-        return None if self._source is None else self._source.meaning(topic)
+        return self._transfer.meaning(topic)
 
     def _handle(self, event: Event, payload: bytes | None) -> None:
         transition = TRANSITIONS.get((self.state, event))
@@ -154,18 +151,12 @@ class Agent:
 
     def _request_job(self, _: None) -> None:
         self._reporter.repeat()
-        self._transport.subscribe(notify_next_topic(self._thing), qos=1)
-        token = f"{self._requests}:{self._thing[:53]}"
-        self._requests += 1
-        request = DescribeRequest(client_token=token).to_json()
-        self._transport.publish(describe_topic(self._thing), request, qos=1)
-        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s + self._backoff.wait_s(self._unanswered))
-        self._unanswered += 1
+        self._timers.set(Timer.REQUEST, self._settings.request_timeout_s + self._inquiry.ask())
 
     def _process_job(self, payload: bytes) -> State | None:
         self._timers.clear(Timer.REQUEST)
         self._timers.clear(Timer.DEFERRAL)
-        self._unanswered = 0
+        self._inquiry.answered()
         try:
             found = read_job(payload, self._settings.primary_protocol)
         except MalformedMessage as error:
@@ -199,11 +190,11 @@ class Agent:
                 self._do_other_job(found)
             return State.WAITING_FOR_JOB
         if self._job is None or not job.same_work(self._job):
-            self._momentum = 0
+            self._transfer.forgive()
         self._job = job
         if verdict is not SelfTestVerdict.NOTHING:
             self._signals.append((Event.START_SELF_TEST, None))
-        elif job.stream_name is None and self._ranges is None:
+        elif not self._transfer.can_bring(job):
             self._finish_job(reports.failed(AgentErrorCode.INVALID_DATA_PROTOCOL))
             return State.WAITING_FOR_JOB
         elif self._is_put_off(Stage.DOWNLOAD):
@@ -221,52 +212,37 @@ class Agent:
 
     def _create_file(self, _: None) -> State | None:
         assert self._job is not None
-        file = self._job.file
-        block_size = block_size_for(file.size_bytes, self._settings.block_size_bytes)
-        if block_size is None:
-            return self._fail(reports.failed(AgentErrorCode.JOB_PARSER_ERROR, ParserSubCode.BAD_MODEL))
-        self._source = self._source_for(self._job)
         try:
-            self._download = FileDownload(
-                self._platform,
-                file,
-                block_size_bytes=block_size,
-                answer_size_bytes_max=self._source.answer_size_bytes_max,
-            )
+            if not self._transfer.begin(self._job):
+                return self._fail(reports.failed(AgentErrorCode.JOB_PARSER_ERROR, ParserSubCode.BAD_MODEL))
         except PlatformError as error:
             return self._fail_because(error)
-        self._source.open()
-        self._signals.append((Event.CLOSE_FILE if self._download.complete else Event.REQUEST_FILE_BLOCK, None))
+        self._signals.append((Event.CLOSE_FILE if self._transfer.is_complete else Event.REQUEST_FILE_BLOCK, None))
         return None
 
     def _request_blocks(self, _: None) -> State | None:
-        assert self._download is not None
-        if self._momentum >= self._settings.request_momentum_max:
+        if self._transfer.is_given_up:
             return self._fail(reports.aborted(AgentErrorCode.MOMENTUM_ABORT))
-        assert self._source is not None
         try:
-            self._download.widen()
+            self._transfer.widen()
         except PlatformError as error:
             return self._fail_because(error)
-        if self._download.complete:
+        if self._transfer.is_complete:
             self._signals.append((Event.CLOSE_FILE, None))
             return None
-        asked = self._source.ask(self._download)
-        wait_s = self._backoff.wait_s(self._momentum)
-        if asked is not Asked.NOT_SENT:
-            self._momentum += 1
+        asked, wait_s = self._transfer.ask()
         if asked is Asked.JOB_NEEDED:
             self._signals.append((Event.REQUEST_JOB_DOCUMENT, None))
         self._timers.set(Timer.REQUEST, self._settings.request_timeout_s + wait_s)
         return None
 
     def _take_block(self, payload: bytes) -> State | None:
-        assert self._download is not None
+        file = self._transfer.file
+        assert file is not None
         assert self._job is not None
-        assert self._source is not None
-        before = self._download.received
+        before = file.received
         try:
-            new, window_finished = self._download.take(payload, self._source.dialect)
+            new, window_finished = self._transfer.take(payload)
         except (MalformedStreamMessage, UnexpectedBlock) as error:
             LOG.warning("a block can't be used: %s", error)
             return self._fail(reports.failed(PlatformErrorCode.UNINITIALIZED))
@@ -274,13 +250,12 @@ class Agent:
             return self._fail_because(error)
         if not new:
             return None
-        self._momentum = 0
         self._timers.set(Timer.REQUEST, self._settings.request_timeout_s)
         received = before + 1
         if received == 1 or received % reports.PROGRESS_EVERY_BLOCKS == 0:
-            self._reporter.send(self._job.job_id, reports.receiving(received, self._download.total))
+            self._reporter.send(self._job.job_id, reports.receiving(received, file.total))
         if window_finished:
-            if self._download.complete:
+            if file.complete:
                 self._signals.append((Event.CLOSE_FILE, None))
             else:
                 # Behind what has come meanwhile: a job that was withdrawn isn't downloaded to its end.
@@ -288,9 +263,8 @@ class Agent:
         return None
 
     def _stream_refused(self, payload: bytes) -> State | None:
-        assert self._source is not None
         try:
-            refusal = decode_refusal(payload, self._source.dialect)
+            refusal = self._transfer.refusal(payload)
         except MalformedStreamMessage as error:
             LOG.warning("a refusal can't be read: %s", error)
             return self.state
@@ -310,24 +284,21 @@ class Agent:
         if isinstance(job, UpdateJob) and self._job is not None and job.same_work(self._job):
             return self.state
         self._timers.clear(Timer.REQUEST)
-        self._abandon_download()
+        self._transfer.abandon()
         self._signals.append((Event.REQUEST_JOB_DOCUMENT, None))
         return None
 
     def _close_file(self, _: None) -> State | None:
         self._timers.clear(Timer.REQUEST)
-        assert self._download is not None
         assert self._job is not None
-        context = self._download.context
         try:
-            image = self._platform.close_file(context)
+            context, image = self._transfer.close()
         except PlatformError as error:
             return self._fail_because(error)
         except VersionNotRising as error:
             LOG.warning("refused: %s", error.message)
             code = AgentErrorCode.SAME_FIRMWARE_VERSION if error.same else AgentErrorCode.DOWNGRADE_NOT_ALLOWED
             return self._fail(reports.rejected(code))
-        self._download = None
         if not context.is_firmware:
             following = self._job.without_first_file()
             if following is None:
@@ -361,7 +332,7 @@ class Agent:
         self._timers.clear(Timer.REQUEST)
         self._timers.clear(Timer.DEFERRAL)
         self._signals.clear()
-        self._download = None
+        self._transfer.let_go()
 
     def _resume(self, _: None) -> None:
         self._signals.append((Event.REQUEST_JOB_DOCUMENT, None))
@@ -395,17 +366,6 @@ class Agent:
             self._reporter.send(job.job_id, other_jobs.started())
         self._finish(job.execution, other_jobs.report_of(job, self._job_handler))
 
-    def _source_for(self, job: UpdateJob) -> BlockSource:
-        if job.stream_name is not None:
-            dialect = self._settings.stream_format
-            return StreamSource(self._transport, thing=self._thing, stream=job.stream_name, dialect=dialect)
-        assert self._ranges is not None
-        return UrlSource(
-            self._ranges,
-            url=job.file.url or "",
-            deliver=lambda block: self._signals.append((Event.RECEIVED_FILE_BLOCK, block)),
-        )
-
     def _fail_because(self, error: PlatformError) -> State:
         LOG.warning("the platform refuses: %s", error.message)
         return self._fail(reports.failed(error.code, error.sub_code))
@@ -416,18 +376,13 @@ class Agent:
         self._timers.clear(Timer.DEFERRAL)
         if self._job is not None and self._job.files_total > 1 and self._job.file.path.isprintable() and self._job.file.path:
             report = replace(report, details={**report.details, "file": self._job.file.path})
-        self._abandon_download()
+        self._transfer.abandon()
         self._finish_job(report)
         return State.WAITING_FOR_JOB
 
-    def _abandon_download(self) -> None:
-        if self._download is not None:
-            self._platform.abort(self._download.context)
-            self._download = None
-
     def _forget_job(self) -> None:
         self._job = None
-        self._abandon_download()
+        self._transfer.abandon()
 
     def _finish_job(self, report: Report) -> None:
         assert self._job is not None
@@ -449,18 +404,6 @@ class Agent:
         raise AssertionError("Platform.reset returned; it must not.")
 
     def _show(self) -> None:
-        last = self._reporter.last
-        job = self._job.job_id if self._job is not None else None
-        self._progress.show(
-            Progress(
-                state=self.state.name.lower(),
-                version=str(self._platform.running_image.version),
-                job=job,
-                path=self._download.context.file.path if self._download is not None else None,
-                received_blocks=self._download.received if self._download is not None else 0,
-                total_blocks=self._download.total if self._download is not None else 0,
-                resumed_blocks=self._download.resumed_blocks if self._download is not None else 0,
-                status=last.status.value if last is not None else None,
-                reason=last.details.get("reason") if last is not None else None,
-            )
-        )
+        job = None if self._job is None else self._job.job_id
+        version = self._platform.running_image.version
+        self._progress.show(moment(self.state, version, job, self._transfer.file, self._reporter.last))

@@ -8,6 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from overair.agent.download import FileDownload
+from overair.agent.reports import Report
+from overair.agent.states import State
+from overair.wire.image import ImageVersion
+
 LOG = logging.getLogger("overair.agent")
 
 
@@ -35,6 +40,21 @@ class Progress:
     status: str | None = None
     """The last status reported for the job."""
     reason: str | None = None
+
+
+def moment(state: State, version: ImageVersion, job: str | None, file: FileDownload | None, last: Report | None) -> Progress:
+    """What an agent is at: the job and the file that it has now, and the last that it reported."""
+    return Progress(
+        state=state.name.lower(),
+        version=str(version),
+        job=job,
+        path=None if file is None else file.context.file.path,
+        received_blocks=0 if file is None else file.received,
+        total_blocks=0 if file is None else file.total,
+        resumed_blocks=0 if file is None else file.resumed_blocks,
+        status=None if last is None else last.status.value,
+        reason=None if last is None else last.details.get("reason"),
+    )
 
 
 class ProgressSink(Protocol):

@@ -20,11 +20,11 @@ from overair.cli.demo_picture import Outcome, Round, print_table
 from overair.cli.demo_stage import IMAGE_NAME, PAYLOAD_SIZE_BYTES, Stage, follow_update, set_up
 from overair.cli.demo_uptane import second_act
 from overair.cli.device import HARDWARE_ID_DEFAULT
+from overair.cli.dispatch import send
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import told_plainly
 from overair.cli.output import Json, print_json
 from overair.cli.parcel import read_parcel
-from overair.cli.ship import send
 
 OWN_SIGNER = "demo-signer.pem"
 """The demo's own trust anchor: it signs the image that is then tampered with."""

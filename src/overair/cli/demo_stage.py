@@ -20,9 +20,9 @@ from overair.agent.image_builder import build_image
 from overair.agent.progress import read_progress
 from overair.cli.demo_picture import Outcome, Round, bars
 from overair.cli.device import HARDWARE_ID_DEFAULT, enroll_device
+from overair.cli.dispatch import wait_until_created
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import Operator, operator_of
-from overair.cli.ship import wait_until_created
 from overair.cli.watch import TERMINAL, Follow, executions
 
 DEVICES = ("kitchen", "attic", "garage")

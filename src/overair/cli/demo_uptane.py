@@ -21,10 +21,11 @@ from overair.cli.demo_stage import (
     wait_for,
 )
 from overair.cli.device import HARDWARE_ID_DEFAULT
+from overair.cli.dispatch import dispatch
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.image_side import NeedsSignature
 from overair.cli.pace import Pace
-from overair.cli.ship import audience_of, dispatch, shipment_of
+from overair.cli.shipment import audience_of, shipment_of
 from overair.cli.uptane_rest import UptaneRest
 
 CAR = "car"

@@ -2,129 +2,24 @@
 
 from __future__ import annotations
 
-import json as json_text
-import re
-import secrets
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from overair.cli.audience import Audience, targets_of
+from overair.cli.audience import Audience
 from overair.cli.canary import Canary, open_first_stage, read_canary, run_stages
-from overair.cli.ecu_bundle import Part, parts_of, read_bundle
+from overair.cli.dispatch import Dispatched, dispatch, new_id
 from overair.cli.ends import CommandEnded, ExitCode
-from overair.cli.image_side import NeedsSignature, bring_in
+from overair.cli.image_side import NeedsSignature
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.cli.pace import Pace, read_pace
-from overair.cli.parcel import Parcel, read_parcel
-from overair.cli.uptane_rest import LeftOut, UptaneRest
+from overair.cli.shipment import Shipment, audience_of, shipment_of
+from overair.cli.uptane_rest import UptaneRest
 from overair.cli.watch import Timeout, executions, follow, report
-
-FIRMWARE_FILE_TYPE = 0
-PLAIN_FILE_TYPE = 1
-"""Any type but 0 is stored by the agent, not booted (wire reference §7.3)."""
-
-CREATION_TIMEOUT_S = 120.0
-
-
-def send(
-    operator: Operator,
-    parcel: Parcel,
-    *,
-    targets: list[str],
-    profile: str,
-    multi_target_update: str | None = None,
-    pace: Pace | None = None,
-    continuous: bool = False,
-) -> str:
-    """Upload the file, have it signed, create the update; the update's id. Things with ECUs get the multi-target update."""
-    name = parcel.image.name if parcel.image else parcel.path.name
-    key = f"images/{name}/{parcel.version or parcel.sha256[:12]}/{parcel.path.name}"
-    with parcel.path.open("rb") as file:
-        uploaded = operator.client("s3").put_object(Bucket=operator.endpoints.bucket, Key=key, Body=file)
-    update = _new_id(parcel.version or parcel.sha256[:8])
-    settings: dict[str, Any] = {}
-    if multi_target_update is not None:
-        settings["additionalParameters"] = {"uptaneMultiTargetUpdate": multi_target_update}
-    if pace is not None and pace.rollout is not None:
-        settings["awsJobExecutionsRolloutConfig"] = pace.rollout
-    if pace is not None and pace.abort is not None:
-        settings["awsJobAbortConfig"] = {"abortCriteriaList": pace.abort}
-    if continuous:
-        settings["targetSelection"] = "CONTINUOUS"
-    operator.client("iot").create_ota_update(
-        otaUpdateId=update,
-        description=f"{parcel.path.name} {parcel.version}".strip(),
-        targets=targets,
-        files=[
-            {
-                "fileName": parcel.stored_as or parcel.path.name,
-                "fileType": PLAIN_FILE_TYPE if parcel.stored_as else FIRMWARE_FILE_TYPE,
-                "fileVersion": parcel.version or parcel.sha256[:12],
-                "fileLocation": {
-                    "s3Location": {"bucket": operator.endpoints.bucket, "key": key, "version": uploaded["VersionId"]}
-                },
-                "codeSigning": {
-                    "startSigningJobParameter": {
-                        "signingProfileName": profile,
-                        "destination": {"s3Destination": {"bucket": operator.endpoints.bucket, "prefix": "SignedImages/"}},
-                    }
-                },
-            }
-        ],
-        roleArn=operator.endpoints.ota_role_arn,
-        **settings,
-    )
-    return update
-
-
-def create_director_job(
-    operator: Operator, update: str, parts: Sequence[Part], *, targets: list[str], pace: Pace, continuous: bool = False
-) -> str:
-    """A job for things with ECUs alone: no file for anybody else stands in its document."""
-    job = _new_id(next((part.version for part in parts if part.version), update[:8]))
-    settings: dict[str, Any] = {}
-    if pace.rollout is not None:
-        settings["jobExecutionsRolloutConfig"] = pace.rollout
-    if pace.abort is not None:
-        settings["abortConfig"] = {"criteriaList": pace.abort}
-    operator.client("iot").create_job(
-        jobId=job,
-        description=", ".join(dict.fromkeys(part.target for part in parts))[:2028],
-        targets=targets,
-        document=json_text.dumps({"uptane": {"multiTargetUpdate": update}}),
-        targetSelection="CONTINUOUS" if continuous else "SNAPSHOT",
-        **settings,
-    )
-    return job
-
-
-def _new_id(of: str) -> str:
-    return f"ship-{re.sub('[^A-Za-z0-9_-]', '_', of)[:32]}-{secrets.token_hex(4)}"
-
-
-def wait_until_created(operator: Operator, update: str) -> str:
-    """The job of an update, once the update is whole.
-
-    Raises:
-        CommandEnded: REFUSED with the reason kept in errorInfo; TIMED_OUT.
-    """
-    iot = operator.client("iot")
-    deadline = time.monotonic() + CREATION_TIMEOUT_S
-    while time.monotonic() < deadline:
-        info = iot.get_ota_update(otaUpdateId=update)["otaUpdateInfo"]
-        if info["otaUpdateStatus"] == "CREATE_COMPLETE":
-            return str(info["awsIotJobId"])
-        if info["otaUpdateStatus"] == "CREATE_FAILED":
-            reason = info.get("errorInfo", {})
-            raise CommandEnded(ExitCode.REFUSED, f"{update} was not created ({reason.get('code')}): {reason.get('message')}")
-        time.sleep(0.1)  # GetOTAUpdate is the only way to learn it (wire reference §1.1, step 8)
-    raise CommandEnded(ExitCode.TIMED_OUT, f"{update} is still being created after {CREATION_TIMEOUT_S:g} s.")
 
 
 def ship(
@@ -176,7 +71,7 @@ def ship(
         facts = _facts(operator, shipment, audience, profile_name)
         if canary is not None:
             facts["canary"] = {"stages": list(canary.stages), "things": canary.sizes(len(audience.things))}
-            group = _new_id("canary").removeprefix("ship-")
+            group = new_id("canary").removeprefix("ship-")
         if dry_run:
             _tell_dry_run(facts, shipment, audience, as_json=json)
             return
@@ -200,101 +95,6 @@ def ship(
         followed = follow(operator, sent.job, timeout_s=timeout, quiet=json)
         left_out = rest.left_out(sent.job) if sent.multi_target_update is not None else ()
     report(sent.job, followed, as_json=json, left_out=left_out)
-
-
-# What is shipped, and to whom -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shipment:
-    """What things without ECUs get, and what ECUs get."""
-
-    parcel: Parcel | None
-    parts: tuple[Part, ...]
-
-
-def shipment_of(
-    image: Path | None,
-    bundle: Path | None,
-    hardware_ids: Sequence[str],
-    *,
-    version: str | None = None,
-    stored_as: str | None = None,
-    name: str | None = None,
-) -> Shipment:
-    if bundle is not None and (hardware_ids or name is not None):
-        raise CommandEnded(ExitCode.USAGE, "A bundle says by itself which hardware gets what, and what it is called.")
-    if image is None and bundle is None:
-        raise CommandEnded(ExitCode.USAGE, "Name an image, or a --bundle.")
-    parcel = None if image is None else read_parcel(image, version=version, stored_as=stored_as)
-    if bundle is not None:
-        return Shipment(parcel=parcel, parts=read_bundle(bundle))
-    assert parcel is not None
-    if not hardware_ids:
-        return Shipment(parcel=parcel, parts=())
-    return Shipment(parcel=parcel, parts=parts_of(parcel, hardware_ids, name=name, version=version))
-
-
-def audience_of(operator: Operator, rest: UptaneRest, to: str, shipment: Shipment, *, dry_run: bool = False) -> Audience:
-    targets, things = targets_of(operator, to, dry_run=dry_run)
-    if not things:
-        raise CommandEnded(ExitCode.REFUSED, f"{to} names no thing yet: there is nobody to ship to.")
-    registered = rest.registered() if shipment.parts else frozenset()
-    audience = Audience(targets=targets, things=things, uptane=[thing for thing in things if thing in registered])
-    if shipment.parcel is None and not audience.uptane:
-        raise CommandEnded(
-            ExitCode.REFUSED,
-            f"None of the {len(things)} thing(s) of {to} has registered ECUs, and without an IMAGE there is nothing for them.",
-        )
-    return audience
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatched:
-    """What is on its way."""
-
-    name: str
-    """Of the OTA update, or of the job where there is none."""
-    job: str
-    multi_target_update: str | None
-    left_out: tuple[LeftOut, ...]
-    """Whom the update wouldn't reach, asked before it went."""
-
-
-def dispatch(
-    operator: Operator,
-    rest: UptaneRest,
-    shipment: Shipment,
-    audience: Audience,
-    *,
-    profile: str,
-    pace: Pace,
-    continuous: bool = False,
-) -> Dispatched:
-    """One job for everybody, each on its own road.
-
-    Raises:
-        NeedsSignature: the Image repository's targets keys are offline; nothing is on its way.
-        CommandEnded: REFUSED, and nothing is on its way.
-    """
-    update, left_out = _prepare(rest, shipment, audience)
-    if shipment.parcel is not None and (audience.others or update is None):
-        name = send(
-            operator,
-            shipment.parcel,
-            targets=audience.targets,
-            profile=profile,
-            multi_target_update=update,
-            pace=pace,
-            continuous=continuous,
-        )
-        job = wait_until_created(operator, name)
-    else:
-        assert update is not None
-        name = job = create_director_job(
-            operator, update, shipment.parts, targets=audience.targets, pace=pace, continuous=continuous
-        )
-    return Dispatched(name=name, job=job, multi_target_update=update, left_out=left_out)
 
 
 def _dispatch_canary(
@@ -330,23 +130,6 @@ def _dispatch_canary(
     except BaseException:
         operator.client("iot").delete_thing_group(thingGroupName=group)
         raise
-
-
-def _prepare(rest: UptaneRest, shipment: Shipment, audience: Audience) -> tuple[str | None, tuple[LeftOut, ...]]:
-    """The multi-target update, where somebody has ECUs, and whom it doesn't reach. Nothing is on its way yet.
-
-    Raises:
-        NeedsSignature: the Image repository's targets keys are offline.
-        CommandEnded: REFUSED where nobody would get anything.
-    """
-    if not audience.uptane:
-        return None, ()
-    update = rest.create_update(bring_in(rest, shipment.parts))
-    preview = rest.preview(update, audience.uptane)
-    if not preview.affected and (shipment.parcel is None or not audience.others):
-        reasons = "".join(f"\n  {each.thing}: {each.reason}" for each in preview.left_out)
-        raise CommandEnded(ExitCode.REFUSED, f"Nobody would get it; nothing was shipped.{reasons}")
-    return update, preview.left_out
 
 
 # What is told ---------------------------------------------------------------------------------------------------------
