@@ -69,6 +69,12 @@ class Registry:
     def all_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
         return frozenset(GroupName(group) for group, things in self.groups.items() if thing in things)
 
+    def name_of(self, tx: Tx, account: AccountId, name_or_id: str) -> GroupName:
+        for group in self.groups:
+            if name_or_id in (group, f"id-of-{group}"):
+                return GroupName(group)
+        raise NotFound("no such group", subject="thing-group")
+
 
 class Roles:
     """Roles that the service may assume."""
@@ -184,6 +190,7 @@ class JobsRoom:
         document: str = '{"operation":"x"}',
         selection: TargetSelection = TargetSelection.SNAPSHOT,
         settings: JobSettings | None = None,
+        namespace: str | None = None,
     ) -> Job:
         plan = JobPlan(
             id=JobId(job),
@@ -191,6 +198,7 @@ class JobsRoom:
             document=document,
             target_selection=selection,
             settings=settings or JobSettings(),
+            namespace=namespace,
         )
         return self.work.run_blocking(lambda tx: self.jobs.create(tx, self.place, plan))
 

@@ -26,6 +26,8 @@ STEP_TIMEOUT_CANCEL: Final = -1
 LONG_MAX: Final = 2**63 - 1
 NEXT: Final = "$next"
 """Stands for a job id in describe topics: the execution that is first in the queue."""
+NAMESPACE_PREFIX: Final = "namespace-"
+"""Begins the level of a topic that names a namespace of jobs, after the job and before the operation."""
 
 
 class ExecutionStatus(StrEnum):
@@ -82,20 +84,28 @@ def start_next_topic(thing: str) -> str:
     return f"$aws/things/{thing}/jobs/start-next"
 
 
-def describe_topic(thing: str, job: str = NEXT) -> str:
-    return f"$aws/things/{thing}/jobs/{job}/get"
+def describe_topic(thing: str, job: str = NEXT, *, namespace: str | None = None) -> str:
+    return f"$aws/things/{thing}/jobs/{job}{_level(namespace)}/get"
 
 
-def update_topic(thing: str, job: str) -> str:
-    return f"$aws/things/{thing}/jobs/{job}/update"
+def update_topic(thing: str, job: str, *, namespace: str | None = None) -> str:
+    return f"$aws/things/{thing}/jobs/{job}{_level(namespace)}/update"
 
 
-def notify_topic(thing: str) -> str:
-    return f"$aws/things/{thing}/jobs/notify"
+def notify_topic(thing: str, *, namespace: str | None = None) -> str:
+    return f"$aws/things/{thing}/jobs/notify{_ending(namespace)}"
 
 
-def notify_next_topic(thing: str) -> str:
-    return f"$aws/things/{thing}/jobs/notify-next"
+def notify_next_topic(thing: str, *, namespace: str | None = None) -> str:
+    return f"$aws/things/{thing}/jobs/notify-next{_ending(namespace)}"
+
+
+def _level(namespace: str | None) -> str:
+    return "" if namespace is None else f"/{NAMESPACE_PREFIX}{namespace}"
+
+
+def _ending(namespace: str | None) -> str:
+    return "" if namespace is None else f"-{NAMESPACE_PREFIX}{namespace}"
 
 
 def accepted(request_topic: str) -> str:

@@ -121,12 +121,35 @@ def test_a_repeated_create_names_the_job_that_is_there(door: Door) -> None:
     assert caught.value.response["resourceArn"] == "arn:aws:iot:us-east-1:123456789012:job/J"
 
 
-def test_what_is_not_done_yet_is_refused_by_name(door: Door) -> None:
-    base = {"jobId": "J", "targets": [door.room.thing_arn("a")], "document": "{}"}
-    with pytest.raises(ClientError) as caught:
-        door.iot.create_job(**base, namespaceId="abc")
-    assert "namespaceId" in caught.value.response["Error"]["Message"]
-    assert code_of(door.iot.describe_job, jobId="J") == "ResourceNotFoundException"
+def test_a_namespace_is_kept_shown_and_searched(door: Door) -> None:
+    base = {"targets": [door.room.thing_arn("a")], "document": "{}"}
+    door.iot.create_job(jobId="N", **base, namespaceId="abc")
+    door.room.clock.advance(milliseconds=1000)
+    door.iot.create_job(jobId="J", **base)
+    assert door.iot.describe_job(jobId="N")["job"]["namespaceId"] == "abc"
+    assert "namespaceId" not in door.iot.describe_job(jobId="J")["job"]
+    assert [job["jobId"] for job in door.iot.list_jobs()["jobs"]] == ["J", "N"]
+    assert [job["jobId"] for job in door.iot.list_jobs(namespaceId="abc")["jobs"]] == ["N"]
+    of_thing = door.iot.list_job_executions_for_thing(thingName="a", namespaceId="abc")["executionSummaries"]
+    assert [summary["jobId"] for summary in of_thing] == ["N"]
+    assert code_of(door.iot.create_job, jobId="K", **base, namespaceId="x" * 65) == "InvalidRequestException"
+    wrong = {"namespaceId": "other"}
+    assert code_of(door.iot.update_job, jobId="N", description="d", **wrong) == "ResourceNotFoundException"
+    assert code_of(door.iot.delete_job, jobId="N", force=True, **wrong) == "ResourceNotFoundException"
+    execution = {"jobId": "N", "thingName": "a", "executionNumber": 1, "force": True}
+    assert code_of(door.iot.delete_job_execution, **execution, **wrong) == "ResourceNotFoundException"
+    door.iot.delete_job_execution(**execution, namespaceId="abc")
+    door.iot.delete_job(jobId="N", force=True, namespaceId="abc")
+    assert code_of(door.iot.describe_job, jobId="N") == "ResourceNotFoundException"
+
+
+def test_jobs_are_listed_by_the_id_of_a_group(door: Door) -> None:
+    door.iot.create_job(jobId="J", targets=[door.room.group_arn("g")], document="{}")
+    door.iot.create_job(jobId="K", targets=[door.room.thing_arn("a")], document="{}")
+    listed = door.iot.list_jobs(thingGroupId="id-of-g")["jobs"]
+    assert [(job["jobId"], job["thingGroupId"]) for job in listed] == [("J", "id-of-g")]
+    assert code_of(door.iot.list_jobs, thingGroupId="id-of-none") == "ResourceNotFoundException"
+    assert code_of(door.iot.list_jobs, thingGroupId="id-of-g", thingGroupName="h") == "InvalidRequestException"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ class DeviceDoors:
         )
         self.jobs = DeviceJobsDoor(
             authority=registry.authority,
-            operations=JobsDataOperations(work=work, jobs=rollouts.jobs.device, clock=ground.schedule_clock),
+            operations=JobsDataOperations(
+                work=work, jobs=rollouts.jobs.device, clock=ground.schedule_clock, rates=rollouts.job_requests
+            ),
             clock=clock,
             ids=ids,
             observe=observe,

@@ -30,13 +30,20 @@ class GatewayRooms:
         )
         cluster.connects(self.broker, session_expiry_ms=limits.broker.session_expiry_ms)
         topics = ReservedTopics()
-        topics.register(JobTopics(work=ground.work, jobs=rollouts.jobs.device, clock=ground.schedule_clock))
+        topics.register(
+            JobTopics(work=ground.work, jobs=rollouts.jobs.device, clock=ground.schedule_clock, rates=rollouts.job_requests)
+        )
         self.stream_topics = StreamTopics(
             work=ground.work, streams=rollouts.streams, descriptors=buckets.descriptors, contents=buckets.segments
         )
         topics.register(self.stream_topics)
         self.gateway = Gateway(
-            authority=registry.authority, broker=self.broker, topics=topics, limits_for=lambda _account: limits
+            authority=registry.authority,
+            broker=self.broker,
+            topics=topics,
+            limits_for=lambda _account: limits,
+            clock=ground.clock,
+            ids=ground.ids,
         )
         registry.authority.watched_by(self.gateway)
         self.connectivity = rollouts.fleet_index.connectivity(

@@ -203,7 +203,7 @@ class OperatorDoors:
             JobTemplateOperations(work=work, jobs=jobs, rights=access, sources=sources, clock=schedule_clock),
             EventConfigurationOperations(work=work, events=jobs.events),
             ResendOperations(work=work, jobs=jobs),
-            JobsDataOperations(work=work, jobs=jobs.device, clock=schedule_clock),
+            JobsDataOperations(work=work, jobs=jobs.device, clock=schedule_clock, rates=rollouts.job_requests),
             UpdateOperations(
                 work=work, updates=rollouts.updates, contents=self._buckets.contents, after_step=ground.after_step
             ),

@@ -15,9 +15,11 @@ from overair.server.explain.service import ExplainService
 from overair.server.fleet_index.configurations import SPREAD_MS
 from overair.server.fleet_index.service import FleetIndexService
 from overair.server.fleet_index.store import SqlDocumentStore, SqlSettingsStore
+from overair.server.gateway.limits import PROFILES
 from overair.server.jobs.event_store import SqlEventConfigurations
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.presigning import RolePresigner
+from overair.server.jobs.request_rates import RequestRates
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
 from overair.server.jobs.tallies import JobTallies
@@ -98,6 +100,11 @@ class RolloutRooms:
         # Which ECU gets which image now. It hears of a deleted thing before jobs do.
         self.director = DirectorService(
             vehicles=SqlVehicleStore(),
+        limits = PROFILES[ground.settings.limits]
+        self.job_requests = RequestRates(
+            clock=clock, reads_per_s_max=limits.jobs_reads_per_s_max, writes_per_s_max=limits.jobs_writes_per_s_max
+        )
+        self.jobs.deploys_from(self.packages, self.installed)
             oddities=SqlOddityStore(),
             updates=SqlUpdateStore(),
             records=SqlRecordStore(),

@@ -90,7 +90,7 @@ class ExplainService:
         """
         self._devices.find(tx, place.account, thing)
         executions = self._jobs.executions.of_thing(tx, place.account, thing, limit=EXECUTIONS_MAX)
-        pending = self._jobs.device.pending(tx, place, thing)
+        pending = self._jobs.executions.pending(tx, place.account, thing)
         known = {execution.job for execution in executions}
         targets = self._targets(tx, place, thing)
         newest = self._updates.page(tx, place.account, UpdateQuery(limit=UPDATES_MAX))

@@ -61,6 +61,15 @@ class GatewayLimits:
         return max(self.payload_size_bytes_max + self.topic_size_bytes_max, subscribe) + 64
 
 
+    topic_aliases_max: int = 8
+    """Of one connection (MQTT 5)."""
+    receive_maximum: int = 100
+    """Unacknowledged QoS 1 messages that a client of MQTT 5 may have under way. Fewer are looked at at once: reading stops."""
+    properties_size_bytes_max: int = 16 * 1024
+    """Of what a message of MQTT 5 carries beside topic and payload."""
+    jobs_reads_per_s_max: int | None = None
+    """Of all devices of an account together, over MQTT and HTTPS; what is above is answered RequestThrottled."""
+    jobs_writes_per_s_max: int | None = None
 GENEROUS: Final = GatewayLimits(
     payload_size_bytes_max=1024 * 1024,
     topic_size_bytes_max=1024,
@@ -83,3 +92,5 @@ AWS: Final = GatewayLimits(
 )
 
 PROFILES: Final = {"generous": GENEROUS, "aws": AWS}
+    jobs_reads_per_s_max=200,
+    jobs_writes_per_s_max=200,

@@ -20,16 +20,16 @@ from overair.wire.job_messages import ExecutionReply, PendingChanged, notify_nex
 
 
 class Announcer:
-    """Tells things that their queue has changed."""
+    """Tells things that one of their queues has changed: each namespace has its own, and its own topics."""
 
     def __init__(self, *, jobs: JobStore, executions: ExecutionStore, documents: DeviceDocuments) -> None:
         self._jobs = jobs
         self._executions = executions
         self._documents = documents
 
-    def queue(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[Execution]:
+    def queue(self, tx: Tx, account: AccountId, thing: ThingName, namespace: str | None) -> Sequence[Execution]:
         """The queue as ``compare`` wants it from before a change."""
-        return self._executions.pending(tx, account, thing, limit=PENDING_LISTED_MAX)
+        return self._executions.pending(tx, account, thing, namespace=namespace, limit=PENDING_LISTED_MAX)
 
     def compare(
         self,
@@ -38,21 +38,22 @@ class Announcer:
         thing: ThingName,
         before: Sequence[Execution],
         *,
+        namespace: str | None,
         set_changed: bool,
         now: Instant,
     ) -> None:
         """Publish what follows from a change that has been written; ``before`` is the queue from before it."""
-        after = self.queue(tx, account, thing)
+        after = self.queue(tx, account, thing, namespace)
         if set_changed:
-            self.publish_pending(tx, account, thing, after, now=now)
+            tx.publish(_pending_notice(account, thing, namespace, _pending_payload(after, now=now)))
         if identity(before) == identity(after):
             return
-        if not after:
-            self.publish_next(tx, account, thing, None, document=None, now=now)
-            return
-        job = self._jobs.find(tx, account, after[0].job)
-        document = None if job is None else self._documents.for_device(tx, job)
-        self.publish_next(tx, account, thing, after[0], document=document, now=now)
+        document = None
+        if after:
+            job = self._jobs.find(tx, account, after[0].job)
+            document = None if job is None else self._documents.for_device(tx, job)
+        payload = _next_payload(after[0] if after else None, document=document, now=now)
+        tx.publish(_next_notice(account, thing, namespace, payload))
 
     def queued(
         self,
@@ -82,33 +83,24 @@ class Announcer:
             if document is None and queue[0] is execution:
                 document = self._documents.for_device(tx, job)
             if before:
-                self.publish_pending(tx, account, thing, queue, now=now)
+                tx.publish(_pending_notice(account, thing, job.namespace, _pending_payload(queue, now=now)))
                 if queue[0] is execution:
-                    self.publish_next(tx, account, thing, execution, document=document, now=now)
+                    payload = _next_payload(execution, document=document, now=now)
+                    tx.publish(_next_notice(account, thing, job.namespace, payload))
                 continue
             if number not in alone:
                 alone[number] = (_pending_payload(queue, now=now), _next_payload(execution, document=document, now=now))
             pending, following = alone[number]
-            tx.publish(Notice(account=account, topic=notify_topic(thing), payload=pending))
-            tx.publish(Notice(account=account, topic=notify_next_topic(thing), payload=following))
+            tx.publish(_pending_notice(account, thing, job.namespace, pending))
+            tx.publish(_next_notice(account, thing, job.namespace, following))
 
-    def publish_pending(
-        self, tx: Tx, account: AccountId, thing: ThingName, queue: Sequence[Execution], *, now: Instant
-    ) -> None:
-        tx.publish(Notice(account=account, topic=notify_topic(thing), payload=_pending_payload(queue, now=now)))
 
-    def publish_next(
-        self,
-        tx: Tx,
-        account: AccountId,
-        thing: ThingName,
-        execution: Execution | None,
-        *,
-        document: str | None,
-        now: Instant,
-    ) -> None:
-        payload = _next_payload(execution, document=document, now=now)
-        tx.publish(Notice(account=account, topic=notify_next_topic(thing), payload=payload))
+def _pending_notice(account: AccountId, thing: ThingName, namespace: str | None, payload: bytes) -> Notice:
+    return Notice(account=account, topic=notify_topic(thing, namespace=namespace), payload=payload)
+
+
+def _next_notice(account: AccountId, thing: ThingName, namespace: str | None, payload: bytes) -> Notice:
+    return Notice(account=account, topic=notify_next_topic(thing, namespace=namespace), payload=payload)
 
 
 def _pending_payload(queue: Sequence[Execution], *, now: Instant) -> bytes:

@@ -19,6 +19,8 @@ from overair.server.error_codes import code_for
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.jobs.device_jobs import Described, DeviceJobs, names_next
 from overair.server.jobs.model import Report
+from overair.server.jobs.namespaces import namespace_of_level
+from overair.server.jobs.request_rates import RequestRates
 from overair.server.jobs.views import state, summaries, view
 from overair.wire.job_message_parsing import (
     parse_describe_request,
@@ -62,10 +64,11 @@ Asked = TypeVar("Asked", bound=_Request)
 class JobTopics:
     """The devices' door to jobs. ``work`` is not the audited one: devices write no audit rows."""
 
-    def __init__(self, *, work: Work, jobs: DeviceJobs, clock: Clock) -> None:
+    def __init__(self, *, work: Work, jobs: DeviceJobs, clock: Clock, rates: RequestRates | None = None) -> None:
         self._work = work
         self._jobs = jobs
         self._clock = clock
+        self._rates = rates or RequestRates(clock=clock)
 
     @topic("$aws/things/{thing}/jobs/get")
     async def get_pending(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
@@ -73,6 +76,7 @@ class JobTopics:
         asked = pending_topic(thing)
 
         async def answer(request: PendingRequest) -> bytes:
+            self._rates.read(connection.account)
             queue = await self._work.read(lambda tx: self._jobs.pending(tx, connection.place, thing))
             in_progress, queued = summaries(queue)
             return PendingReply(
@@ -87,6 +91,7 @@ class JobTopics:
         asked = start_next_topic(thing)
 
         async def answer(request: StartNextRequest) -> bytes:
+            self._rates.write(connection.account)
             started = await self._work.run(
                 lambda tx: self._jobs.start_next(
                     tx,
@@ -103,19 +108,38 @@ class JobTopics:
     @topic("$aws/things/{thing}/jobs/{job}/get")
     async def describe(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
         thing, job = ThingName(parameters["thing"]), parameters["job"]
-        asked = describe_topic(thing, job)
+        return await self._describe(connection, thing, job, None, payload)
+
+    @topic("$aws/things/{thing}/jobs/{job}/{namespace}/get")
+    async def describe_in_namespace(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+        namespace = namespace_of_level(parameters["namespace"])
+        if namespace is None:
+            return self._no_operation(
+                f"$aws/things/{parameters['thing']}/jobs/{parameters['job']}/{parameters['namespace']}/get"
+            )
+        return await self._describe(connection, ThingName(parameters["thing"]), parameters["job"], namespace, payload)
+
+    async def _describe(
+        self, connection: Connection, thing: ThingName, job: str, namespace: str | None, payload: bytes
+    ) -> Replies:
+        asked = describe_topic(thing, job, namespace=namespace)
 
         async def answer(request: DescribeRequest) -> bytes:
+            self._rates.read(connection.account)
+            include_document = request.include_job_document
+
             def find(tx: Tx) -> Described | None:
                 if names_next(job):
-                    return self._jobs.next(tx, connection.place, thing, include_document=request.include_job_document)
+                    return self._jobs.next(tx, connection.place, thing, namespace=namespace, include_document=include_document)
+                if namespace is not None:
+                    self._jobs.require_namespace(tx, connection.place, thing, JobId(job), namespace)
                 return self._jobs.describe(
                     tx,
                     connection.place,
                     thing,
                     JobId(job),
                     number=request.execution_number,
-                    include_document=request.include_job_document,
+                    include_document=include_document,
                 )
 
             described = await self._work.read(find)
@@ -126,9 +150,23 @@ class JobTopics:
     @topic("$aws/things/{thing}/jobs/{job}/update")
     async def update(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
         thing, job = ThingName(parameters["thing"]), JobId(parameters["job"])
-        asked = update_topic(thing, job)
+        return await self._update(connection, thing, job, None, payload)
+
+    @topic("$aws/things/{thing}/jobs/{job}/{namespace}/update")
+    async def update_in_namespace(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+        namespace = namespace_of_level(parameters["namespace"])
+        thing, job = ThingName(parameters["thing"]), JobId(parameters["job"])
+        if namespace is None:
+            return self._no_operation(f"$aws/things/{thing}/jobs/{job}/{parameters['namespace']}/update")
+        return await self._update(connection, thing, job, namespace, payload)
+
+    async def _update(
+        self, connection: Connection, thing: ThingName, job: JobId, namespace: str | None, payload: bytes
+    ) -> Replies:
+        asked = update_topic(thing, job, namespace=namespace)
 
         async def answer(request: UpdateRequest) -> bytes:
+            self._rates.write(connection.account)
             report = Report(
                 status=request.status,
                 status_details=request.status_details,
@@ -138,6 +176,8 @@ class JobTopics:
             )
 
             def take(tx: Tx) -> Described | None:
+                if namespace is not None and not names_next(job):
+                    self._jobs.require_namespace(tx, connection.place, thing, job, namespace)
                 reported = self._jobs.report(tx, connection.place, thing, job, report)
                 if not (request.include_job_execution_state or request.include_job_document):
                     return None
@@ -157,15 +197,18 @@ class JobTopics:
 
     @topic("$aws/things/{thing}/jobs/{rest+}")
     def unknown_topic(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
-        asked = f"$aws/things/{parameters['thing']}/jobs/{parameters['rest']}"
+        return self._no_operation(f"$aws/things/{parameters['thing']}/jobs/{parameters['rest']}")
+
+    # ----------------------------------------------------------------------------------------------------------------------
+
+    def _no_operation(self, asked: str) -> Replies:
         rejection = Rejection(
             timestamp_s=self._now_s(),
             code=RejectionCode.INVALID_TOPIC,
-            message="This topic names no Jobs operation: they are get, start-next, JOB/get and JOB/update.",
+            message="This topic names no Jobs operation: they are get, start-next, JOB/get and JOB/update; of a job in a "
+            "namespace, JOB/namespace-NS/get and JOB/namespace-NS/update.",
         )
         return _rejected(asked, rejection)
-
-    # ----------------------------------------------------------------------------------------------------------------------
 
     async def _answered(
         self,

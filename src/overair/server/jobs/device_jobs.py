@@ -57,7 +57,8 @@ class DeviceJobs:
         self._clock = clock
 
     def pending(self, tx: Tx, place: Place, thing: ThingName) -> Sequence[Execution]:
-        """The first ``PENDING_LISTED_MAX`` of a thing's queue: in progress first, then queued, each by queue time.
+        """The first ``PENDING_LISTED_MAX`` of a thing's queue outside of namespaces: in progress first, then queued, each by
+        queue time.
 
         Raises:
             NotFound: no such thing. Subject ``thing``.
@@ -68,23 +69,33 @@ class DeviceJobs:
             self._require_thing(tx, place.account, thing)
         return queue
 
-    def next(self, tx: Tx, place: Place, thing: ThingName, *, include_document: bool = True) -> Described | None:
-        """What ``$next`` names; None for an empty queue. Changes nothing.
+    def next(
+        self, tx: Tx, place: Place, thing: ThingName, *, namespace: str | None = None, include_document: bool = True
+    ) -> Described | None:
+        """What ``$next`` names in a namespace, or outside of all; None for an empty queue. Changes nothing.
 
         Raises:
             NotFound: no such thing. Subject ``thing``.
         """
         self._check_thing(thing)
-        queue = self._executions.pending(tx, place.account, thing, limit=1)
+        queue = self._executions.pending(tx, place.account, thing, namespace=namespace, limit=1)
         if not queue:
             self._require_thing(tx, place.account, thing)
             return None
         return self._described(tx, place, queue[0], include_document=include_document)
 
+    def require_namespace(self, tx: Tx, place: Place, thing: ThingName, job: JobId, namespace: str) -> None:
+        """The thing's execution of a job is in this namespace. Raises NotFound, subject ``execution``."""
+        if self._find(tx, place, thing, job, None).namespace != namespace:
+            raise NotFound(
+                f"Thing {thing[:128]!r} has no execution of job {job[:64]!r} in namespace {namespace[:64]!r}.",
+                subject="execution",
+            )
+
     def describe(
         self, tx: Tx, place: Place, thing: ThingName, job: JobId, *, number: int | None = None, include_document: bool = True
     ) -> Described:
-        """One execution by name.
+        """One execution by name, whatever its namespace.
 
         Raises:
             NotFound: subject ``execution``.

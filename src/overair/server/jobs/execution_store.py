@@ -61,7 +61,11 @@ _find_latest_to_change: Final = HotStatement(_latest.with_for_update())
 _find_numbered_to_change: Final = HotStatement(_numbered.with_for_update())
 _insert: Final = HotStatement(insert(job_executions), columns=_COLUMNS)
 # Those that a queued execution has a value for; the rest is NULL.
-_ALIKE: Final = (*(name for name in _COLUMNS if name != "thing" and not job_executions.c[name].nullable), "fulfilment")
+_ALIKE: Final = (
+    *(name for name in _COLUMNS if name != "thing" and not job_executions.c[name].nullable),
+    "fulfilment",
+    "namespace",
+)
 _from_json: Final = {
     "sqlite": func.json_each(bindparam("b_things", type_=Text)).table_valued("value"),
     "postgresql": func.json_array_elements_text(cast(bindparam("b_things", type_=Text), JSON)).table_valued("value"),
@@ -81,7 +85,7 @@ _save: Final = HotStatement(
     .values({name: bindparam(f"b_{name}") for name in _CHANGEABLE})
 )
 # A hot statement holds no list of values, so the few states are spelt out.
-_pending: Final = HotStatement(
+_any_pending: Final = (
     select(*job_executions.c)
     .where(*_this_thing, or_(*(job_executions.c.status == status for status in _PENDING)))
     .order_by(
@@ -92,6 +96,9 @@ _pending: Final = HotStatement(
     )
     .limit(bindparam("b_limit"))
 )
+_pending: Final = HotStatement(_any_pending.where(job_executions.c.namespace.is_(None)))
+_pending_in_namespace: Final = HotStatement(_any_pending.where(job_executions.c.namespace == bindparam("b_namespace")))
+_pending_anywhere: Final = HotStatement(_any_pending)
 
 # The path that every device waits on: progress of an execution that is already in progress, nothing else changes.
 _progress: Final = HotStatement(
@@ -166,15 +173,27 @@ class SqlExecutionStore:
             found = numbered.first(tx, b_account=account, b_thing=thing, b_job=job, b_number=number)
         return None if found is None else _execution(dict(zip(_COLUMNS, found, strict=True)))
 
-    def pending(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]:
-        """The queue of a thing: what is in progress, then what is queued, each in the order of queueing."""
-        rows = _pending.all(tx, b_account=account, b_thing=thing, b_limit=limit)
+    def pending(
+        self, tx: Tx, account: AccountId, thing: ThingName, *, namespace: str | None = None, limit: int
+    ) -> Sequence[Execution]:
+        """The queue of a thing in a namespace: what is in progress, then what is queued, each in the order of queueing."""
+        if namespace is None:
+            rows = _pending.all(tx, b_account=account, b_thing=thing, b_limit=limit)
+        else:
+            rows = _pending_in_namespace.all(tx, b_account=account, b_thing=thing, b_namespace=namespace, b_limit=limit)
         return [_execution(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
 
-    def pending_of(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> Mapping[ThingName, Sequence[Execution]]:
+    def pending_anywhere(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]:
+        """What a thing has before it in all namespaces together."""
+        rows = _pending_anywhere.all(tx, b_account=account, b_thing=thing, b_limit=limit)
+        return [_execution(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+
+    def pending_of(
+        self, tx: Tx, account: AccountId, things: Sequence[ThingName], *, namespace: str | None = None
+    ) -> Mapping[ThingName, Sequence[Execution]]:
         """The queues of several things; a thing with an empty one is absent. At least ``PENDING_LISTED_MAX`` of each."""
         if len(things) == 1:
-            queue = self.pending(tx, account, things[0], limit=PENDING_LISTED_MAX)
+            queue = self.pending(tx, account, things[0], namespace=namespace, limit=PENDING_LISTED_MAX)
             return {things[0]: queue} if queue else {}
         query = (
             select(*job_executions.c)
@@ -182,6 +201,7 @@ class SqlExecutionStore:
                 job_executions.c.account == account,
                 job_executions.c.thing.in_(things),
                 job_executions.c.status.in_(_PENDING),
+                job_executions.c.namespace.is_(None) if namespace is None else job_executions.c.namespace == namespace,
             )
             .order_by(_started_first, job_executions.c.queued_at, job_executions.c.job_sequence, job_executions.c.job)
         )
@@ -203,6 +223,7 @@ class SqlExecutionStore:
                 "job_sequence": execution.job_sequence,
                 "retry_attempt": execution.retry_attempt,
                 "queued_at": execution.queued_at,
+                "namespace": execution.namespace,
                 **_changeable(execution),
             }
             for execution in executions
@@ -229,6 +250,7 @@ class SqlExecutionStore:
                 b_job_sequence=alike.job_sequence,
                 b_retry_attempt=alike.retry_attempt,
                 b_queued_at=alike.queued_at,
+                b_namespace=alike.namespace,
                 **values,
             )
 
@@ -316,6 +338,7 @@ class SqlExecutionStore:
         *,
         status: ExecutionStatus | None,
         job: JobId | None,
+        namespace: str | None = None,
         before: tuple[int, str, int] | None,
         limit: int,
     ) -> Sequence[Execution]:
@@ -326,6 +349,8 @@ class SqlExecutionStore:
             query = query.where(table.status == status.value)
         if job is not None:
             query = query.where(table.job == job)
+        if namespace is not None:
+            query = query.where(table.namespace == namespace)
         if before is not None:
             query = query.where(tuple_(table.queued_at, table.job, table.number) < tuple_(*before))
         query = query.order_by(table.queued_at.desc(), table.job.desc(), table.number.desc()).limit(limit)
@@ -386,4 +411,5 @@ def _execution(row: Mapping[Any, Any]) -> Execution:
         step_due_at=_instant(row["step_due_at"]),
         fulfilment=row["fulfilment"],
         outlived=row["outlived"],
+        namespace=row["namespace"],
     )

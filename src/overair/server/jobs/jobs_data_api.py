@@ -16,6 +16,7 @@ from overair.server.aws_protocol.operations import Caller, Members, Request, ope
 from overair.server.jobs.device_jobs import Described, DeviceJobs, names_next
 from overair.server.jobs.model import Report
 from overair.server.jobs.operator_members import status_details, step_timeout_minutes
+from overair.server.jobs.request_rates import RequestRates
 from overair.server.jobs.views import state, summaries, view
 from overair.wire.job_messages import ExecutionStatus
 
@@ -23,13 +24,15 @@ from overair.wire.job_messages import ExecutionStatus
 class JobsDataOperations:
     """Jobs over HTTPS, for programs that stand in for devices."""
 
-    def __init__(self, *, work: Work, jobs: DeviceJobs, clock: Clock) -> None:
+    def __init__(self, *, work: Work, jobs: DeviceJobs, clock: Clock, rates: RequestRates | None = None) -> None:
         self._work = work
         self._jobs = jobs
         self._clock = clock
+        self._rates = rates or RequestRates(clock=clock)
 
     @operation("iot-jobs-data", "GetPendingJobExecutions")
     async def get_pending_job_executions(self, caller: Caller, request: Request) -> Members:
+        self._rates.read(caller.account)
         thing = ThingName(request["thingName"])
         in_progress, queued = summaries(await self._work.read(lambda tx: self._jobs.pending(tx, caller.place, thing)))
         return {
@@ -39,6 +42,7 @@ class JobsDataOperations:
 
     @operation("iot-jobs-data", "DescribeJobExecution")
     async def describe_job_execution(self, caller: Caller, request: Request) -> Members:
+        self._rates.read(caller.account)
         thing, job = ThingName(request["thingName"]), request["jobId"]
         include_document = request.get("includeJobDocument", True)
 
@@ -58,6 +62,7 @@ class JobsDataOperations:
 
     @operation("iot-jobs-data", "StartNextPendingJobExecution")
     async def start_next_pending_job_execution(self, caller: Caller, request: Request) -> Members:
+        self._rates.write(caller.account)
         details = status_details(request)
         started = await self._work.run(
             lambda tx: self._jobs.start_next(
@@ -72,6 +77,7 @@ class JobsDataOperations:
 
     @operation("iot-jobs-data", "UpdateJobExecution")
     async def update_job_execution(self, caller: Caller, request: Request) -> Members:
+        self._rates.write(caller.account)
         thing, job = ThingName(request["thingName"]), JobId(request["jobId"])
         report = Report(
             status=ExecutionStatus(request["status"]),

@@ -58,7 +58,7 @@ class Lifecycle:
         if before.status is after.status:
             self._executions.save(tx, account, after)
             return
-        queue = self._announcer.queue(tx, account, before.thing)
+        queue = self._announcer.queue(tx, account, before.thing, job.namespace)
         changes = {before.status: -1}
         if self._retries(tx, job, after):
             self._executions.save(tx, account, replace(after, latest=False))
@@ -72,7 +72,9 @@ class Lifecycle:
             self.fulfilment.ended(tx, job, after)
         if not after.is_pending:
             self._events.execution(tx, job, after, now=now)
-        self._announcer.compare(tx, account, before.thing, queue, set_changed=not after.is_pending, now=now)
+        self._announcer.compare(
+            tx, account, before.thing, queue, namespace=job.namespace, set_changed=not after.is_pending, now=now
+        )
         # A job that was cancelled or is being deleted has ended already, whatever its executions still do.
         if not after.is_pending and _is_running(job):
             self.conclude(tx, account, job.id, now=now)
@@ -98,7 +100,7 @@ class Lifecycle:
     def remove(self, tx: Tx, job: Job, execution: Execution, *, now: Instant) -> None:
         """Delete one attempt. Where it was the latest, the one before it takes its place."""
         account = job.place.account
-        queue = self._announcer.queue(tx, account, execution.thing) if execution.is_pending else ()
+        queue = self._announcer.queue(tx, account, execution.thing, job.namespace) if execution.is_pending else ()
         self._executions.delete(tx, account, execution)
         self._events.execution(tx, job, execution, deleted=True, now=now)
         if not execution.latest:
@@ -116,7 +118,7 @@ class Lifecycle:
         if execution.is_pending:
             if execution.fulfilled:
                 self.fulfilment.ended(tx, job, replace(execution, status=ExecutionStatus.REMOVED))
-            self._announcer.compare(tx, account, execution.thing, queue, set_changed=True, now=now)
+            self._announcer.compare(tx, account, execution.thing, queue, namespace=job.namespace, set_changed=True, now=now)
         self.statuses.statuses_changed(tx, account, job.id, [execution.thing], remaining)
 
     def queue(
@@ -137,7 +139,7 @@ class Lifecycle:
         things = [*chosen.by_document, *chosen.fulfilled]
         if not things:
             return
-        queues = self._executions.pending_of(tx, account, things)
+        queues = self._executions.pending_of(tx, account, things, namespace=job.namespace)
         numbers = self._put_aside(tx, job, [earlier[thing] for thing in things if thing in earlier]) if earlier else {}
         alike = Execution(
             job=job.id,
@@ -152,6 +154,7 @@ class Lifecycle:
             new = replace(alike, fulfilment=road)
             self._executions.insert_alike(tx, account, new, [thing for thing in named if thing not in numbers])
             again = [replace(new, thing=thing, number=numbers[thing]) for thing in named if thing in numbers]
+            namespace=job.namespace,
             self._executions.insert(tx, account, again)
         self._jobs.count(tx, account, job.id, {ExecutionStatus.QUEUED: len(things)})
         if chosen.fulfilled:
@@ -287,6 +290,7 @@ class Lifecycle:
 
 class NobodySearches:
     """``ports.StatusesChanged`` where there is no index."""
+            namespace=job.namespace,
 
     def statuses_changed(
         self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName], status: ExecutionStatus | None

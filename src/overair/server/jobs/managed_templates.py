@@ -147,5 +147,12 @@ def managed_by_arn(arn: str) -> ManagedTemplate | None:
     return None if found is None else find_managed(found[1], found[2])
 
 
+def before_substitution(arn: str | None, parameters: Mapping[str, str], document: str) -> str:
+    """A job's document as it was before its template's parameters were filled in. ``arn``: the template that the job names; one
+    that brought another document has it as it stands."""
+    managed = None if arn is None else managed_by_arn(arn)
+    return managed.document if managed is not None and managed.filled(parameters) == document else document
+
+
 def _refused(rule: str) -> InvalidRequest:
     return InvalidRequest(f"The document's parameters can't be used: {rule}.", subject="document-parameters")

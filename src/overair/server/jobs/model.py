@@ -226,6 +226,16 @@ class JobPlan:
     """The template that it was made from. The plan is whole without it."""
     document_parameters: Mapping[str, str] = field(default_factory=dict)
     """What the document's ``${aws:iot:parameter:…}`` were filled with."""
+    namespace: str | None = None
+    """Whose queue on a thing the job stands in; None: the one that every device asks for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What an operator wrote, before placeholders for package versions were filled."""
+
+    document: str
+    package_versions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +282,8 @@ class Job:
     """When the schedule's end is to be carried out; None once it was, or where there is none."""
     template_arn: str | None = None
     document_parameters: Mapping[str, str] = field(default_factory=dict)
+    namespace: str | None = None
+    """See ``JobPlan.namespace``."""
 
     @property
     def arn(self) -> str:
@@ -320,6 +332,8 @@ class Execution:
     """What ``ports.Fulfilment`` brings to this thing in place of the document."""
     outlived: bool = False
     """The thing was reset, made again or provisioned again since: a CONTINUOUS job that names it comes to it once more."""
+    namespace: str | None = None
+    """Its job's."""
 
     @property
     def may_come_again(self) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from overair.basics.errors import InvalidRequest, Unsupported
+from overair.basics.errors import InvalidRequest
 from overair.basics.ids import JobId, ThingName
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
 from overair.server.jobs.document_sources import CallerRights, DocumentSources
-from overair.server.jobs.managed_templates import managed_by_arn
+from overair.server.jobs.managed_templates import before_substitution, managed_by_arn
 from overair.server.jobs.model import Job, JobPlan, JobSettings, JobStatus, JobTarget, TargetSelection
 from overair.server.jobs.operator_members import (
     changed_settings,
@@ -19,7 +19,6 @@ from overair.server.jobs.operator_members import (
     described_job,
     execution_summary,
     job_summary,
-    refuse_unsupported,
     schedule,
     status_details,
 )
@@ -38,7 +37,6 @@ class JobOperations:
 
     @operation("iot", "CreateJob")
     async def create_job(self, caller: Caller, request: Request) -> Members:
-        refuse_unsupported(request)
         plan = await self._plan(caller, request)
 
         def create(tx: Tx) -> Job:
@@ -59,55 +57,65 @@ class JobOperations:
 
     @operation("iot", "GetJobDocument")
     async def get_job_document(self, caller: Caller, request: Request) -> Members:
-        job = JobId(request["jobId"])
-        return {"document": await self.work.read(lambda tx: self._jobs.document(tx, caller.account, job))}
+        def read(tx: Tx) -> str:
+            job = self._jobs.find(tx, caller.account, JobId(request["jobId"]))
+            if request.get("beforeSubstitution"):
+                given = self._jobs.document(tx, caller.account, job.id)
+                return before_substitution(job.template_arn, job.document_parameters, given)
+            return self._jobs.document(tx, caller.account, job.id)
+
+        return {"document": await self.work.read(read)}
 
     @operation("iot", "ListJobs")
     async def list_jobs(self, caller: Caller, request: Request) -> Members:
-        for name in ("thingGroupId", "namespaceId"):
-            if request.get(name):
-                raise Unsupported(f"Listing jobs by {name} is not supported. Use thingGroupName.", subject="job-member")
         limit = request.get("maxResults", PAGE_SIZE_DEFAULT)
         position = read_page_token(request.get("nextToken"), tuple[int])
-        group = request.get("thingGroupName")
-        found = await self.work.read(
-            lambda tx: self._jobs.page(
+        name, group_id = request.get("thingGroupName"), request.get("thingGroupId")
+
+        def read(tx: Tx) -> Sequence[Job]:
+            target = None if name is None else caller.place.iot("thinggroup", name)
+            if group_id is not None:
+                of_id = self._jobs.group_arn(tx, caller.place, group_id)
+                if target is not None and target != of_id:
+                    raise InvalidRequest("thingGroupName and thingGroupId name two groups.", subject="target")
+                target = of_id
+            return self._jobs.page(
                 tx,
                 caller.account,
                 status=JobStatus(request["status"]) if "status" in request else None,
                 target_selection=TargetSelection(request["targetSelection"]) if "targetSelection" in request else None,
-                target=None if group is None else caller.place.iot("thinggroup", group),
+                target=target,
+                namespace=request.get("namespaceId"),
                 before=None if position is None else position[0],
                 limit=limit + 1,
             )
-        )
-        page, token = cut(found, limit, lambda job: (job.sequence,))
-        return {"jobs": [job_summary(job) for job in page], "nextToken": token}
+
+        page, token = cut(await self.work.read(read), limit, lambda job: (job.sequence,))
+        return {"jobs": [job_summary(job, group_id=group_id) for job in page], "nextToken": token}
 
     @operation("iot", "UpdateJob")
     async def update_job(self, caller: Caller, request: Request) -> Members:
-        refuse_unsupported(request)
+        job, namespace = JobId(request["jobId"]), request.get("namespaceId")
 
         def update(tx: Tx) -> Job:
             presign = request.get("presignedUrlConfig")
             if presign and presign.get("roleArn"):
+            self._jobs.find(tx, caller.account, job, namespace=namespace)
                 self._rights.require_pass_role(tx, caller, presign["roleArn"])
-            return self._jobs.change(
-                tx, caller.account, JobId(request["jobId"]), lambda settings: changed_settings(settings, request)
-            )
+            return self._jobs.change(tx, caller.account, job, lambda settings: changed_settings(settings, request))
 
         await self.work.run(update)
         return {}
 
     @operation("iot", "AssociateTargetsWithJob")
     async def associate_targets(self, caller: Caller, request: Request) -> Members:
-        refuse_unsupported(request)
-        job = JobId(request["jobId"])
-        return _named(
-            await self.work.run(
-                lambda tx: self._jobs.associate(tx, caller.place, job, request["targets"], comment=request.get("comment"))
-            )
-        )
+        job, namespace = JobId(request["jobId"]), request.get("namespaceId")
+
+        def associate(tx: Tx) -> Job:
+            self._jobs.find(tx, caller.account, job, namespace=namespace)
+            return self._jobs.associate(tx, caller.place, job, request["targets"], comment=request.get("comment"))
+
+        return _named(await self.work.run(associate))
 
     @operation("iot", "CancelJob")
     async def cancel_job(self, caller: Caller, request: Request) -> Members:
@@ -126,9 +134,13 @@ class JobOperations:
 
     @operation("iot", "DeleteJob")
     async def delete_job(self, caller: Caller, request: Request) -> Members:
-        refuse_unsupported(request)
-        job, force = JobId(request["jobId"]), request.get("force", False)
-        await self.work.run(lambda tx: self._jobs.delete(tx, caller.account, job, force=force))
+        job, force, namespace = JobId(request["jobId"]), request.get("force", False), request.get("namespaceId")
+
+        def delete(tx: Tx) -> None:
+            self._jobs.find(tx, caller.account, job, namespace=namespace)
+            self._jobs.delete(tx, caller.account, job, force=force)
+
+        await self.work.run(delete)
         return {}
 
     # Executions -----------------------------------------------------------------------------------------------------------
@@ -171,8 +183,6 @@ class JobOperations:
 
     @operation("iot", "ListJobExecutionsForThing")
     async def list_job_executions_for_thing(self, caller: Caller, request: Request) -> Members:
-        if request.get("namespaceId"):
-            raise Unsupported("Job namespaces (namespaceId) are not supported.", subject="job-member")
         limit = request.get("maxResults", PAGE_SIZE_DEFAULT)
         before = read_page_token(request.get("nextToken"), tuple[int, str, int])
         found = await self.work.read(
@@ -184,6 +194,7 @@ class JobOperations:
                 job=JobId(request["jobId"]) if "jobId" in request else None,
                 before=before,
                 limit=limit + 1,
+                namespace=request.get("namespaceId"),
             )
         )
         page, token = cut(found, limit, lambda execution: (execution.queued_at, execution.job, execution.number))
@@ -212,17 +223,15 @@ class JobOperations:
 
     @operation("iot", "DeleteJobExecution")
     async def delete_job_execution(self, caller: Caller, request: Request) -> Members:
-        refuse_unsupported(request)
-        await self.work.run(
-            lambda tx: self._jobs.executions.delete(
-                tx,
-                caller.account,
-                ThingName(request["thingName"]),
-                JobId(request["jobId"]),
-                request["executionNumber"],
-                force=request.get("force", False),
-            )
-        )
+        thing, job = ThingName(request["thingName"]), JobId(request["jobId"])
+        number, force, namespace = request["executionNumber"], request.get("force", False), request.get("namespaceId")
+
+        def delete(tx: Tx) -> None:
+            if namespace is not None:
+                self._jobs.find(tx, caller.account, job, namespace=namespace)
+            self._jobs.executions.delete(tx, caller.account, thing, job, number, force=force)
+
+        await self.work.run(delete)
         return {}
 
     async def _plan(self, caller: Caller, request: Request) -> JobPlan:
@@ -268,6 +277,7 @@ class JobOperations:
             document_parameters=parameters,
         )
 
+            namespace=request.get("namespaceId"),
 
 def _named(job: Job) -> Members:
     return {"jobArn": job.arn, "jobId": job.id, "description": job.settings.description or None}

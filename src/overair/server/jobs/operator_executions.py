@@ -11,7 +11,15 @@ from overair.basics.errors import InvalidStateTransition, NotFound, VersionConfl
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx, Work
 from overair.server.jobs.lifecycle import Lifecycle
-from overair.server.jobs.model import CANCELABLE_WITHOUT_FORCE, JOB_ID, SERVER_MAY_SET, THING_NAME, Execution, Job
+from overair.server.jobs.model import (
+    CANCELABLE_WITHOUT_FORCE,
+    JOB_ID,
+    PENDING_LISTED_MAX,
+    SERVER_MAY_SET,
+    THING_NAME,
+    Execution,
+    Job,
+)
 from overair.server.jobs.ports import ExecutionStore, JobMembers, JobStore
 from overair.wire.job_messages import ExecutionStatus
 
@@ -61,13 +69,20 @@ class OperatorExecutions:
         *,
         status: ExecutionStatus | None = None,
         job: JobId | None = None,
+        namespace: str | None = None,
         before: tuple[int, str, int] | None = None,
         limit: int,
     ) -> Sequence[Execution]:
         """Attempts, newest first. Raises NotFound, subject ``thing``."""
         if not self._members.has_thing(tx, account, thing):
             raise NotFound(f"There is no thing {thing!r} in this account.", subject="thing")
-        return self._executions.of_thing(tx, account, thing, status=status, job=job, before=before, limit=limit)
+        return self._executions.of_thing(
+            tx, account, thing, status=status, job=job, namespace=namespace, before=before, limit=limit
+        )
+
+    def pending(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[Execution]:
+        """What a thing has before it in all namespaces together, in the order of ``$next``."""
+        return self._executions.pending_anywhere(tx, account, thing, limit=PENDING_LISTED_MAX)
 
     def pending_of(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> Mapping[ThingName, Sequence[Execution]]:
         """The queues of several things, each in the order of ``$next``; a thing with nothing to do is absent."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from overair.basics.clock import Instant
-from overair.basics.errors import InvalidRequest, Unsupported
+from overair.basics.errors import InvalidRequest
 from overair.server.aws_protocol.operations import Members, Request
 from overair.server.jobs.model import (
     PRESIGN_EXPIRES_S_DEFAULT,
@@ -34,10 +34,6 @@ from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, STEP_TIMEOUT_MINUTES_
 
 INCREMENT_FACTOR_MIN: Final = 1.1
 INCREMENT_FACTOR_MAX: Final = 5.0
-UNSUPPORTED_MEMBERS: Final = {
-    "namespaceId": "Job namespaces",
-}
-"""What CreateJob can be asked for and we don't do yet: refused, never quietly dropped."""
 
 _PROCESS_DETAILS: Final = {
     ExecutionStatus.CANCELED: "numberOfCanceledThings",
@@ -49,13 +45,6 @@ _PROCESS_DETAILS: Final = {
     ExecutionStatus.REMOVED: "numberOfRemovedThings",
     ExecutionStatus.TIMED_OUT: "numberOfTimedOutThings",
 }
-
-
-def refuse_unsupported(request: Request) -> None:
-    """Raises Unsupported, subject ``job-member``."""
-    for name, what in UNSUPPORTED_MEMBERS.items():
-        if request.get(name):
-            raise Unsupported(f"{what} ({name}) are not supported by this version of Overair.", subject="job-member")
 
 
 def changed_settings(current: JobSettings, request: Request) -> JobSettings:
@@ -175,6 +164,7 @@ def described_job(job: Job, targets: Sequence[JobTarget], *, now: Instant) -> Me
         "scheduledJobRollouts": [{"startTime": write_time(at)} for at in rollouts] or None,
         "jobTemplateArn": job.template_arn,
         "documentParameters": dict(job.document_parameters) or None,
+        "namespaceId": job.namespace,
         "createdAt": job.created_at,
         "lastUpdatedAt": job.last_updated_at,
         "completedAt": job.completed_at,
@@ -184,10 +174,12 @@ def described_job(job: Job, targets: Sequence[JobTarget], *, now: Instant) -> Me
     }
 
 
-def job_summary(job: Job) -> Members:
+def job_summary(job: Job, *, group_id: str | None = None) -> Members:
+    """``group_id``: the group that was asked for."""
     return {
         "jobArn": job.arn,
         "jobId": job.id,
+        "thingGroupId": group_id,
         "targetSelection": job.target_selection.value,
         "status": job.status.value,
         "createdAt": job.created_at,

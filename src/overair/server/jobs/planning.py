@@ -289,7 +289,7 @@ class Planner:
         now = self._clock.now()
         self._jobs.drop_waiting(tx, account, things=[thing])
         self._executions.outlive(tx, account, thing)
-        while pending := self._executions.pending(tx, account, thing, limit=PENDING_LISTED_MAX):
+        while pending := self._executions.pending_anywhere(tx, account, thing, limit=PENDING_LISTED_MAX):
             for execution in pending:
                 job = self._jobs.find(tx, account, execution.job)
                 assert job is not None

@@ -41,6 +41,7 @@ from overair.server.jobs.model import (
     TargetSelection,
 )
 from overair.server.jobs.operator_executions import OperatorExecutions
+from overair.server.jobs.namespaces import check_namespace
 from overair.server.jobs.planning import Planner
 from overair.server.jobs.ports import (
     Chosen,
@@ -103,6 +104,7 @@ class JobsService:
         self._roles = roles
         self._tags = tags
         self._clock = clock
+        self._groups = groups
         documents = DeviceDocuments(jobs=jobs, presigner=presigner)
         announcer = Announcer(jobs=jobs, executions=executions, documents=documents)
         self.events = JobEvents(jobs=jobs, configurations=events, ids=ids, clock=clock)
@@ -201,6 +203,8 @@ class JobsService:
             target_selection=plan.target_selection,
             settings=plan.settings,
             created_at=now,
+        if plan.namespace is not None:
+            check_namespace(plan.namespace, fulfilment=fulfilment)
             last_updated_at=now,
             next_step_at=now,
             document_source=plan.document_source,
@@ -218,13 +222,14 @@ class JobsService:
         self._tags.set_new(tx, place, job.arn, plan.tags)
         return self._advanced(tx, job, now=now)
 
-    def find(self, tx: Tx, account: AccountId, job: JobId) -> Job:
-        """Raises NotFound, subject ``job``."""
+    def find(self, tx: Tx, account: AccountId, job: JobId, *, namespace: str | None = None) -> Job:
+        """A job by its name, and of this namespace if one is named. Raises NotFound, subject ``job``."""
         found = self._jobs.find(tx, account, job) if JOB_ID.fullmatch(job) else None
         if found is None:
             raise NotFound(f"There is no job {job[:64]!r} in this account.", subject="job")
         return found
 
+            namespace=plan.namespace,
     def document(self, tx: Tx, account: AccountId, job: JobId) -> str:
         """The document as it was given: placeholders stay. Raises NotFound, subject ``job``."""
         self.find(tx, account, job)
@@ -237,8 +242,15 @@ class JobsService:
         self,
         tx: Tx,
         account: AccountId,
+        if namespace is not None and found.namespace != namespace:
+            where = "in no namespace" if found.namespace is None else f"in namespace {found.namespace}"
+            raise NotFound(f"There is no job {job} in namespace {namespace[:64]!r}: it is {where}.", subject="job")
         *,
         status: JobStatus | None = None,
+    def group_arn(self, tx: Tx, place: Place, group_id: str) -> str:
+        """The ARN of a thing group by its UUID. Raises NotFound."""
+        return place.iot("thinggroup", self._groups.name_of(tx, place.account, group_id))
+
         target_selection: TargetSelection | None = None,
         target: str | None = None,
         before: int | None = None,
@@ -264,6 +276,7 @@ class JobsService:
         """
         found = self.find(tx, account, job)
         if JobStatus.CANCELED not in JOB_MAY_BECOME.get(found.status, ()):
+        namespace: str | None = None,
             raise InvalidRequest(f"Job {job} is {found.status}: only a running job can be changed.", subject="job")
         changed = replace(found, settings=settings(found.settings), last_updated_at=self._clock.now())
         self._check_role(tx, changed, changed.settings.presign)
@@ -275,6 +288,7 @@ class JobsService:
 
         Raises:
             NotFound: subject ``job``, or a group that isn't there.
+            namespace=namespace,
             InvalidRequest: another kind of job or target. Subjects ``job``, ``target``.
             LimitExceeded: more than 100 targets in all. Subject ``targets``.
         """

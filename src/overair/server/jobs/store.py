@@ -114,6 +114,7 @@ class SqlJobStore:
             template_arn=job.template_arn,
             document_parameters=msgspec.json.encode(job.document_parameters).decode() if job.document_parameters else None,
             **_changeable(job),
+            namespace=job.namespace,
             **dict.fromkeys(_COUNTS.values(), 0),
         )
         _insert_document.run(tx, account=account, job=job.id, document=document)
@@ -174,6 +175,7 @@ class SqlJobStore:
 
     def ended_before(self, tx: Tx, moment: Instant, *, limit: int) -> Sequence[Job]:
         """Jobs of any account that ended before a moment, oldest first; not those that carry out something of another room."""
+        namespace: str | None,
         ended = jobs.c.status.in_([JobStatus.COMPLETED.value, JobStatus.CANCELED.value])
         query = select(*jobs.c).where(ended, jobs.c.completed_at < moment, jobs.c.fulfilment.is_(None))
         rows = sql(tx).execute(query.order_by(jobs.c.completed_at).limit(limit)).mappings()
@@ -186,6 +188,8 @@ class SqlJobStore:
     def unsettled(self, tx: Tx, *, now: Instant) -> Job | None:
         """The job whose background work has waited longest, of any account; one whose schedule ends comes first.
 
+        if namespace is not None:
+            query = query.where(jobs.c.namespace == namespace)
         A unit that may write claims it: on PostgreSQL another node passes over it and takes the next one.
         """
         ending = select(*jobs.c).where(jobs.c.ends_at <= now).order_by(jobs.c.ends_at).limit(1)
@@ -350,3 +354,4 @@ def _job(row: Mapping[Any, Any]) -> Job:
         template_arn=row["template_arn"],
         document_parameters=msgspec.json.decode(row["document_parameters"] or "{}", type=dict[str, str]),
     )
+        namespace=row["namespace"],

@@ -45,6 +45,7 @@ jobs: Final = Table(
     instant_column("ends_at", nullable=True),
     Column("template_arn", Text),
     Column("document_parameters", Text),
+    Column("namespace", String(64)),
 )
 Index("ix_jobs_newest", jobs.c.account, jobs.c.sequence)
 Index("ix_jobs_unsettled", jobs.c.phase, jobs.c.next_step_at)
@@ -109,6 +110,8 @@ job_executions: Final = Table(
 )
 Index("ix_job_executions_of_thing", job_executions.c.account, job_executions.c.thing, job_executions.c.status)
 Index(
+    # Its job's, so that a thing's queue in it is one read.
+    Column("namespace", String(64)),
     "ix_job_executions_of_job", job_executions.c.account, job_executions.c.job, job_executions.c.status, job_executions.c.thing
 )
 Index(

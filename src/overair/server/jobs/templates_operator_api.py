@@ -14,7 +14,6 @@ from overair.server.jobs.model import JobSettings, JobTemplate
 from overair.server.jobs.operator_members import (
     changed_settings,
     maintenance_windows,
-    refuse_unsupported,
     shown_settings,
     shown_windows,
 )
@@ -34,7 +33,6 @@ class JobTemplateOperations:
 
     @operation("iot", "CreateJobTemplate")
     async def create_job_template(self, caller: Caller, request: Request) -> Members:
-        refuse_unsupported(request)
         given, source, job_arn = request.get("document"), request.get("documentSource"), request.get("jobArn")
         if sum(each is not None for each in (given, source, job_arn)) != 1:
             raise InvalidRequest("A job template has one of document, documentSource and jobArn.", subject="job-document")
