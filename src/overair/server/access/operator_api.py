@@ -203,13 +203,17 @@ class IdentityOperatorApi:
         await self.work.run(lambda tx: self.identities.set_trust(tx, caller.account, name, document))
 
     @operation("iam", "UpdateRole")
-    @operation("iam", "UpdateRoleDescription")
     async def update_role(self, caller: Caller, request: Request) -> Members:
-        name, description = request["RoleName"], request.get("Description")
-        seconds = request.get("MaxSessionDuration")
-        role = await self.work.run(
-            lambda tx: self.identities.change_role(tx, caller.account, name, description=description, session_s_max=seconds)
+        name, described, seconds = request["RoleName"], request.get("Description"), request.get("MaxSessionDuration")
+        await self.work.run(
+            lambda tx: self.identities.change_role(tx, caller.account, name, description=described, session_s_max=seconds)
         )
+        return {}
+
+    @operation("iam", "UpdateRoleDescription")
+    async def update_role_description(self, caller: Caller, request: Request) -> Members:
+        name, described = request["RoleName"], request["Description"]
+        role = await self.work.run(lambda tx: self.identities.change_role(tx, caller.account, name, description=described))
         return {"Role": role_members(role)}
 
     @operation("iam", "DeleteRole")
