@@ -94,17 +94,16 @@ class RolloutRooms:
             clock=schedule_clock,
             ids=ids,
         )
+        limits = PROFILES[ground.settings.limits]
+        self.job_requests = RequestRates(
+            clock=clock, reads_per_s_max=limits.jobs_reads_per_s_max, writes_per_s_max=limits.jobs_writes_per_s_max
+        )
         devices.provisioning_watched_by(self.jobs)
         self.jobs.searched_by(self.fleet_index.indexer)
         self.fleet_index.hears_of_jobs_from(self.jobs)
         # Which ECU gets which image now. It hears of a deleted thing before jobs do.
         self.director = DirectorService(
             vehicles=SqlVehicleStore(),
-        limits = PROFILES[ground.settings.limits]
-        self.job_requests = RequestRates(
-            clock=clock, reads_per_s_max=limits.jobs_reads_per_s_max, writes_per_s_max=limits.jobs_writes_per_s_max
-        )
-        self.jobs.deploys_from(self.packages, self.installed)
             oddities=SqlOddityStore(),
             updates=SqlUpdateStore(),
             records=SqlRecordStore(),

@@ -52,15 +52,6 @@ class GatewayLimits:
     """Publishes whose answer still waits for something; reading stops there."""
     publishes_per_s_max: int | None
     """Reading pauses for the rest of the second."""
-    broker: BrokerLimits = field(default_factory=BrokerLimits)
-
-    @property
-    def packet_size_bytes_max(self) -> int:
-        """Of a remaining length: a PUBLISH with the longest topic and payload, or a SUBSCRIBE of as many longest filters."""
-        subscribe = min(self.filters_per_subscribe_max, 64) * (self.topic_size_bytes_max + 3)
-        return max(self.payload_size_bytes_max + self.topic_size_bytes_max, subscribe) + 64
-
-
     topic_aliases_max: int = 8
     """Of one connection (MQTT 5)."""
     receive_maximum: int = 100
@@ -70,6 +61,15 @@ class GatewayLimits:
     jobs_reads_per_s_max: int | None = None
     """Of all devices of an account together, over MQTT and HTTPS; what is above is answered RequestThrottled."""
     jobs_writes_per_s_max: int | None = None
+    broker: BrokerLimits = field(default_factory=BrokerLimits)
+
+    @property
+    def packet_size_bytes_max(self) -> int:
+        """Of a remaining length: a PUBLISH with the longest topic and payload, or a SUBSCRIBE of as many longest filters."""
+        subscribe = min(self.filters_per_subscribe_max, 64) * (self.topic_size_bytes_max + 3)
+        return max(self.payload_size_bytes_max + self.topic_size_bytes_max, subscribe) + 64
+
+
 GENEROUS: Final = GatewayLimits(
     payload_size_bytes_max=1024 * 1024,
     topic_size_bytes_max=1024,
@@ -88,9 +88,9 @@ AWS: Final = GatewayLimits(
     subscriptions_count_max=50,
     requests_in_flight_max=32,
     publishes_per_s_max=100,
+    jobs_reads_per_s_max=200,
+    jobs_writes_per_s_max=200,
     broker=BrokerLimits(retained_count_max=500_000),
 )
 
 PROFILES: Final = {"generous": GENEROUS, "aws": AWS}
-    jobs_reads_per_s_max=200,
-    jobs_writes_per_s_max=200,

@@ -149,12 +149,12 @@ class Lifecycle:
             status=ExecutionStatus.QUEUED,
             queued_at=now,
             last_updated_at=now,
+            namespace=job.namespace,
         )
         for road, named in ((None, chosen.by_document), (job.fulfilment, chosen.fulfilled)):
             new = replace(alike, fulfilment=road)
             self._executions.insert_alike(tx, account, new, [thing for thing in named if thing not in numbers])
             again = [replace(new, thing=thing, number=numbers[thing]) for thing in named if thing in numbers]
-            namespace=job.namespace,
             self._executions.insert(tx, account, again)
         self._jobs.count(tx, account, job.id, {ExecutionStatus.QUEUED: len(things)})
         if chosen.fulfilled:
@@ -285,12 +285,12 @@ class Lifecycle:
             last_updated_at=now,
             retry_attempt=ended.retry_attempt + 1,
             fulfilment=ended.fulfilment,
+            namespace=job.namespace,
         )
 
 
 class NobodySearches:
     """``ports.StatusesChanged`` where there is no index."""
-            namespace=job.namespace,
 
     def statuses_changed(
         self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName], status: ExecutionStatus | None

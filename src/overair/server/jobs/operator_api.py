@@ -98,9 +98,9 @@ class JobOperations:
         job, namespace = JobId(request["jobId"]), request.get("namespaceId")
 
         def update(tx: Tx) -> Job:
+            self._jobs.find(tx, caller.account, job, namespace=namespace)
             presign = request.get("presignedUrlConfig")
             if presign and presign.get("roleArn"):
-            self._jobs.find(tx, caller.account, job, namespace=namespace)
                 self._rights.require_pass_role(tx, caller, presign["roleArn"])
             return self._jobs.change(tx, caller.account, job, lambda settings: changed_settings(settings, request))
 
@@ -192,9 +192,9 @@ class JobOperations:
                 ThingName(request["thingName"]),
                 status=ExecutionStatus(request["status"]) if "status" in request else None,
                 job=JobId(request["jobId"]) if "jobId" in request else None,
+                namespace=request.get("namespaceId"),
                 before=before,
                 limit=limit + 1,
-                namespace=request.get("namespaceId"),
             )
         )
         page, token = cut(found, limit, lambda execution: (execution.queued_at, execution.job, execution.number))
@@ -275,9 +275,9 @@ class JobOperations:
             schedule=schedule(request.get("schedulingConfig"), windows=() if template is None else template.windows),
             template_arn=arn,
             document_parameters=parameters,
+            namespace=request.get("namespaceId"),
         )
 
-            namespace=request.get("namespaceId"),
 
 def _named(job: Job) -> Members:
     return {"jobArn": job.arn, "jobId": job.id, "description": job.settings.description or None}

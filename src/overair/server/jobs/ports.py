@@ -41,10 +41,10 @@ class JobStore(Protocol):
         status: JobStatus | None,
         target_selection: TargetSelection | None,
         target: str | None,
+        namespace: str | None,
         before: int | None,
         limit: int,
     ) -> Sequence[Job]: ...
-        namespace: str | None,
     def ended_before(self, tx: Tx, moment: Instant, *, limit: int) -> Sequence[Job]: ...
     def count_with_status(self, tx: Tx, account: AccountId, status: JobStatus) -> int: ...
     def unsettled(self, tx: Tx, *, now: Instant) -> Job | None: ...
@@ -83,10 +83,10 @@ class ExecutionStore(Protocol):
     def pending_of(
         self, tx: Tx, account: AccountId, things: Sequence[ThingName], *, namespace: str | None = None
     ) -> Mapping[ThingName, Sequence[Execution]]: ...
+    def pending_anywhere(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]: ...
     def insert(self, tx: Tx, account: AccountId, executions: Sequence[Execution]) -> None: ...
     def insert_alike(self, tx: Tx, account: AccountId, alike: Execution, things: Sequence[ThingName]) -> None: ...
     def save(self, tx: Tx, account: AccountId, execution: Execution) -> None: ...
-    def pending_anywhere(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]: ...
     def delete(self, tx: Tx, account: AccountId, execution: Execution) -> None: ...
     def attempts(
         self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, *, since: int
@@ -114,10 +114,10 @@ class ExecutionStore(Protocol):
         *,
         status: ExecutionStatus | None,
         job: JobId | None,
+        namespace: str | None = None,
         before: tuple[int, str, int] | None,
         limit: int,
     ) -> Sequence[Execution]: ...
-        namespace: str | None = None,
     def overdue(self, tx: Tx, *, now: Instant, limit: int) -> Sequence[tuple[AccountId, Execution]]: ...
 
 
@@ -177,13 +177,13 @@ class ThingsGroups(Protocol):
         """Those that it was put into and all above them."""
         ...
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
     def name_of(self, tx: Tx, account: AccountId, name_or_id: str) -> GroupName:
         """Of the group with this UUID. Raises NotFound."""
         ...
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
     """Who of some things gets an execution of a job, and by which road. Whoever is in neither is left out."""
 
     by_document: Sequence[ThingName]

@@ -40,8 +40,8 @@ from overair.server.jobs.model import (
     PresignConfig,
     TargetSelection,
 )
-from overair.server.jobs.operator_executions import OperatorExecutions
 from overair.server.jobs.namespaces import check_namespace
+from overair.server.jobs.operator_executions import OperatorExecutions
 from overair.server.jobs.planning import Planner
 from overair.server.jobs.ports import (
     Chosen,
@@ -101,10 +101,10 @@ class JobsService:
         self._jobs = jobs
         self._executions = executions
         self._members = members
+        self._groups = groups
         self._roles = roles
         self._tags = tags
         self._clock = clock
-        self._groups = groups
         documents = DeviceDocuments(jobs=jobs, presigner=presigner)
         announcer = Announcer(jobs=jobs, executions=executions, documents=documents)
         self.events = JobEvents(jobs=jobs, configurations=events, ids=ids, clock=clock)
@@ -188,6 +188,8 @@ class JobsService:
         fulfilment = plan.fulfilment or fulfilment_named_in(plan.document)
         if fulfilment is not None:
             self._lifecycle.fulfilment.require(tx, place.account, fulfilment)
+        if plan.namespace is not None:
+            check_namespace(plan.namespace, fulfilment=fulfilment)
         self._require_targets(tx, place, targets)
         now = self._clock.now()
         waits = False
@@ -203,8 +205,6 @@ class JobsService:
             target_selection=plan.target_selection,
             settings=plan.settings,
             created_at=now,
-        if plan.namespace is not None:
-            check_namespace(plan.namespace, fulfilment=fulfilment)
             last_updated_at=now,
             next_step_at=now,
             document_source=plan.document_source,
@@ -214,6 +214,7 @@ class JobsService:
             ends_at=None if plan.schedule is None else plan.schedule.ends_at,
             template_arn=plan.template_arn,
             document_parameters=plan.document_parameters,
+            namespace=plan.namespace,
         )
         self._check_role(tx, job, plan.settings.presign)
         self._jobs.insert(
@@ -227,9 +228,15 @@ class JobsService:
         found = self._jobs.find(tx, account, job) if JOB_ID.fullmatch(job) else None
         if found is None:
             raise NotFound(f"There is no job {job[:64]!r} in this account.", subject="job")
+        if namespace is not None and found.namespace != namespace:
+            where = "in no namespace" if found.namespace is None else f"in namespace {found.namespace}"
+            raise NotFound(f"There is no job {job} in namespace {namespace[:64]!r}: it is {where}.", subject="job")
         return found
 
-            namespace=plan.namespace,
+    def group_arn(self, tx: Tx, place: Place, group_id: str) -> str:
+        """The ARN of a thing group by its UUID. Raises NotFound."""
+        return place.iot("thinggroup", self._groups.name_of(tx, place.account, group_id))
+
     def document(self, tx: Tx, account: AccountId, job: JobId) -> str:
         """The document as it was given: placeholders stay. Raises NotFound, subject ``job``."""
         self.find(tx, account, job)
@@ -242,17 +249,11 @@ class JobsService:
         self,
         tx: Tx,
         account: AccountId,
-        if namespace is not None and found.namespace != namespace:
-            where = "in no namespace" if found.namespace is None else f"in namespace {found.namespace}"
-            raise NotFound(f"There is no job {job} in namespace {namespace[:64]!r}: it is {where}.", subject="job")
         *,
         status: JobStatus | None = None,
-    def group_arn(self, tx: Tx, place: Place, group_id: str) -> str:
-        """The ARN of a thing group by its UUID. Raises NotFound."""
-        return place.iot("thinggroup", self._groups.name_of(tx, place.account, group_id))
-
         target_selection: TargetSelection | None = None,
         target: str | None = None,
+        namespace: str | None = None,
         before: int | None = None,
         limit: int,
     ) -> Sequence[Job]:
@@ -263,6 +264,7 @@ class JobsService:
             status=status,
             target_selection=target_selection,
             target=target,
+            namespace=namespace,
             before=before,
             limit=limit,
         )
@@ -276,7 +278,6 @@ class JobsService:
         """
         found = self.find(tx, account, job)
         if JobStatus.CANCELED not in JOB_MAY_BECOME.get(found.status, ()):
-        namespace: str | None = None,
             raise InvalidRequest(f"Job {job} is {found.status}: only a running job can be changed.", subject="job")
         changed = replace(found, settings=settings(found.settings), last_updated_at=self._clock.now())
         self._check_role(tx, changed, changed.settings.presign)
@@ -288,7 +289,6 @@ class JobsService:
 
         Raises:
             NotFound: subject ``job``, or a group that isn't there.
-            namespace=namespace,
             InvalidRequest: another kind of job or target. Subjects ``job``, ``target``.
             LimitExceeded: more than 100 targets in all. Subject ``targets``.
         """

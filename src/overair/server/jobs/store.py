@@ -113,8 +113,8 @@ class SqlJobStore:
             schedule=None if job.schedule is None else msgspec.json.encode(job.schedule).decode(),
             template_arn=job.template_arn,
             document_parameters=msgspec.json.encode(job.document_parameters).decode() if job.document_parameters else None,
-            **_changeable(job),
             namespace=job.namespace,
+            **_changeable(job),
             **dict.fromkeys(_COUNTS.values(), 0),
         )
         _insert_document.run(tx, account=account, job=job.id, document=document)
@@ -156,6 +156,7 @@ class SqlJobStore:
         status: JobStatus | None,
         target_selection: TargetSelection | None,
         target: str | None,
+        namespace: str | None,
         before: int | None,
         limit: int,
     ) -> Sequence[Job]:
@@ -168,6 +169,8 @@ class SqlJobStore:
         if target is not None:
             named = select(job_targets.c.job).where(job_targets.c.account == account, job_targets.c.arn == target)
             query = query.where(jobs.c.id.in_(named))
+        if namespace is not None:
+            query = query.where(jobs.c.namespace == namespace)
         if before is not None:
             query = query.where(jobs.c.sequence < before)
         rows = sql(tx).execute(query.order_by(jobs.c.sequence.desc()).limit(limit)).mappings()
@@ -175,7 +178,6 @@ class SqlJobStore:
 
     def ended_before(self, tx: Tx, moment: Instant, *, limit: int) -> Sequence[Job]:
         """Jobs of any account that ended before a moment, oldest first; not those that carry out something of another room."""
-        namespace: str | None,
         ended = jobs.c.status.in_([JobStatus.COMPLETED.value, JobStatus.CANCELED.value])
         query = select(*jobs.c).where(ended, jobs.c.completed_at < moment, jobs.c.fulfilment.is_(None))
         rows = sql(tx).execute(query.order_by(jobs.c.completed_at).limit(limit)).mappings()
@@ -188,8 +190,6 @@ class SqlJobStore:
     def unsettled(self, tx: Tx, *, now: Instant) -> Job | None:
         """The job whose background work has waited longest, of any account; one whose schedule ends comes first.
 
-        if namespace is not None:
-            query = query.where(jobs.c.namespace == namespace)
         A unit that may write claims it: on PostgreSQL another node passes over it and takes the next one.
         """
         ending = select(*jobs.c).where(jobs.c.ends_at <= now).order_by(jobs.c.ends_at).limit(1)
@@ -353,5 +353,5 @@ def _job(row: Mapping[Any, Any]) -> Job:
         ends_at=None if row["ends_at"] is None else Instant(row["ends_at"]),
         template_arn=row["template_arn"],
         document_parameters=msgspec.json.decode(row["document_parameters"] or "{}", type=dict[str, str]),
-    )
         namespace=row["namespace"],
+    )

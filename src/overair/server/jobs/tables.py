@@ -107,11 +107,11 @@ job_executions: Final = Table(
     instant_column("due_at", nullable=True),
     Column("fulfilment", String(64)),
     Column("outlived", Boolean, nullable=False, server_default=false()),
+    # Its job's, so that a thing's queue in it is one read.
+    Column("namespace", String(64)),
 )
 Index("ix_job_executions_of_thing", job_executions.c.account, job_executions.c.thing, job_executions.c.status)
 Index(
-    # Its job's, so that a thing's queue in it is one read.
-    Column("namespace", String(64)),
     "ix_job_executions_of_job", job_executions.c.account, job_executions.c.job, job_executions.c.status, job_executions.c.thing
 )
 Index(
