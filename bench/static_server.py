@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from bench.do_nothing import self_signed
 from bench.processes import NotRun, Process, free_port
 
 _PATHS = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
@@ -29,7 +25,9 @@ class StaticServer:
         self.port = free_port()
         self.path = f"/{file.name}"
         self.ca = folder / "server.pem"
-        _self_signed(self.ca, folder / "server.key")
+        certificate_pem, key_pem = self_signed()  # a key of the kind that our own server has
+        self.ca.write_text(certificate_pem)
+        (folder / "server.key").write_bytes(key_pem.reveal())
         temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _TEMPORARY)
         configuration = folder / "nginx.conf"
         configuration.write_text(
@@ -51,25 +49,3 @@ class StaticServer:
 
     def stop(self) -> None:
         self._process.stop()
-
-
-def _self_signed(certificate_file: Path, key_file: Path) -> None:
-    """A certificate with a key of the kind that our own server has."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
