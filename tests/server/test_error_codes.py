@@ -6,7 +6,7 @@ import pytest
 
 from overair.basics import errors
 from overair.server.aws_protocol.models import SERVICES, load_model
-from overair.server.error_codes import CODES, HTTP_STATUSES, INTERNAL_FAILURE, code_for
+from overair.server.error_codes import CODES, HTTP_STATUSES, INTERNAL_FAILURE, as_named_by, code_for
 
 COMMON = {
     # What the cloud answers for every service, in no model (wire reference §10.2), and our own NotImplementedException.
@@ -125,3 +125,16 @@ def test_statuses_of_plain_rest_are_the_references(code: str, status: int) -> No
 def test_what_is_wrong_in_a_body_is_400(code: str) -> None:
     assert code not in HTTP_STATUSES
     assert code in {*CODES["rest"].values(), *CODES["device"].values()}
+
+
+def test_a_newer_operation_is_refused_by_a_name_that_its_model_has() -> None:
+    """Of the operations of ``iot`` whose models know no ``InvalidRequestException``."""
+    operations = load_model("iot").operations.values()
+    newer = [operation for operation in operations if "ValidationException" in operation.errors]
+    assert {"CreatePackage", "GetPackageVersion", "UpdatePackageConfiguration"} <= {operation.name for operation in newer}
+    for operation in newer:
+        for code in ("InvalidRequestException", "ResourceNotFoundException", "ConflictException"):
+            assert as_named_by(operation.errors, code) in operation.errors
+    for operation in operations:
+        if operation not in newer:
+            assert as_named_by(operation.errors, "InvalidRequestException") == "InvalidRequestException"

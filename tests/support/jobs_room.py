@@ -28,10 +28,12 @@ from overair.server.jobs.device_api import JobTopics
 from overair.server.jobs.event_store import SqlEventConfigurations
 from overair.server.jobs.execution_store import SqlExecutionStore
 from overair.server.jobs.model import Execution, Job, JobPlan, JobSettings, TargetSelection
+from overair.server.jobs.packages import NothingWritten
 from overair.server.jobs.planning import JobPlanner
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.store import SqlJobStore
 from overair.server.jobs.template_store import SqlTemplateStore
+from overair.server.packages.model import DEFAULT, PackageVersion, VersionStatus
 from overair.server.storage.schema import outbox
 from overair.server.storage.work import SqlWork, sql
 
@@ -112,6 +114,20 @@ class CountingPresigner:
         return f"https://host/{bucket}/{key}?v={version}&e={expires_s}&n={self.count}"
 
 
+class AnyPackage:
+    """A catalogue that has whatever is asked for; ``$default`` is version 1.0."""
+
+    def deployable(self, tx: Tx, account: AccountId, package: str, version: str) -> PackageVersion:
+        return PackageVersion(
+            place=Place("us-east-1", account),
+            package=package,
+            name="1.0" if version == DEFAULT else version,
+            status=VersionStatus.PUBLISHED,
+            created_at=Instant(0),
+            last_modified_at=Instant(0),
+        )
+
+
 class Tags:
     def __init__(self) -> None:
         self.tags: dict[str, Mapping[str, str]] = {}
@@ -168,6 +184,7 @@ class JobsRoom:
             clock=clock,
             ids=SeededIds(11),
         )
+        self.jobs.deploys_from(AnyPackage(), NothingWritten())
         self.topics = JobTopics(work=work, jobs=self.jobs.device, clock=clock)
         self.planner = JobPlanner(work=work, planner=self.jobs.planner, clock=clock)
         self._heard = 0

@@ -9,7 +9,7 @@ plain REST, planes ``rest`` and ``device``, stand in ``error_codes_uptane.py`` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from overair.basics.errors import (
@@ -314,6 +314,17 @@ CODES: Final[Mapping[Plane, Rows]] = {
     "device": error_codes_uptane.DEVICE,
 }
 
+NEWER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "InvalidRequestException": ("ValidationException",),
+    "ResourceAlreadyExistsException": ("ConflictException",),
+    "LimitExceededException": ("ServiceQuotaExceededException",),
+    # Some of them name neither of these: then whatever stands in the way is a fault of the request.
+    "ResourceNotFoundException": ("ValidationException",),
+    "ConflictException": ("ValidationException",),
+    "InternalFailureException": ("InternalServerException",),
+}
+"""What newer operations of ``iot`` (software packages) call what the older ones call so."""
+
 INTERNAL_FAILURE: Final[Mapping[Plane, str]] = {
     "iot": "InternalFailureException",
     "iot-data": "InternalFailureException",
@@ -381,6 +392,14 @@ HTTP_STATUSES: Final[Mapping[str, int]] = {
     "UnknownOperationException": 404,
     "UnrecognizedClientException": 403,
 }
+
+
+def as_named_by(operation_errors: Collection[str], code: str) -> str:
+    """The same refusal by the name that an operation's model has for it. A code that the model names, or has no other name for,
+    stays."""
+    if code in operation_errors:
+        return code
+    return next((name for name in NEWER_NAMES.get(code, ()) if name in operation_errors), code)
 
 
 def code_for(plane: Plane, error: BaseException) -> str:

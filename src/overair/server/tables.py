@@ -14,6 +14,7 @@ from overair.server.keyring import store as keyring_store  # noqa: F401
 from overair.server.nodes import store as node_store  # noqa: F401
 from overair.server.objects import store as object_store  # noqa: F401
 from overair.server.objects import upload_store  # noqa: F401
+from overair.server.packages import store as package_store  # noqa: F401
 from overair.server.provisioning import store as provisioning_store  # noqa: F401
 from overair.server.roots import store as root_store  # noqa: F401
 from overair.server.signing import store as signing_store  # noqa: F401

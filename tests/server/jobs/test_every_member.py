@@ -84,7 +84,7 @@ CASES: Mapping[tuple[str, str], tuple[str, Values, Values]] = {
         {"jobId": "J", "targets": [GROUPS + "h"]},
         {"jobId": "none", "targets": [GROUPS + "none"], "comment": "more", "namespaceId": "ns"},
     ),
-    ("iot", "DescribeJob"): ("queued", {"jobId": "J"}, {"jobId": "none"}),
+    ("iot", "DescribeJob"): ("packages", {"jobId": "J"}, {"jobId": "none", "beforeSubstitution": True}),
     ("iot", "GetJobDocument"): ("managed", {"jobId": "J"}, {"jobId": "none", "beforeSubstitution": True}),
     ("iot", "ListJobs"): (
         "two",
@@ -205,6 +205,9 @@ class World:
         room, iot = self.room, lambda name, **request: self.handlers["iot", name](CALLER, request)
         both = [THINGS + "a", THINGS + "b"]
         if scene in ("queued", "started"):
+        if scene == "packages":
+            default = ["arn:aws:iot:us-east-1:123456789012:package/p/version/$default"]
+            await iot("CreateJob", jobId="J", targets=both, document="{}", destinationPackageVersions=default)
             await iot("CreateJob", jobId="J", targets=both, document="{}")
         if scene == "started":
             begun = Report(status=ExecutionStatus.IN_PROGRESS)

@@ -50,7 +50,7 @@ from overair.server.aws_protocol.query import Query
 from overair.server.aws_protocol.router import Labels
 from overair.server.aws_protocol.rules import Invalid
 from overair.server.aws_protocol.service import BoundOperation, Service
-from overair.server.error_codes import INTERNAL_FAILURE, Plane, code_for
+from overair.server.error_codes import INTERNAL_FAILURE, Plane, as_named_by, code_for
 
 logger = structlog.get_logger("overair.aws_protocol")
 
@@ -271,6 +271,8 @@ class _Exchange:
                 operation=self.operation.name if self.operation else None,
                 exc_info=error,
             )
+        if self.operation is not None:
+            code = as_named_by(self.operation.errors, code)
         return error_answer(
             self.service.model,
             code=code,

@@ -39,6 +39,8 @@ class OperationModel:
     output_shape: str | None
     result_wrapper: str | None
     deprecated: bool
+    errors: frozenset[str]
+    """The error shapes that it names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,4 +141,5 @@ def _operation(name: str, raw: Mapping[str, Any]) -> OperationModel:
         output_shape=output["shape"] if output else None,
         result_wrapper=output.get("resultWrapper") if output else None,
         deprecated=bool(raw.get("deprecated")),
+        errors=frozenset(error["shape"] for error in raw.get("errors", ())),
     )

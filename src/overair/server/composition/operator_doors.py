@@ -59,6 +59,7 @@ from overair.server.jobs.operator_api import JobOperations
 from overair.server.jobs.resend_operator_api import ResendOperations
 from overair.server.jobs.templates_operator_api import JobTemplateOperations
 from overair.server.objects.operator_api import ObjectsApi
+from overair.server.packages.operator_api import PackageOperations
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
 from overair.server.provisioning.rest_api import DeviceCertificatesRestApi
@@ -203,6 +204,7 @@ class OperatorDoors:
             JobTemplateOperations(work=work, jobs=jobs, rights=access, sources=sources, clock=schedule_clock),
             EventConfigurationOperations(work=work, events=jobs.events),
             ResendOperations(work=work, jobs=jobs),
+            PackageOperations(work=work, packages=rollouts.packages, installed=rollouts.installed, rights=access),
             JobsDataOperations(work=work, jobs=jobs.device, clock=schedule_clock, rates=rollouts.job_requests),
             UpdateOperations(
                 work=work, updates=rollouts.updates, contents=self._buckets.contents, after_step=ground.after_step

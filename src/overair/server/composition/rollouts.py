@@ -25,6 +25,9 @@ from overair.server.jobs.store import SqlJobStore
 from overair.server.jobs.tallies import JobTallies
 from overair.server.jobs.tally_store import SqlTallyStore
 from overair.server.jobs.template_store import SqlTemplateStore
+from overair.server.packages.installed import InstalledPackages
+from overair.server.packages.service import PackagesService
+from overair.server.packages.store import SqlPackageStore
 from overair.server.signing.service import SigningService
 from overair.server.signing.store import SqlSigningStore
 from overair.server.streams.service import StreamsService
@@ -36,7 +39,7 @@ from overair.server.updates.worker import UpdatesWorker
 
 
 class RolloutRooms:
-    """The rooms ``fleet_index``, ``signing``, ``streams``, ``jobs``, ``director``, ``updates`` and ``explain``."""
+    """The rooms ``fleet_index``, ``signing``, ``streams``, ``packages``, ``jobs``, ``director``, ``updates``, ``explain``."""
 
     def __init__(
         self,
@@ -79,6 +82,9 @@ class RolloutRooms:
             clock=clock,
             descriptors=buckets.descriptors,
         )
+        package_store = SqlPackageStore()
+        self.packages = PackagesService(store=package_store, roles=access, objects=objects, tags=tags, clock=schedule_clock)
+        self.installed = InstalledPackages(store=package_store, things=devices)
         self.jobs = JobsService(
             jobs=SqlJobStore(),
             executions=SqlExecutionStore(),
@@ -98,6 +104,7 @@ class RolloutRooms:
         self.job_requests = RequestRates(
             clock=clock, reads_per_s_max=limits.jobs_reads_per_s_max, writes_per_s_max=limits.jobs_writes_per_s_max
         )
+        self.jobs.deploys_from(self.packages, self.installed)
         devices.provisioning_watched_by(self.jobs)
         self.jobs.searched_by(self.fleet_index.indexer)
         self.fleet_index.hears_of_jobs_from(self.jobs)
@@ -128,6 +135,7 @@ class RolloutRooms:
         repositories.images.used_by(self.director)
         groups.watched_by(self.director)
         groups.watched_by(entrance.provisioning)
+        groups.watched_by(self.installed)
         groups.watched_by(self.jobs.planner)
         updates_store = SqlUpdatesStore()
         self.updates = UpdatesService(

@@ -21,6 +21,8 @@ logger = structlog.get_logger("overair.jobs")
 
 DOCUMENT_DEPTH_MAX: Final = 32
 PLACEHOLDERS_MAX: Final = 10
+S3_URL_LENGTH_MAX: Final = 1024
+"""Of a placeholder's."""
 _PLACEHOLDER: Final = re.compile(r"\$\{aws:iot:s3-presigned-url(?:-v2)?:(https://[^}\s\"\\]{1,1024})\}")
 _PATH_STYLE: Final = re.compile(r"s3[.-]?[a-z0-9-]*\.amazonaws\.com")
 _VIRTUAL_HOST: Final = re.compile(r"(.+)\.s3[.-]?[a-z0-9-]*\.amazonaws\.com")

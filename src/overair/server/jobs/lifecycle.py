@@ -25,6 +25,7 @@ from overair.server.jobs.model import (
     JobStatus,
     TargetSelection,
 )
+from overair.server.jobs.packages import JobPackages
 from overair.server.jobs.ports import Chosen, ExecutionStore, Fulfilment, JobStore, StatusesChanged
 from overair.server.jobs.rollout import may_retry, must_abort
 from overair.server.jobs.schedule import opens_at
@@ -46,7 +47,9 @@ class Lifecycle:
         self.fulfilment: Fulfilment = DocumentsAlone()
         """Who brings jobs to things that have ECUs; ``composition.py`` points it at the Director."""
         self.statuses: StatusesChanged = NobodySearches()
-        """Hears of each change of a status; ``composition.py`` points it at the fleet index."""
+        """Hears of each change of a status; ``composition`` points it at the fleet index."""
+        self.packages = JobPackages()
+        """Hears of each success of a job that brings package versions."""
         self.details_reported: Callable[[Tx, AccountId, ThingName, Mapping[str, str]], None] = _unheard
         """Hears of each report of a device that names a version."""
 
@@ -72,6 +75,8 @@ class Lifecycle:
             self.fulfilment.ended(tx, job, after)
         if not after.is_pending:
             self._events.execution(tx, job, after, now=now)
+        if after.status is ExecutionStatus.SUCCEEDED:
+            self.packages.succeeded(tx, job, after.thing, now=now)
         self._announcer.compare(
             tx, account, before.thing, queue, namespace=job.namespace, set_changed=not after.is_pending, now=now
         )

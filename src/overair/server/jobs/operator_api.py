@@ -50,6 +50,8 @@ class JobOperations:
     async def describe_job(self, caller: Caller, request: Request) -> Members:
         def find(tx: Tx) -> tuple[Job, Sequence[JobTarget]]:
             job = self._jobs.find(tx, caller.account, JobId(request["jobId"]))
+            if request.get("beforeSubstitution"):
+                job = replace(job, destination_package_versions=self._jobs.given(tx, job).package_versions)
             return job, self._jobs.targets(tx, caller.account, job.id)
 
         job, targets = await self.work.read(find)
@@ -60,7 +62,7 @@ class JobOperations:
         def read(tx: Tx) -> str:
             job = self._jobs.find(tx, caller.account, JobId(request["jobId"]))
             if request.get("beforeSubstitution"):
-                given = self._jobs.document(tx, caller.account, job.id)
+                given = self._jobs.given(tx, job).document
                 return before_substitution(job.template_arn, job.document_parameters, given)
             return self._jobs.document(tx, caller.account, job.id)
 

@@ -14,6 +14,7 @@ from overair.server.jobs.model import (
     EventConfiguration,
     EventKind,
     Execution,
+    Given,
     Job,
     JobStatus,
     JobTarget,
@@ -21,16 +22,18 @@ from overair.server.jobs.model import (
     TargetSelection,
 )
 from overair.wire.job_messages import ExecutionStatus
+from overair.server.packages.model import PackageVersion
 
 
 class JobStore(Protocol):
     """Rows of jobs, their targets, and the things that wait (``store.SqlJobStore``)."""
 
     def next_sequence(self, tx: Tx, account: AccountId) -> int: ...
-    def insert(self, tx: Tx, job: Job, document: str, targets: Sequence[JobTarget]) -> None: ...
+    def insert(self, tx: Tx, job: Job, document: str, targets: Sequence[JobTarget], *, given: Given | None = None) -> None: ...
     def find(self, tx: Tx, account: AccountId, job: JobId) -> Job | None: ...
     def document(self, tx: Tx, account: AccountId, job: JobId) -> str | None: ...
     def save(self, tx: Tx, job: Job) -> None: ...
+    def given(self, tx: Tx, account: AccountId, job: JobId) -> Given | None: ...
     def count(self, tx: Tx, account: AccountId, job: JobId, changes: Mapping[ExecutionStatus, int]) -> None: ...
     def delete(self, tx: Tx, account: AccountId, job: JobId) -> None: ...
     def page(
@@ -228,6 +231,22 @@ class Tags(Protocol):
 
 class ServiceRoles(Protocol):
     """What jobs ask of roles (``access.service.AccessService``)."""
+
+class SoftwareCatalogue(Protocol):
+    """Which package versions there are (``packages.service.PackagesService``)."""
+
+    def deployable(self, tx: Tx, account: AccountId, package: str, version: str) -> PackageVersion:
+        """The version that a job may bring. Raises NotFound, InvalidRequest."""
+        ...
+
+
+class InstalledPackages(Protocol):
+    """Who writes down what jobs have put on things (``packages.installed.InstalledPackages``)."""
+
+    def succeeded(
+        self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, versions: Sequence[tuple[str, str]], *, now: Instant
+    ) -> None: ...
+
 
     def assume_as_service(self, tx: Tx, place: Place, role_arn: str, *, source_arn: str) -> Any: ...
 

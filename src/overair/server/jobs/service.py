@@ -31,6 +31,7 @@ from overair.server.jobs.model import (
     JOB_MAY_BECOME,
     TARGETS_IN_ALL_MAX,
     TARGETS_MAX,
+    Given,
     Job,
     JobPhase,
     JobPlan,
@@ -48,6 +49,7 @@ from overair.server.jobs.ports import (
     EventConfigurations,
     ExecutionStore,
     Fulfilment,
+    InstalledPackages,
     JobMembers,
     JobStore,
     Presigner,
@@ -131,7 +133,7 @@ class JobsService:
         self.executions = OperatorExecutions(
             jobs=jobs, executions=executions, members=members, lifecycle=self._lifecycle, clock=clock
         )
-        self.templates = JobTemplates(store=templates, roles=roles, tags=tags, clock=clock)
+        self.templates = JobTemplates(store=templates, roles=roles, tags=tags, packages=self._lifecycle.packages, clock=clock)
         tags.accept("job", lambda tx, account, name: jobs.find(tx, account, JobId(name)) is not None)
 
     def wake_with(self, wake: Callable[[], None]) -> None:
@@ -148,6 +150,11 @@ class JobsService:
         return {execution.job: execution.status.value for execution in found if execution.latest}
 
     def fulfilled_by(self, fulfilment: Fulfilment) -> None:
+    def deploys_from(self, catalogue: SoftwareCatalogue, installed: InstalledPackages) -> None:
+        """Register, at composition, the catalogue of package versions, and who writes down which of them are on things."""
+        self._lifecycle.packages.catalogue = catalogue
+        self._lifecycle.packages.installed = installed
+
         """Register, at composition, the room above that brings jobs to things that have ECUs."""
         self._lifecycle.fulfilment = fulfilment
 
@@ -170,8 +177,8 @@ class JobsService:
 
         Raises:
             AlreadyExists: the id is taken, also by a job that is being deleted. Subject ``job``.
-            InvalidRequest: subjects ``job``, ``job-document``, ``target``, ``role``, ``schedule``.
-            NotFound: a target, or what it wants fulfilled, isn't there.
+            InvalidRequest: subjects ``job``, ``job-document``, ``package-version``, ``target``, ``role``, ``schedule``.
+            NotFound: a target, a package version, or what it wants fulfilled, isn't there.
         """
         if not JOB_ID.fullmatch(plan.id):
             raise InvalidRequest("A job's id has 1 to 64 of a-z, A-Z, 0-9, '_' and '-'.", subject="job")
@@ -185,7 +192,14 @@ class JobsService:
         if not 1 <= len(targets) <= TARGETS_IN_ALL_MAX:
             raise InvalidRequest(f"A job has 1 to {TARGETS_IN_ALL_MAX} targets, not {len(targets)}.", subject="target")
         check_document(plan.document, plan.settings.presign)
-        fulfilment = plan.fulfilment or fulfilment_named_in(plan.document)
+        filled = self._lifecycle.packages.fill(
+            tx, place, plan.document, plan.destination_package_versions, signed=plan.settings.presign is not None
+        )
+        given = None
+        if (filled.document, filled.package_versions) != (plan.document, plan.destination_package_versions):
+            given = Given(document=plan.document, package_versions=plan.destination_package_versions)
+            check_document(filled.document, plan.settings.presign)
+        fulfilment = plan.fulfilment or fulfilment_named_in(filled.document)
         if fulfilment is not None:
             self._lifecycle.fulfilment.require(tx, place.account, fulfilment)
         if plan.namespace is not None:
@@ -208,7 +222,7 @@ class JobsService:
             last_updated_at=now,
             next_step_at=now,
             document_source=plan.document_source,
-            destination_package_versions=plan.destination_package_versions,
+            destination_package_versions=filled.package_versions,
             fulfilment=fulfilment,
             schedule=plan.schedule,
             ends_at=None if plan.schedule is None else plan.schedule.ends_at,
@@ -217,9 +231,8 @@ class JobsService:
             namespace=plan.namespace,
         )
         self._check_role(tx, job, plan.settings.presign)
-        self._jobs.insert(
-            tx, job, plan.document, [JobTarget(position=position, arn=arn) for position, arn in enumerate(targets)]
-        )
+        named = [JobTarget(position=position, arn=arn) for position, arn in enumerate(targets)]
+        self._jobs.insert(tx, job, filled.document, named, given=given)
         self._tags.set_new(tx, place, job.arn, plan.tags)
         return self._advanced(tx, job, now=now)
 
@@ -238,11 +251,20 @@ class JobsService:
         return place.iot("thinggroup", self._groups.name_of(tx, place.account, group_id))
 
     def document(self, tx: Tx, account: AccountId, job: JobId) -> str:
-        """The document as it was given: placeholders stay. Raises NotFound, subject ``job``."""
+        """The document with its package versions filled in; placeholders for presigned URLs stay. Raises NotFound, subject
+        ``job``."""
         self.find(tx, account, job)
         return self._jobs.document(tx, account, job) or ""
 
     def targets(self, tx: Tx, account: AccountId, job: JobId) -> Sequence[JobTarget]:
+    def given(self, tx: Tx, job: Job) -> Given:
+        """The document and the package versions as they were given."""
+        given = self._jobs.given(tx, job.place.account, job.id)
+        if given is not None:
+            return given
+        document = self._jobs.document(tx, job.place.account, job.id) or ""
+        return Given(document=document, package_versions=job.destination_package_versions)
+
         return self._jobs.targets(tx, account, job)
 
     def page(
@@ -257,7 +279,8 @@ class JobsService:
         before: int | None = None,
         limit: int,
     ) -> Sequence[Job]:
-        """Jobs, newest first; ``before`` is the sequence of the last one given, ``target`` an ARN among a job's targets."""
+        """Jobs, newest first; ``before`` is the sequence of the last one given, ``target`` an ARN among a job's targets. None
+        stands for no filter."""
         return self._jobs.page(
             tx,
             account,

@@ -14,6 +14,7 @@ from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.model import (
     RUNNING,
+    Given,
     Job,
     JobPhase,
     JobSettings,
@@ -97,7 +98,7 @@ class SqlJobStore:
         highest = _highest_sequence.first(tx, b_account=account)
         return 1 if highest is None or highest[0] is None else int(highest[0]) + 1
 
-    def insert(self, tx: Tx, job: Job, document: str, targets: Sequence[JobTarget]) -> None:
+    def insert(self, tx: Tx, job: Job, document: str, targets: Sequence[JobTarget], *, given: Given | None = None) -> None:
         account = job.place.account
         _insert.run(
             tx,
@@ -117,7 +118,14 @@ class SqlJobStore:
             **_changeable(job),
             **dict.fromkeys(_COUNTS.values(), 0),
         )
-        _insert_document.run(tx, account=account, job=job.id, document=document)
+        _insert_document.run(
+            tx,
+            account=account,
+            job=job.id,
+            document=document,
+            given_document=None if given is None else given.document,
+            given_package_versions=None if given is None else msgspec.json.encode(given.package_versions).decode(),
+        )
         self.add_targets(tx, account, job.id, targets)
 
     def find(self, tx: Tx, account: AccountId, job: JobId) -> Job | None:
@@ -132,6 +140,17 @@ class SqlJobStore:
         return sql(tx).execute(query).scalar()
 
     def save(self, tx: Tx, job: Job) -> None:
+    def given(self, tx: Tx, account: AccountId, job: JobId) -> Given | None:
+        """What the operator wrote, where it isn't what devices get."""
+        query = select(job_documents.c.given_document, job_documents.c.given_package_versions).where(
+            job_documents.c.account == account, job_documents.c.job == job, job_documents.c.given_document.is_not(None)
+        )
+        row = sql(tx).execute(query).first()
+        if row is None:
+            return None
+        versions = msgspec.json.decode(row.given_package_versions, type=tuple[str, ...])
+        return Given(document=row.given_document, package_versions=versions)
+
         """Write what may change of a job; its counts aren't touched."""
         changed = {f"b_{name}": value for name, value in _changeable(job).items()}
         _save.run(tx, b_account=job.place.account, b_job=job.id, **changed)

@@ -58,6 +58,9 @@ job_documents: Final = Table(
     account_column(),
     Column("job", String(64), primary_key=True),
     Column("document", Text, nullable=False),
+    # As they were given, where placeholders for package versions were filled since.
+    Column("given_document", Text),
+    Column("given_package_versions", Text),
 )
 
 job_targets: Final = Table(

@@ -11,6 +11,7 @@ from overair.basics.ids import AccountId
 from overair.basics.work import Tx
 from overair.server.jobs.documents import check_document
 from overair.server.jobs.model import JOB_ID, JobTemplate
+from overair.server.jobs.packages import JobPackages
 from overair.server.jobs.ports import ServiceRoles, Tags, TemplateStore
 from overair.server.jobs.schedule import check_windows
 
@@ -18,10 +19,11 @@ from overair.server.jobs.schedule import check_windows
 class JobTemplates:
     """An account's own templates. The managed ones are no records: ``managed_templates``."""
 
-    def __init__(self, *, store: TemplateStore, roles: ServiceRoles, tags: Tags, clock: Clock) -> None:
+    def __init__(self, *, store: TemplateStore, roles: ServiceRoles, tags: Tags, packages: JobPackages, clock: Clock) -> None:
         self._store = store
         self._roles = roles
         self._tags = tags
+        self._packages = packages
         self._clock = clock
         tags.accept("jobtemplate", lambda tx, account, name: store.find(tx, account, name) is not None)
 
@@ -30,7 +32,7 @@ class JobTemplates:
 
         Raises:
             Conflict: the id is taken. Subject ``job-template``.
-            InvalidRequest: subjects ``job-template``, ``job-document``, ``schedule``, ``role``.
+            InvalidRequest: subjects ``job-template``, ``job-document``, ``package-version``, ``schedule``, ``role``.
         """
         if not JOB_ID.fullmatch(template.id):
             raise InvalidRequest("A template's id has 1 to 64 of a-z, A-Z, 0-9, '_' and '-'.", subject="job-template")
@@ -38,6 +40,7 @@ class JobTemplates:
         if self._store.find(tx, account, template.id) is not None:
             raise Conflict(f"Job template {template.id} already exists. Choose another id.", subject="job-template")
         check_document(template.document, template.settings.presign)
+        self._packages.check(template.place, template.document, template.destination_package_versions)
         check_windows(template.windows, now=self._clock.now())
         if template.settings.presign is not None:
             try:

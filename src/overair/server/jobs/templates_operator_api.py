@@ -132,10 +132,11 @@ class JobTemplateOperations:
             prefix = caller.place.iot("job", "")
             arn = str(request["jobArn"])
             job = self._jobs.find(tx, caller.account, JobId(arn.removeprefix(prefix) if arn.startswith(prefix) else ""))
-            document = self._jobs.document(tx, caller.account, job.id)
+            given = self._jobs.given(tx, job)
+            document = given.document
             settings, source = job.settings, job.document_source
             windows = windows or (() if job.schedule is None else job.schedule.windows)
-            packages = packages or job.destination_package_versions
+            packages = packages or given.package_versions
         return JobTemplate(
             id=request["jobTemplateId"],
             place=caller.place,

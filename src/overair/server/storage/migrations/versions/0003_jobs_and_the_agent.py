@@ -181,6 +181,10 @@ def upgrade() -> None:
     with op.batch_alter_table("access_sessions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("policy_arns", sa.Text(), nullable=True))
 
+    with op.batch_alter_table("job_documents", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("given_document", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("given_package_versions", sa.Text(), nullable=True))
+
     with op.batch_alter_table("job_executions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("outlived", sa.Boolean(), server_default=sa.false(), nullable=False))
         batch_op.add_column(sa.Column("namespace", sa.String(length=64), nullable=True))
@@ -188,6 +192,10 @@ def upgrade() -> None:
 
     with op.batch_alter_table("job_targets", schema=None) as batch_op:
         batch_op.create_index("ix_job_targets_unplanned", ["account", "job", "planned", "position"], unique=False)
+
+    with op.batch_alter_table("job_waiting_things", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("ended", sa.String(length=16), nullable=True))
+        batch_op.create_index("ix_job_waiting_things_ended", ["account", "job", "ended"], unique=False)
 
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("released", sa.Text(), server_default="[]", nullable=False))
@@ -199,9 +207,21 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_ending", ["ends_at"], unique=False)
         batch_op.create_index("ix_jobs_status", ["account", "status", "sequence"], unique=False)
 
+    with op.batch_alter_table("mqtt_queue", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("properties", sa.LargeBinary(), nullable=True))
+        batch_op.add_column(sa.Column("expires", sa.BigInteger(), nullable=True))
+
+    with op.batch_alter_table("mqtt_retained", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("properties", sa.LargeBinary(), nullable=True))
+        batch_op.add_column(sa.Column("expires", sa.BigInteger(), nullable=True))
+
     with op.batch_alter_table("mqtt_sessions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("node", sa.String(length=32), server_default="", nullable=False))
         batch_op.add_column(sa.Column("heard_to", sa.BigInteger(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("expiry_ms", sa.BigInteger(), nullable=True))
+
+    with op.batch_alter_table("mqtt_subscriptions", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("options", sa.Integer(), server_default="0", nullable=False))
 
     with op.batch_alter_table("thing_groups", schema=None) as batch_op:
         batch_op.add_column(sa.Column("index_name", sa.String(length=32), nullable=True))
