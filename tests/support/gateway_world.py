@@ -19,7 +19,7 @@ from overair.server.gateway.limits import GENEROUS, GatewayLimits
 from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.server.gateway.service import Gateway
 from overair.wire.mqtt.client import ClientConnection
-from overair.wire.mqtt.packets import Connack, Packet, Pingresp, Publish, Suback, Subscribe, encode, encode_puback
+from overair.wire.mqtt.packets import Connack, Packet, Pingresp, Publish, Suback, encode_puback
 
 ACCOUNT = AccountId("123456789012")
 PLACE = Place("us-east-1", ACCOUNT)
@@ -147,10 +147,10 @@ class Transport(asyncio.Transport):
 class Client:
     """One raw MQTT client."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, level: int = 4) -> None:
         self.reader = reader
         self.writer = writer
-        self.wire = ClientConnection()
+        self.wire = ClientConnection(level)
         self._packets: list[Packet] = []
 
     def send(self, *data: bytes) -> None:
@@ -175,14 +175,14 @@ class Client:
         assert isinstance(packet, Connack), packet
         return packet
 
-    async def subscribe(self, *filters: tuple[str, int]) -> tuple[int, ...]:
-        self.send(encode(Subscribe(packet_id=self.wire.new_packet_id(), filters=filters)))
+    async def subscribe(self, *filters: tuple[str, int], **options: Any) -> tuple[int, ...]:
+        self.send(self.wire.subscribe(*filters, **options))
         packet = await self.next()
         assert isinstance(packet, Suback), packet
         return packet.return_codes
 
-    def publish(self, topic: str, payload: bytes = b"", *, qos: int = 0, retain: bool = False) -> None:
-        self.send(self.wire.publish(topic, payload, qos=qos, retain=retain))
+    def publish(self, topic: str, payload: bytes = b"", **options: Any) -> None:
+        self.send(self.wire.publish(topic, payload, **options))
 
     def acknowledge(self, packet: Publish) -> None:
         self.send(encode_puback(packet.packet_id))
@@ -213,7 +213,9 @@ class World:
         self.authority = CommandedAuthority()
         self.broker = Broker(work=work, store=BrokerStore(), clock=clock, ids=ids, limits_for=lambda _: limits.broker)
         self.topics = ReservedTopics()
-        self.gateway = Gateway(authority=self.authority, broker=self.broker, topics=self.topics, limits_for=lambda _: limits)
+        self.gateway = Gateway(
+            authority=self.authority, broker=self.broker, topics=self.topics, limits_for=lambda _: limits, clock=clock, ids=ids
+        )
         self._servers: dict[bytes | None, asyncio.Server] = {}
         self._clients: list[Client] = []
 
@@ -238,13 +240,13 @@ class World:
         port: int = server.sockets[0].getsockname()[1]
         return port
 
-    async def open(self, certificate: bytes | None = b"c1") -> Client:
-        client = Client(*await asyncio.open_connection("127.0.0.1", await self.port(certificate)))
+    async def open(self, certificate: bytes | None = b"c1", *, level: int = 4) -> Client:
+        client = Client(*await asyncio.open_connection("127.0.0.1", await self.port(certificate)), level)
         self._clients.append(client)
         return client
 
-    async def client(self, client_id: str, *, certificate: bytes = b"c1", **options: Any) -> Client:
-        client = await self.open(certificate)
+    async def client(self, client_id: str, *, certificate: bytes = b"c1", level: int = 4, **options: Any) -> Client:
+        client = await self.open(certificate, level=level)
         answer = await client.connect(client_id, **options)
         assert answer.return_code == 0
         return client

@@ -153,7 +153,7 @@ class Server:
     async def _begin(self, joined: Joined) -> None:
         """What goes on by itself, before the first client is let in."""
         await joined.broker.start()
-        self._closing.push_async_callback(joined.broker.idle)
+        self._closing.push_async_callback(joined.broker.stop)
         loop = asyncio.get_running_loop()
 
         def outbox_filled() -> None:

@@ -150,7 +150,7 @@ class Cluster:
     async def begin(self) -> None:
         """Hear from now on. A gateway holds what a server with one process has left."""
         if self._neighbours is not None and self.role is Role.GATEWAY:
-            await self._neighbours.take_over("", expires=self._expires())
+            await self._neighbours.take_over("", expiry_ms=self._session_expiry_ms)
         self._bus.listen(self._switchboard.hear, self._switchboard.missed)
 
     def connected_elsewhere(self) -> int:
@@ -199,7 +199,7 @@ class Cluster:
                 self._others_changed()
 
         async def take_over(name: str) -> None:
-            await neighbours.take_over(name, expires=self._expires())
+            await neighbours.take_over(name, expiry_ms=self._session_expiry_ms)
 
         return NodeWatch(
             work=self._work,
@@ -210,6 +210,3 @@ class Cluster:
             seen=seen,
             clock=self._clock,
         )
-
-    def _expires(self) -> Instant:
-        return Instant(self._clock.now() + self._session_expiry_ms)

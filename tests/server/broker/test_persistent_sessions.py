@@ -14,7 +14,7 @@ from overair.server.broker.store import BrokerStore
 from overair.server.broker.worker import SessionExpiry
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.gateway.limits import GENEROUS
-from overair.server.gateway.model import BrokerLimits, HeldSession, Link
+from overair.server.gateway.model import BrokerLimits, HeldSession, Link, SessionWish
 from overair.server.storage.work import SqlWork
 from overair.wire.mqtt.packets import Connack, Puback, Publish
 from tests.support.gateway_world import ACCOUNT, Client, World
@@ -248,7 +248,7 @@ async def test_after_a_crash_the_hour_of_a_connected_session_runs_from_the_resta
     work: SqlWork, clock: SettableClock, ids: SeededIds
 ) -> None:
     store = BrokerStore()
-    await work.run(lambda tx: store.keep_session(tx, ACCOUNT, ClientId("dev"), None))
+    await work.run(lambda tx: store.keep_session(tx, ACCOUNT, ClientId("dev"), None, None))
     clock.advance(milliseconds=5 * HOUR_MS)
     for advance_ms, present in ((HOUR_MS - 1, True), (1, False)):
         world = World(work, clock, ids)
@@ -266,8 +266,8 @@ async def test_what_is_published_while_a_client_is_just_connecting_isnt_lost_to_
     await leave(world, device, "dev")
     attach = world.broker.attach
 
-    async def attach_while_something_is_said(link: Link, *, clean_session: bool) -> tuple[HeldSession, bool]:
-        found = await attach(link, clean_session=clean_session)
+    async def attach_while_something_is_said(link: Link, wish: SessionWish) -> tuple[HeldSession, bool]:
+        found = await attach(link, wish)
         # The session is the connection's, whose rights aren't there before CONNACK.
         await world.broker.deliver(Notice(account=ACCOUNT, topic="a", payload=b"meanwhile"))
         return found

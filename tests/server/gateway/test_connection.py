@@ -167,7 +167,7 @@ async def test_malformed_packets_close_that_client_alone(world: World) -> None:
     assert await good.before_ping_answer() == []
 
 
-@pytest.mark.parametrize(("level", "answer"), [(3, b"\x20\x02\x00\x01"), (5, b"\x20\x03\x00\x84\x00")])
+@pytest.mark.parametrize(("level", "answer"), [(3, b"\x20\x02\x00\x01"), (6, b"\x20\x03\x00\x84\x00")])
 async def test_another_protocol_level_is_told_so(world: World, level: int, answer: bytes) -> None:
     client = await world.open()
     client.send(encode(Connect(client_id="c", protocol_level=level)))

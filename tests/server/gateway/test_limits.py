@@ -62,9 +62,13 @@ async def test_aws_bounds_filters(aws: World) -> None:
     assert await client.is_closed_by_server()
 
 
-async def test_a_shared_subscription_is_refused_and_the_rest_is_granted(aws: World) -> None:
+async def test_the_two_slashes_of_a_shared_subscription_are_not_counted(aws: World) -> None:
     client = await aws.client("c")
-    assert await client.subscribe(("$share/group/a", 1), ("a", 1)) == (0x80, 1)
+    assert await client.subscribe(("$share/group/a/a/a/a/a/a/a/a", 1), (f"$share/{'g' * 128}/{'x' * 256}", 1)) == (1, 1)
+    for name in ("$share/group/a/a/a/a/a/a/a/a/a", f"$share/g/{'x' * 257}", f"$share/{'g' * 129}/a", "$share/g", "$share//a"):
+        client = await aws.client("c")
+        client.send(client.wire.subscribe((name, 0)))
+        assert await client.is_closed_by_server()
 
 
 async def test_aws_reads_100_publishes_a_second(work: SqlWork, clock: SettableClock, ids: SeededIds) -> None:

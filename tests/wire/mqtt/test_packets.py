@@ -173,7 +173,7 @@ def test_the_wrong_first_byte_is_refused_before_a_second_one_came() -> None:
         decoder.next_packet()
 
 
-@pytest.mark.parametrize(("level", "answer"), [(3, "20020001"), (5, "2003008400"), (6, "2003008400")])
+@pytest.mark.parametrize(("level", "answer"), [(3, "20020001"), (6, "2003008400")])
 def test_another_protocol_level_is_answered_in_words_that_its_speaker_knows(level: int, answer: str) -> None:
     decoder = Decoder(receiver=Receiver.SERVER, limits=DecoderLimits())
     decoder.feed(encode(Connect(client_id="p", protocol_level=level)))

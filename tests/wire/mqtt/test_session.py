@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from overair.wire.mqtt.client import ClientConnection
+from overair.wire.mqtt.dialects import DIALECT_311, Dialect5
 from overair.wire.mqtt.packets import (
     Connack,
     Connect,
@@ -18,6 +19,8 @@ from overair.wire.mqtt.packets import (
     Will,
     encode,
 )
+from overair.wire.mqtt.properties import Property
+from overair.wire.mqtt.reasons import Reason
 from overair.wire.mqtt.session import INCOMING_QOS_2_COUNT_MAX, KeepAlive, Mode, ServerSession, SessionLimits, connect_refusal
 
 LIMITS = SessionLimits(in_flight_count_max=3, in_flight_size_bytes_max=6, pending_count_max=4, pending_size_bytes_max=1000)
@@ -136,21 +139,74 @@ def test_unreleased_qos_2_messages_are_bounded() -> None:
         session.take_publish(Publish(topic="t", payload=b"", qos=2, packet_id=1000))
 
 
+CLIENT_ID = Reason.CLIENT_IDENTIFIER_NOT_VALID
+
+
 @pytest.mark.parametrize(
     ("packet", "standard", "aws"),
     [
         (Connect(client_id="dev"), None, None),
-        (Connect(client_id=""), None, 2),
-        (Connect(client_id="", clean_session=False), 2, 2),
-        (Connect(client_id="$dev"), None, 2),
-        (Connect(client_id="x" * 129), None, 2),
-        (Connect(client_id="dev", will=Will(topic="$aws/x", payload=b"")), 5, 5),
-        (Connect(client_id="dev", will=Will(topic="w", payload=b"", qos=2)), None, 5),
+        (Connect(client_id=""), None, CLIENT_ID),
+        (Connect(client_id="", protocol_level=5), None, None),
+        (Connect(client_id="", clean_session=False, protocol_level=5), None, None),
+        (Connect(client_id="", clean_session=False), CLIENT_ID, CLIENT_ID),
+        (Connect(client_id="$dev"), None, CLIENT_ID),
+        (Connect(client_id="x" * 129), None, CLIENT_ID),
+        (
+            Connect(client_id="dev", will=Will(topic="$aws/x", payload=b"")),
+            Reason.TOPIC_NAME_INVALID,
+            Reason.TOPIC_NAME_INVALID,
+        ),
+        (Connect(client_id="dev", will=Will(topic="w", payload=b"", qos=2)), None, Reason.QOS_NOT_SUPPORTED),
+        (
+            Connect(client_id="dev", protocol_level=5, properties=((Property.AUTHENTICATION_METHOD, "x"),)),
+            Reason.BAD_AUTHENTICATION_METHOD,
+            Reason.BAD_AUTHENTICATION_METHOD,
+        ),
     ],
 )
-def test_a_connect_is_judged_by_its_contents(packet: Connect, standard: int | None, aws: int | None) -> None:
+def test_a_connect_is_judged_by_its_contents(packet: Connect, standard: Reason | None, aws: Reason | None) -> None:
     assert connect_refusal(packet, Mode.STANDARD) == standard
     assert connect_refusal(packet, Mode.AWS) == aws
+
+
+def messages_in(data: bytes, *, level: int = 5) -> list[Publish]:
+    client = ClientConnection(level)
+    client.receive(client.encode(Connack()))
+    return [packet for packet in client.receive(data) if isinstance(packet, Publish)]
+
+
+def test_a_message_is_counted_down_while_it_waits_and_goes_no_more_once_it_has_expired() -> None:
+    session: ServerSession[int] = ServerSession(mode=Mode.AWS, limits=LIMITS)
+    session.speak(Dialect5(), in_flight_count_max=1)
+    for number, expires in enumerate((None, 5_000, 9_000, 60_000)):
+        session.deliver("t", b"%d" % number, qos=1, token=number, expires=expires, now=1_000)
+    assert list(session.undelivered()) == [0, 1, 2, 3]
+    token, data = session.take_puback(1, 7_500)
+    assert token == 0
+    assert messages_in(data) == [
+        Publish(topic="t", payload=b"2", qos=1, packet_id=3, properties=((Property.MESSAGE_EXPIRY_INTERVAL, 1),))
+    ]
+    assert session.take_spoiled() == [1]
+    assert session.take_spoiled() == []
+    # Sent and not acknowledged: it doesn't come again after its time either.
+    assert [message.payload for message in messages_in(session.resume(10_000))] == [b"3"]
+    assert session.take_spoiled() == [2]
+
+
+def test_a_client_gets_no_packet_larger_than_it_takes_and_no_more_at_once_than_it_says() -> None:
+    session: ServerSession[int] = ServerSession(mode=Mode.AWS, limits=SessionLimits())
+    session.speak(Dialect5(packet_size_bytes_max=10), in_flight_count_max=2)
+    heard = b"".join(
+        session.deliver("t", payload, qos=1, token=token) or b"" for token, payload in enumerate((b"a", b"b" * 9, b"c"))
+    )
+    assert [message.payload for message in messages_in(heard)] == [b"a", b"c"]
+    assert session.take_spoiled() == [1]
+    assert session.deliver("t", b"d", qos=1, token=3) == b""
+    # Another connection takes fewer at once: what went out already waits for its turn again.
+    session.speak(DIALECT_311, in_flight_count_max=1)
+    assert [message.payload for message in messages_in(session.resume(), level=4)] == [b"a"]
+    assert list(session.undelivered()) == [0, 2, 3]
 
 
 def test_keep_alive_zero_is_for_ever_in_standard_mode_and_1200_s_in_aws_mode() -> None:

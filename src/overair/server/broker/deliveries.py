@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from overair.basics.clock import Clock
 from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId, ClientId
 from overair.basics.work import Tx, Work
@@ -24,8 +25,11 @@ logger = structlog.get_logger("overair.broker")
 class Deliveries:
     """Hands messages to session objects and keeps the store in step with what they acknowledge."""
 
-    def __init__(self, *, work: Work, store: Records, spawn: Callable[[Coroutine[None, None, None]], None]) -> None:
+    def __init__(
+        self, *, work: Work, store: Records, clock: Clock, spawn: Callable[[Coroutine[None, None, None]], None]
+    ) -> None:
         self._work = work
+        self._clock = clock
         self._store = store
         self._spawn = spawn
         self._settled: list[tuple[AccountId, ClientId, int]] = []
@@ -33,12 +37,31 @@ class Deliveries:
         self.dropped_count = 0
 
     def send(self, record: SessionRecord, link: Link, message: Message, token: int | None, *, retain: bool = False) -> bool:
-        data = record.session.deliver(message.topic, message.payload, qos=1, retain=retain, token=token, hold=link.is_slow)
+        session = record.session
+        data = session.deliver(
+            message.topic,
+            message.payload,
+            qos=1,
+            retain=retain,
+            token=token,
+            hold=link.is_slow,
+            properties=message.properties,
+            expires=message.expires,
+            now=self._clock.now(),
+        )
         if data:
             link.write(data)
+        if session.has_spoiled:
+            self.settle_spoiled(record)
         if data is None and token is None:
             self.dropped_count += 1
         return data is not None
+
+    def settle_spoiled(self, record: SessionRecord) -> None:
+        """What expired while it waited, or is larger than the client takes, is owed no more."""
+        for token in record.session.take_spoiled():
+            self.dropped_count += 1
+            self.settle(record, token)
 
     def hand_over(self, record: SessionRecord, position: int, message: Message) -> None:
         """A stored message may go out now, unless older ones must go first."""
@@ -69,9 +92,12 @@ class Deliveries:
                 if record.link is not link:
                     return
                 for row in rows:
+                    message = Message(
+                        topic=row.topic, payload=row.payload, qos=1, properties=row.properties, expires=row.expires
+                    )
                     if not link.accepts(row.topic, None):
                         self.settle(record, row.position)
-                    elif not self.send(record, link, Message(topic=row.topic, payload=row.payload, qos=1), row.position):
+                    elif not self.send(record, link, message, row.position):
                         record.behind = True
                         return
                     record.loaded_to = row.position

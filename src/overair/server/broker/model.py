@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from overair.basics.clock import Instant
 from overair.basics.ids import ClientId
+from overair.wire.mqtt.packets import Properties
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class RetainedMessage:
     payload: bytes
     qos: int
     last_modified: Instant
+    properties: Properties = ()
+    expires: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +46,14 @@ class StoredSession:
     client_id: ClientId
     expires: Instant | None
     subscriptions: tuple[tuple[str, int], ...]
+    """Each filter with its QoS in the two low bits, and the other options of MQTT 5 above them."""
     queued_count: int
     queued_size_bytes: int
     last_position: int
     heard_to: int = 0
     """Where a server has several gateways: the last notice of the outbox in its queue."""
+    expiry_ms: int | None = None
+    """How long it outlives its connection; None where that is the account's to say (MQTT 3.1.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +63,5 @@ class QueuedMessage:
     position: int
     topic: str
     payload: bytes
+    properties: Properties = ()
+    expires: Instant | None = None

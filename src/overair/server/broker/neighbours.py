@@ -50,7 +50,7 @@ class SharedRecords(Protocol):
     def owns(self, tx: Tx, account: AccountId, client_id: ClientId) -> bool: ...
     def holder(self, tx: Tx, account: AccountId, client_id: ClientId) -> str | None: ...
     def take(self, tx: Tx, account: AccountId, client_id: ClientId) -> StoredSession | None: ...
-    def take_all_of(self, tx: Tx, holder: str, expires: Instant) -> Sequence[tuple[AccountId, StoredSession]]: ...
+    def take_all_of(self, tx: Tx, holder: str, now: Instant, expiry_ms: int) -> Sequence[tuple[AccountId, StoredSession]]: ...
     def held(self, tx: Tx) -> Collection[Key]: ...
     def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None: ...
     def may_queue(self, tx: Tx, account: AccountId, client_id: ClientId, number: int) -> bool: ...
@@ -238,8 +238,10 @@ class Neighbours:
             del self._claims[key]
             self.tell(News(GONE, (*key, str(self._clock.now()))))
 
-    async def take_over(self, node: str, *, expires: Instant) -> None:
-        """A gateway is gone: its sessions are ours from now on, with what they hadn't got yet."""
+    async def take_over(self, node: str, *, expiry_ms: int) -> None:
+        """A gateway is gone: its sessions are ours from now on, with what they hadn't got yet. ``expiry_ms``: how long those
+        last that were connected and have no time of their own."""
+        now = self._clock.now()
         async with self.gate.together():
             to = self.position()
 
@@ -248,7 +250,7 @@ class Neighbours:
                 if node and not self._shelf.strike_if_dead(tx, node):
                     return ()
                 after = to if heard_to is None else heard_to
-                taken = self._records.take_all_of(tx, node, expires)
+                taken = self._records.take_all_of(tx, node, now, expiry_ms)
                 return [(account, self._caught_up(tx, account, each, after=after, to=to)) for account, each in taken]
 
             for account, stored in await self._work.run(unit):
@@ -466,4 +468,5 @@ class Neighbours:
 
 
 def _is_heard(stored: StoredSession, topic: str) -> bool:
-    return any(qos and matches(topic_filter, topic, parent_level=False) for topic_filter, qos in stored.subscriptions)
+    heard = (topic_filter for topic_filter, octet in stored.subscriptions if octet & 3)
+    return any(matches(topic_filter, topic, parent_level=False) for topic_filter in heard)

@@ -23,8 +23,13 @@ from overair.server.broker.neighbours import Neighbours
 from overair.server.broker.ports import PresenceWatcher, Records
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionCounts, SessionRecord
+from overair.server.broker.shared import SharedSubscriptions
 from overair.server.broker.stored_sessions import StoredSessions
-from overair.server.gateway.model import DisconnectReason, Link, Message
+from overair.server.broker.wills import DelayedWills
+from overair.server.gateway.model import DisconnectReason, LastWord, Link, Message, SessionWish
+from overair.wire.mqtt.decoder5 import NO_LOCAL, RETAIN_AS_PUBLISHED
+from overair.wire.mqtt.outgoing import properties_size_bytes
+from overair.wire.shared_subscriptions import is_shared
 from overair.wire.topics import SubscriptionTrie
 
 __all__ = ["Broker", "Records", "SessionRecord"]
@@ -32,6 +37,7 @@ __all__ = ["Broker", "Records", "SessionRecord"]
 EXPIRED_AT_ONCE_MAX = 200
 
 Trie = SubscriptionTrie[SessionRecord, tuple[str, int]]
+"""Whoever subscribed, with the filter and what was granted: the QoS in the two low bits, MQTT 5's options above them."""
 
 logger = structlog.get_logger("overair.broker")
 
@@ -49,7 +55,9 @@ class Broker:
         self._retained: dict[AccountId, set[str]] = {}
         self._stored = StoredSessions(store)
         self._counts = SessionCounts()
-        self._deliveries = Deliveries(work=work, store=store, spawn=self._spawn)
+        self._shared: dict[AccountId, SharedSubscriptions] = {}
+        self._wills = DelayedWills(self.publish_soon)
+        self._deliveries = Deliveries(work=work, store=store, clock=clock, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: list[PresenceWatcher] = []
         self._presence = Presence(clock=clock, ids=ids, publish=self._publish_event, is_heard=self._may_be_heard)
@@ -73,29 +81,36 @@ class Broker:
         def load(tx: Tx) -> tuple[Sequence[tuple[AccountId, StoredSession]], Sequence[tuple[AccountId, str]]]:
             return self._store.sessions(tx), self._store.retained_topics(tx)
 
-        connected: dict[AccountId, Instant] = {}
+        connected: dict[AccountId, int] = {}
         stored, topics = await self._work.read(load)
         for account, each in stored:
             self.install(account, each)
             if each.expires is None:
-                connected[account] = Instant(now + self._limits_for(account).session_expiry_ms)
+                connected[account] = self._limits_for(account).session_expiry_ms
         if connected:
-            await self._work.run(self._stored.expire_connected(connected))
+            await self._work.run(self._stored.expire_connected(now, connected))
         self.retained_are(topics)
 
     def install(self, account: AccountId, stored: StoredSession) -> None:
         """Hold a stored session whose client is away."""
         limits = self._limits_for(account)
         record = SessionRecord(account=account, client_id=stored.client_id, persistent=True, limits=limits)
-        record.expires = Instant(self._clock.now() + limits.session_expiry_ms) if stored.expires is None else stored.expires
+        if stored.expiry_ms is not None:
+            record.expiry_ms = stored.expiry_ms
+        record.expires = Instant(self._clock.now() + record.expiry_ms) if stored.expires is None else stored.expires
         record.queued_count, record.queued_size_bytes = stored.queued_count, stored.queued_size_bytes
         record.last_position = stored.last_position
         record.behind = True
         record.heard_to = stored.heard_to
         self._sessions[account, stored.client_id] = record
-        for topic_filter, qos in stored.subscriptions:
-            record.session.grant(topic_filter, qos)
-            self._trie(account).add(topic_filter, record, (topic_filter, qos))
+        for topic_filter, octet in stored.subscriptions:
+            record.session.grant(topic_filter, octet & 3)
+            self._hold(record, topic_filter, octet)
+
+    async def stop(self) -> None:
+        """The gateway has stopped: wills that wait are said now, since nobody will be here later; then all is ``idle``."""
+        self._wills.say_all()
+        await self.idle()
 
     async def idle(self) -> None:
         """Everything that was begun has ended: to be awaited at the stop, after the gateway's."""
@@ -157,7 +172,7 @@ class Broker:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
-    async def attach(self, link: Link, *, clean_session: bool) -> tuple[SessionRecord, bool]:
+    async def attach(self, link: Link, wish: SessionWish) -> tuple[SessionRecord, bool]:
         """A client has connected: (its session, whether it existed). A live connection with the same id is closed first.
 
         Nothing is delivered before ``begin``. If another connection takes the id over meanwhile, ``link.close`` was called.
@@ -165,25 +180,29 @@ class Broker:
         """
         account, client_id = key = (link.account, link.client_id)
         if self._neighbours is not None:
-            await self._neighbours.claim(link, clean_session=clean_session)
+            await self._neighbours.claim(link, clean_session=wish.clean_start)
         record = self._sessions.get(key)
         if record is not None and record.link is not None:
             record.link.close(DisconnectReason.DUPLICATE_CLIENTID)
             record = self._sessions.get(key)
         expired = record is not None and record.expires is not None and record.expires <= self._clock.now()
-        old = record if record is not None and (clean_session or expired) else None
+        old = record if record is not None and (wish.clean_start or expired) else None
         present = record is not None and old is None
+        self._wills.came_back(account, client_id, to_its_session=present)
         if record is None or old is not None:
-            record = self._counts.new(link, self._limits_for(account), persistent=not clean_session)
+            record = self._counts.new(link, self._limits_for(account), persistent=wish.expiry_ms > 0)
             if old is not None:
                 self._drop(old)
             self._sessions[key] = record
-        record.link, record.ready, record.expires = link, False, None
+        record.link, record.ready, record.expires, record.expiry_ms = link, False, None, wish.expiry_ms
         self._presence.connected(record, link)
         for watcher in self._watchers:
             watcher.connected(account, client_id)
         if old is not None or record.persistent:
-            await self._work.run(self._stored.take_up(account, client_id, forget=old is not None, keep=record.persistent))
+            unit = self._stored.take_up(
+                account, client_id, forget=old is not None, keep=record.persistent, expiry_ms=record.expiry_ms
+            )
+            await self._work.run(unit)
         return record, present
 
     def begin(self, link: Link) -> None:
@@ -202,33 +221,41 @@ class Broker:
         session.forget(refused)
         in_flight = [token for token in session.undelivered() if token is not None]
         record.loaded_to = max(in_flight, default=0)
-        again = session.resume()
+        again = session.resume(self._clock.now())
         if again:
             link.write(again)
+        self._deliveries.settle_spoiled(record)
         if record.queued_count > len(in_flight):
             self._deliveries.start(record)
         else:
             record.behind = False
 
-    def detach(self, link: Link, reason: DisconnectReason, will: Message | None) -> None:
+    def outlive(self, link: Link, expiry_ms: int) -> None:
+        """A client that leaves says how long its session is to outlive it."""
+        if (record := self._held_by(link)) is not None:
+            record.expiry_ms = min(expiry_ms, self._limits_for(record.account).session_expiry_ms_max)
+
+    def detach(self, link: Link, reason: DisconnectReason, will: LastWord | None) -> None:
         """A connection has ended. ``will`` is what is to be published for it, already judged by its policy."""
         if self._neighbours is not None:
             self._neighbours.detached(link)
         if (record := self._held_by(link)) is None:
             return
         record.link, record.ready = None, False
-        if record.persistent:
+        if record.expiry_ms:
             record.session.drop_pending()
             record.behind = True
-            record.expires = Instant(self._clock.now() + self._limits_for(record.account).session_expiry_ms)
+            record.expires = Instant(self._clock.now() + record.expiry_ms)
             self._spawn(_done(self._work.run(self._stored.keep(record))))
         else:
             self._drop(record)
+            if record.persistent:
+                self._spawn(_done(self._work.run(self._stored.delete(record))))
         self._presence.disconnected(record, link, reason)
         for watcher in self._watchers:
             watcher.disconnected(record.account, record.client_id, reason.value)
         if will is not None:
-            self.publish_soon(record.account, will)
+            self._wills.due(record.account, record.client_id, will, session_ends_ms=record.expiry_ms)
 
     def narrowed(self, link: Link) -> None:
         """The connection's policy has changed: what waits for it and may no longer be received is dropped."""
@@ -242,12 +269,11 @@ class Broker:
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
     def subscribe(self, link: Link, filters: Sequence[tuple[str, int]]) -> Awaitable[None] | None:
-        """Hold subscriptions, each with the QoS it was granted."""
+        """Hold subscriptions, each with the QoS it was granted, and MQTT 5's options above that."""
         if (record := self._held_by(link)) is None:
             return None
-        trie = self._trie(record.account)
-        for topic_filter, qos in filters:
-            trie.add(topic_filter, record, (topic_filter, qos))
+        for topic_filter, octet in filters:
+            self._hold(record, topic_filter, octet)
         self._presence.subscribed(record, [topic_filter for topic_filter, _ in filters])
         if not record.persistent:
             return None
@@ -257,10 +283,9 @@ class Broker:
         """Forget subscriptions; those that aren't held have no effect."""
         if (record := self._held_by(link)) is None:
             return None
-        trie = self._trie(record.account)
         for topic_filter in filters:
             record.session.subscriptions.pop(topic_filter, None)
-            trie.remove(topic_filter, record)
+            self._let_go_of(record, topic_filter)
         self._presence.unsubscribed(record, filters)
         if not record.persistent:
             return None
@@ -270,7 +295,9 @@ class Broker:
         """What is retained for exactly this topic."""
         if topic not in self._retained.get(account, ()):
             return None
-        return await self._work.read(lambda tx: self._store.retained(tx, account, topic))
+        found = await self._work.read(lambda tx: self._store.retained(tx, account, topic))
+        is_over = found is not None and found.expires is not None and found.expires <= self._clock.now()
+        return None if is_over else found
 
     def has_retained(self, account: AccountId, topic: str) -> bool:
         """Whether something is retained for exactly this topic."""
@@ -287,18 +314,26 @@ class Broker:
             record = self._held_by(link)
             if message is None or record is None or not link.accepts(topic, topic):
                 continue
-            if min(qos, message.qos) == 0:
-                if link.is_slow:
-                    self._deliveries.dropped_count += 1
-                else:
-                    link.send(topic, message.payload, retain=True)
+            greeting = Message(
+                topic=topic,
+                payload=message.payload,
+                qos=min(qos, message.qos),
+                properties=message.properties,
+                expires=message.expires,
+            )
+            if greeting.qos:
+                self._deliveries.send(record, link, greeting, None, retain=True)
+            elif link.is_slow:
+                self._deliveries.dropped_count += 1
             else:
-                self._deliveries.send(record, link, Message(topic=topic, payload=message.payload, qos=1), None, retain=True)
+                link.send(greeting, retain=True)
 
     def is_heard(self, account: AccountId, topic: str) -> bool:
         """Whether anybody has subscribed to this topic."""
-        trie = self._tries.get(account)
-        return trie is not None and next(trie.match(topic), None) is not None
+        trie, shared = self._tries.get(account), self._shared.get(account)
+        if trie is not None and next(trie.match(topic), None) is not None:
+            return True
+        return shared is not None and next(shared.match(topic), None) is not None
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -328,6 +363,9 @@ class Broker:
         """To the sessions of this gateway. ``number``: of the outbox; who has heard it elsewhere doesn't hear it again."""
         trie = self._tries.get(account)
         owed = self._hand_out(trie, message) if trie else []
+        shared = self._shared.get(account)
+        if shared:
+            self._hand_out_shared(shared, message, owed)
         if number:
             owed = [record for record in owed if record.heard_to < number]
         if not owed and not message.retain:
@@ -364,6 +402,7 @@ class Broker:
         if (record := self._held_by(link)) is None:
             return
         self._deliveries.settle(record, token)
+        self._deliveries.settle_spoiled(record)
         if record.behind and record.session.undelivered_count < LOAD_COUNT // 2:
             self._deliveries.start(record)
 
@@ -371,31 +410,51 @@ class Broker:
         """Deliver to whoever gets it without a commit; the sessions that are owed it durably."""
         found: dict[SessionRecord, int] = {}
         topic = message.topic
-        for record, (topic_filter, granted) in trie.match(topic):
+        for record, (topic_filter, octet) in trie.match(topic):
             # Who is just connecting has no rights yet: what a persistent session is owed waits, and is judged on its way out.
             link = record.link
             may_hear = link is None or (record.persistent and not record.ready) or link.accepts(topic, topic_filter)
-            if may_hear and found.get(record, -1) < granted:
-                found[record] = granted
-        owed = []
-        for record, granted in found.items():
-            link = record.link
-            if message.qos and granted:
-                if record.persistent:
-                    owed.append(record)
-                elif link is not None:
-                    self._deliveries.send(record, link, message, None)
-            elif link is not None and record.ready:
-                if link.is_slow:
-                    self._deliveries.dropped_count += 1
-                else:
-                    link.send(topic, message.payload, retain=False)
+            if not may_hear or (octet & NO_LOCAL and message.publisher == record.client_id):
+                continue
+            known = found.get(record)
+            if known is None or known & 3 < octet & 3:
+                found[record] = octet
+        owed: list[SessionRecord] = []
+        for record, octet in found.items():
+            self._deliver(record, octet, message, owed)
         return owed
+
+    def _hand_out_shared(self, shared: SharedSubscriptions, message: Message, owed: list[SessionRecord]) -> None:
+        """To one of each group. A member that is owed the message anyway may be owed it twice: these are two subscriptions."""
+
+        def may_hear(record: SessionRecord, name: str) -> bool:
+            return record.link is not None and record.link.accepts(message.topic, name)
+
+        for group in shared.match(message.topic):
+            chosen = group.next_of(may_hear, is_kept=message.qos > 0)
+            if chosen is None:
+                self._deliveries.dropped_count += 1
+            else:
+                self._deliver(chosen[0], chosen[1], message, owed)
+
+    def _deliver(self, record: SessionRecord, octet: int, message: Message, owed: list[SessionRecord]) -> None:
+        link = record.link
+        retain = message.retain and bool(octet & RETAIN_AS_PUBLISHED)
+        if message.qos and octet & 3:
+            if record.persistent:
+                owed.append(record)
+            elif link is not None:
+                self._deliveries.send(record, link, message, None, retain=retain)
+        elif link is not None and record.ready:
+            if link.is_slow:
+                self._deliveries.dropped_count += 1
+            else:
+                link.send(message, retain=retain)
 
     async def _commit(
         self, account: AccountId, message: Message, owed: Sequence[SessionRecord], work: Work, number: int
     ) -> None:
-        size = len(message.topic) + len(message.payload)
+        size = len(message.topic) + len(message.payload) + properties_size_bytes(message.properties)
         limits = self._limits_for(account)
         places: list[tuple[SessionRecord, int]] = []
         for record in owed:
@@ -460,9 +519,11 @@ class Broker:
 
     def hand_out_here(self, account: AccountId, message: Message) -> None:
         """A message of QoS 0 to whoever is connected here."""
-        trie = self._tries.get(account)
+        trie, shared = self._tries.get(account), self._shared.get(account)
         if trie:
             self._hand_out(trie, message)
+        if shared:
+            self._hand_out_shared(shared, message, [])
 
     def retained_now(self, account: AccountId, topic: str, *, is_there: bool) -> None:
         """Something is retained for a topic, or nothing more."""
@@ -483,11 +544,22 @@ class Broker:
             trie = self._tries[account] = SubscriptionTrie(parent_level=False)
         return trie
 
+    def _hold(self, record: SessionRecord, topic_filter: str, octet: int) -> None:
+        if is_shared(topic_filter):
+            self._shared.setdefault(record.account, SharedSubscriptions()).add(topic_filter, record, octet)
+        else:
+            self._trie(record.account).add(topic_filter, record, (topic_filter, octet))
+
+    def _let_go_of(self, record: SessionRecord, topic_filter: str) -> None:
+        if not is_shared(topic_filter):
+            self._trie(record.account).remove(topic_filter, record)
+        elif record.account in self._shared:
+            self._shared[record.account].remove(topic_filter, record)
+
     def _drop(self, record: SessionRecord) -> None:
         self._counts.ended(record)
-        trie = self._trie(record.account)
         for topic_filter in record.session.subscriptions:
-            trie.remove(topic_filter, record)
+            self._let_go_of(record, topic_filter)
         if self._sessions.get((record.account, record.client_id)) is record:
             del self._sessions[record.account, record.client_id]
 

@@ -27,6 +27,7 @@ class SessionRecord:
         "client_id",
         "dropped",
         "expires",
+        "expiry_ms",
         "heard_to",
         "identifier",
         "last_position",
@@ -63,6 +64,8 @@ class SessionRecord:
         self.ready = False
         """CONNACK is written: messages may follow."""
         self.expires: Instant | None = None
+        self.expiry_ms = limits.session_expiry_ms if persistent else 0
+        """How long it outlives its connection; 0: it ends with it, although a stored one is stored until then."""
         self.identifier = ""
         self.version = 0
         self.last_position = 0

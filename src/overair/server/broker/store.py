@@ -28,6 +28,9 @@ from overair.server.broker.model import QueuedMessage, RetainedMessage, Retained
 from overair.server.gateway.model import Message
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
+from overair.wire.mqtt.body import Body
+from overair.wire.mqtt.packets import Properties
+from overair.wire.mqtt.properties import Place, encode_properties, read_properties
 
 CLIENT_ID_LENGTH = 128
 
@@ -41,6 +44,8 @@ sessions = Table(
     Column("node", String(32), nullable=False, server_default=""),
     # The last notice of the outbox that stands in its queue: a new holder neither repeats nor skips one.
     Column("heard_to", BigInteger, nullable=False, server_default="0"),
+    # How long it outlives its connection; without one, as long as the account's sessions do.
+    Column("expiry_ms", BigInteger, nullable=True),
 )
 
 subscriptions = Table(
@@ -50,6 +55,8 @@ subscriptions = Table(
     Column("client_id", String(CLIENT_ID_LENGTH), primary_key=True),
     Column("topic_filter", Text, primary_key=True),
     Column("qos", Integer, nullable=False),
+    # What MQTT 5 says beside the QoS, as its octet has it.
+    Column("options", Integer, nullable=False, server_default="0"),
 )
 
 queue = Table(
@@ -60,6 +67,9 @@ queue = Table(
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("topic", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    # As MQTT 5 writes them; none where there are none.
+    Column("properties", LargeBinary, nullable=True),
+    instant_column("expires", nullable=True),
 )
 
 retained = Table(
@@ -70,6 +80,8 @@ retained = Table(
     Column("payload", LargeBinary, nullable=False),
     Column("qos", Integer, nullable=False),
     instant_column("last_modified"),
+    Column("properties", LargeBinary, nullable=True),
+    instant_column("expires", nullable=True),
 )
 
 _enqueue = HotStatement(insert(queue))
@@ -80,6 +92,20 @@ _acknowledge = HotStatement(
         queue.c.position == bindparam("b_position"),
     )
 )
+
+
+def _ends(now: Instant, expiry_ms: int) -> ColumnElement[int]:
+    return now + func.coalesce(sessions.c.expiry_ms, expiry_ms)
+
+
+def kept_properties(properties: Properties) -> bytes | None:
+    """As a row holds them."""
+    return encode_properties(properties) if properties else None
+
+
+def properties_kept(data: bytes | None) -> Properties:
+    """As a row held them."""
+    return read_properties(Body(bytes(data), 0, len(data)), Place.PUBLISH) if data else ()
 
 
 class BrokerStore:
@@ -104,7 +130,7 @@ class BrokerStore:
             (of_these.c.account == subscriptions.c.account) & (of_these.c.client_id == subscriptions.c.client_id),
         )
         for row in sql(tx).execute(chosen.order_by(subscriptions.c.topic_filter)):
-            filters.setdefault((row.account, row.client_id), []).append((row.topic_filter, row.qos))
+            filters.setdefault((row.account, row.client_id), []).append((row.topic_filter, row.qos | row.options))
         queued: dict[tuple[str, str], tuple[int, int, int]] = {
             (row.account, row.client_id): (row.messages, row.size, row.last)
             for row in sql(tx).execute(
@@ -130,18 +156,22 @@ class BrokerStore:
                 queued_size_bytes=int(size),
                 last_position=int(last),
                 heard_to=row.heard_to,
+                expiry_ms=row.expiry_ms,
             )
             found.append((AccountId(row.account), session))
         return found
 
-    def keep_session(self, tx: Tx, account: AccountId, client_id: ClientId, expires: Instant | None) -> None:
+    def keep_session(
+        self, tx: Tx, account: AccountId, client_id: ClientId, expires: Instant | None, expiry_ms: int | None
+    ) -> None:
         """Insert a session, or set when it expires. Another gateway's stays as it is."""
         key = (sessions.c.account == account, sessions.c.client_id == client_id)
         mine = (*key, sessions.c.node == self._node)
-        if sql(tx).execute(update(sessions).where(*mine).values(expires=expires)).rowcount == 0 and self.owns(
+        values = {"expires": expires, "expiry_ms": expiry_ms}
+        if sql(tx).execute(update(sessions).where(*mine).values(values)).rowcount == 0 and self.owns(
             tx, account, client_id, unless_held=True
         ):
-            sql(tx).execute(insert(sessions).values(account=account, client_id=client_id, expires=expires, node=self._node))
+            sql(tx).execute(insert(sessions).values(account=account, client_id=client_id, node=self._node, **values))
 
     def owns(self, tx: Tx, account: AccountId, client_id: ClientId, *, unless_held: bool = False) -> bool:
         """Whether this gateway holds a session (or nobody does, where that counts too). A gateway alone isn't asked."""
@@ -171,10 +201,11 @@ class BrokerStore:
         found = self._stored(tx, *key)
         return found[0][1] if found else None
 
-    def take_all_of(self, tx: Tx, holder: str, expires: Instant) -> Sequence[tuple[AccountId, StoredSession]]:
+    def take_all_of(self, tx: Tx, holder: str, now: Instant, expiry_ms: int) -> Sequence[tuple[AccountId, StoredSession]]:
         """Become the holder of what another one held; nobody of these is connected any more."""
         theirs = sessions.c.node == holder
-        sql(tx).execute(update(sessions).where(theirs, sessions.c.expires.is_(None)).values(expires=expires))
+        ends = _ends(now, expiry_ms)
+        sql(tx).execute(update(sessions).where(theirs, sessions.c.expires.is_(None)).values(expires=ends))
         taken = self._stored(tx, theirs)
         sql(tx).execute(update(sessions).where(theirs).values(node=self._node))
         return taken
@@ -188,10 +219,11 @@ class BrokerStore:
         """There is one gateway now, and it holds every session."""
         sql(tx).execute(update(sessions).where(sessions.c.node != self._node).values(node=self._node))
 
-    def expire_connected(self, tx: Tx, account: AccountId, expires: Instant) -> None:
-        """After a restart nobody is connected: the time of every such session runs from now."""
+    def expire_connected(self, tx: Tx, account: AccountId, now: Instant, expiry_ms: int) -> None:
+        """After a restart nobody is connected: the time of every such session runs from now. ``expiry_ms``: of those that have
+        no time of their own."""
         connected = (sessions.c.account == account, sessions.c.expires.is_(None), sessions.c.node == self._node)
-        sql(tx).execute(update(sessions).where(*connected).values(expires=expires))
+        sql(tx).execute(update(sessions).where(*connected).values(expires=_ends(now, expiry_ms)))
 
     def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None:
         """Forget a session with its subscriptions and its queue."""
@@ -200,15 +232,16 @@ class BrokerStore:
 
     def subscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Iterable[tuple[str, int]]) -> None:
         """Hold subscriptions, in place of those with the same filters."""
-        for topic_filter, qos in filters:
+        for topic_filter, octet in filters:
+            values = {"qos": octet & 3, "options": octet & ~3}
             key = (
                 subscriptions.c.account == account,
                 subscriptions.c.client_id == client_id,
                 subscriptions.c.topic_filter == topic_filter,
             )
-            if sql(tx).execute(update(subscriptions).where(*key).values(qos=qos)).rowcount == 0:
-                values = {"account": account, "client_id": client_id, "topic_filter": topic_filter, "qos": qos}
-                sql(tx).execute(insert(subscriptions).values(values))
+            if sql(tx).execute(update(subscriptions).where(*key).values(values)).rowcount == 0:
+                named = {"account": account, "client_id": client_id, "topic_filter": topic_filter}
+                sql(tx).execute(insert(subscriptions).values({**named, **values}))
 
     def unsubscribe(self, tx: Tx, account: AccountId, client_id: ClientId, filters: Iterable[str]) -> None:
         """Forget subscriptions."""
@@ -223,7 +256,16 @@ class BrokerStore:
 
     def enqueue(self, tx: Tx, account: AccountId, client_id: ClientId, position: int, message: Message) -> None:
         """Keep a message until it is acknowledged."""
-        _enqueue.run(tx, account=account, client_id=client_id, position=position, topic=message.topic, payload=message.payload)
+        _enqueue.run(
+            tx,
+            account=account,
+            client_id=client_id,
+            position=position,
+            topic=message.topic,
+            payload=message.payload,
+            properties=kept_properties(message.properties),
+            expires=message.expires,
+        )
 
     def acknowledge(self, tx: Tx, account: AccountId, client_id: ClientId, position: int) -> None:
         """A message was acknowledged, or must not be delivered any more."""
@@ -232,12 +274,21 @@ class BrokerStore:
     def queued(self, tx: Tx, account: AccountId, client_id: ClientId, *, after: int, limit: int) -> Sequence[QueuedMessage]:
         """Messages behind a position, in order."""
         rows = sql(tx).execute(
-            select(queue.c.position, queue.c.topic, queue.c.payload)
+            select(queue.c.position, queue.c.topic, queue.c.payload, queue.c.properties, queue.c.expires)
             .where(queue.c.account == account, queue.c.client_id == client_id, queue.c.position > after)
             .order_by(queue.c.position)
             .limit(limit)
         )
-        return [QueuedMessage(position=row.position, topic=row.topic, payload=bytes(row.payload)) for row in rows]
+        return [
+            QueuedMessage(
+                position=row.position,
+                topic=row.topic,
+                payload=bytes(row.payload),
+                properties=properties_kept(row.properties),
+                expires=None if row.expires is None else Instant(row.expires),
+            )
+            for row in rows
+        ]
 
     def retain(self, tx: Tx, account: AccountId, message: Message, now: Instant) -> None:
         """Keep a topic's last message; an empty one forgets it."""
@@ -245,7 +296,13 @@ class BrokerStore:
         if not message.payload:
             sql(tx).execute(delete(retained).where(*key))
             return
-        values = {"payload": message.payload, "qos": message.qos, "last_modified": now}
+        values = {
+            "payload": message.payload,
+            "qos": message.qos,
+            "last_modified": now,
+            "properties": kept_properties(message.properties),
+            "expires": message.expires,
+        }
         if sql(tx).execute(update(retained).where(*key).values(values)).rowcount == 0:
             sql(tx).execute(insert(retained).values(account=account, topic=message.topic, **values))
 
@@ -255,7 +312,12 @@ class BrokerStore:
         if row is None:
             return None
         return RetainedMessage(
-            topic=row.topic, payload=bytes(row.payload), qos=row.qos, last_modified=Instant(row.last_modified)
+            topic=row.topic,
+            payload=bytes(row.payload),
+            qos=row.qos,
+            last_modified=Instant(row.last_modified),
+            properties=properties_kept(row.properties),
+            expires=None if row.expires is None else Instant(row.expires),
         )
 
     def list_retained(self, tx: Tx, account: AccountId, *, after: str, limit: int) -> Sequence[RetainedSummary]:

@@ -17,14 +17,16 @@ class StoredSessions:
     def __init__(self, store: Records) -> None:
         self._store = store
 
-    def take_up(self, account: AccountId, client_id: ClientId, *, forget: bool, keep: bool) -> Callable[[Tx], None]:
+    def take_up(
+        self, account: AccountId, client_id: ClientId, *, forget: bool, keep: bool, expiry_ms: int
+    ) -> Callable[[Tx], None]:
         """A client has connected: forget what was stored under its id, and keep a connected session, as asked."""
 
         def unit(tx: Tx) -> None:
             if forget:
                 self._store.delete_session(tx, account, client_id)
             if keep:
-                self._store.keep_session(tx, account, client_id, None)
+                self._store.keep_session(tx, account, client_id, None, expiry_ms)
 
         return unit
 
@@ -34,16 +36,16 @@ class StoredSessions:
         def unit(tx: Tx) -> None:
             # As it is when this runs: the client may have come back meanwhile, or begun a clean session, here or elsewhere.
             if not record.dropped and self._store.owns(tx, record.account, record.client_id):
-                self._store.keep_session(tx, record.account, record.client_id, record.expires)
+                self._store.keep_session(tx, record.account, record.client_id, record.expires, record.expiry_ms)
 
         return unit
 
-    def expire_connected(self, expires: Mapping[AccountId, Instant]) -> Callable[[Tx], None]:
-        """After a restart, let the time of sessions that were connected run, account by account."""
+    def expire_connected(self, now: Instant, expiry_ms: Mapping[AccountId, int]) -> Callable[[Tx], None]:
+        """After a restart, let the time of sessions that were connected run from now, account by account."""
 
         def unit(tx: Tx) -> None:
-            for account, moment in expires.items():
-                self._store.expire_connected(tx, account, moment)
+            for account, duration_ms in expiry_ms.items():
+                self._store.expire_connected(tx, account, now, duration_ms)
 
         return unit
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overair.basics.errors import OverairError
+from overair.basics.errors import LimitExceeded, OverairError
 from overair.server.gateway.authority import DeviceIdentity, DevicePolicy, Refusal
 from overair.server.gateway.limits import GatewayLimits
-from overair.server.gateway.model import DisconnectReason, HeldSession
+from overair.server.gateway.model import DisconnectReason, HeldSession, SessionWish
+from overair.server.gateway.modern import session_wish
 from overair.server.gateway.rights import Refused, Rights
-from overair.wire.mqtt.packets import NOT_AUTHORIZED, SERVER_UNAVAILABLE, Connect, Will, encode_connack
+from overair.wire.mqtt.packets import Connect, Will
+from overair.wire.mqtt.reasons import Reason
 
 if TYPE_CHECKING:
     from overair.server.gateway.connection import DeviceConnection
@@ -24,6 +26,8 @@ class Live:
     record: HeldSession
     rights: Rights
     limits: GatewayLimits
+    wish: SessionWish
+    """What it was granted of its session."""
 
 
 def grounds_to_refuse(verdict: DeviceIdentity | Refusal, client_id: str, will: Will | None) -> str | None:
@@ -52,27 +56,31 @@ async def admit(gateway: Gateway, connection: DeviceConnection, packet: Connect)
     verdict = await gateway.verdict(connection)
     if verdict is None:
         return None
-    why = grounds_to_refuse(verdict, packet.client_id, packet.will)
+    why = grounds_to_refuse(verdict, connection.client_id, packet.will)
     if why is not None or isinstance(verdict, Refusal):
-        connection.write(encode_connack(NOT_AUTHORIZED))
+        connection.write(connection.dialect.connack(Reason.NOT_AUTHORIZED))
         connection.refuse(Refused(why or "", DisconnectReason.AUTH_ERROR))
         return None
     connection.place, connection.certificate_id = verdict.place, verdict.certificate_id
     limits = gateway.limits_for(connection.account)
     gateway.admitted(connection)
-    judged_at = gateway.verdicts_changed
+    judged_at = gateway.moment(connection)
+    connection.ends_at(verdict.until)
+    wish = session_wish(packet, limits.broker)
     try:
-        record, present = await gateway.broker.attach(connection, clean_session=packet.clean_session)
+        record, present = await gateway.broker.attach(connection, wish)
     except OverairError as error:
         gateway.broker.detach(connection, DisconnectReason.SERVER_ERROR, None)
-        connection.write(encode_connack(SERVER_UNAVAILABLE))
+        code = Reason.QUOTA_EXCEEDED if isinstance(error, LimitExceeded) else Reason.SERVER_UNAVAILABLE
+        connection.write(connection.dialect.connack(code))
         connection.refuse(Refused(f"the session can't be taken up: {error}", DisconnectReason.SERVER_ERROR))
         return None
     if connection.is_closed:
         # Closed while the session was taken up; unless another connection has it by now, nobody has it.
         gateway.broker.detach(connection, DisconnectReason.CONNECTION_LOST, None)
         return None
-    if gateway.changed_since(judged_at, connection.account, connection.certificate_id):
+    if gateway.is_stale(connection, judged_at, connection.account, connection.certificate_id):
         gateway.reconsider(connection.account, [connection.certificate_id])
+    record.session.speak(connection.dialect, in_flight_count_max=connection.receive_maximum)
     rights = Rights(policy=verdict.policy, limits=limits, topics=gateway.topics, session=record.session)
-    return Live(record, rights, limits), present
+    return Live(record, rights, limits, wish), present

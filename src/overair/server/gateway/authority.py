@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from overair.basics.arn import Place
+from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, ClientId, ThingName
 
 
@@ -48,13 +49,16 @@ class DevicePolicy(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceIdentity:
-    """A certificate that may speak now: registered, ACTIVE, within its dates, of the right purpose."""
+    """Who may speak now: a certificate that is registered, ACTIVE, within its dates and of the right purpose; an operator."""
 
     place: Place
     certificate_id: CertificateId
+    """Of an operator it is the unique id of the user or of the role's session: what events call the principal."""
     policy: DevicePolicy
     thing: ThingName | None = None
     """The thing that the connection speaks for, if it speaks for one."""
+    until: Instant | None = None
+    """When this identity ends by itself, if it does (a session token's)."""
 
 
 class RefusalCode(StrEnum):
@@ -93,6 +97,14 @@ class Refusal:
     certificate_id: CertificateId | None = None
     """Where the certificate itself is known (inactive, expired, …)."""
     code: RefusalCode = RefusalCode.CERTIFICATE_UNKNOWN
+
+
+class Proof(Protocol):
+    """What a peer has shown in place of a certificate: an operator's signature over a WebSocket's request."""
+
+    async def admit(self, client_id: ClientId) -> DeviceIdentity | Refusal:
+        """As ``DeviceAuthority.admit``; asked again whenever rights may have changed."""
+        ...
 
 
 class DeviceAuthority(Protocol):

@@ -13,6 +13,8 @@ BEFORE_CONNECT_TIMEOUT_S: Final = 10
 """From the end of the handshake to a whole CONNECT."""
 BEFORE_CONNECT_SIZE_BYTES_MAX: Final = 16 * 1024
 """Buffered before CONNECT is accepted, beside the CONNECT itself."""
+CONNECTION_LIFETIME_S_MAX: Final = 24 * 3600
+"""Of a connection whose peer has shown a signature: it proves nothing about tomorrow."""
 WRITE_BUFFER_SIZE_BYTES: Final = 256 * 1024
 """Held by one transport before its peer counts as slow: the largest answer to a GetStream, and one more under way."""
 ROUTES_COUNT_MAX: Final = 256
@@ -24,7 +26,9 @@ class BrokerLimits:
     """Bounds on what the broker keeps for one account."""
 
     session_expiry_ms: int = 3_600_000
-    """How long a persistent session outlives its connection."""
+    """How long a persistent session of MQTT 3.1.1 outlives its connection."""
+    session_expiry_ms_max: int = 3_600_000
+    """How long one of MQTT 5 may ask to."""
     in_flight_count_max: int = 100
     pending_count_max: int = 1000
     pending_size_bytes_max: int = 8 * 1024 * 1024
@@ -35,6 +39,11 @@ class BrokerLimits:
     """Client ids that one certificate has begun sessions under, live and waiting. A fleet may share one certificate."""
     retained_count_max: int = 500_000
     """Of an account."""
+
+
+MESSAGE_EXPIRY_S_MIN: Final = 1
+MESSAGE_EXPIRY_S_MAX: Final = 604_800
+"""Seven days, as AWS has it; what asks for more or less gets these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,11 @@ class GatewayLimits:
         subscribe = min(self.filters_per_subscribe_max, 64) * (self.topic_size_bytes_max + 3)
         return max(self.payload_size_bytes_max + self.topic_size_bytes_max, subscribe) + 64
 
+    @property
+    def packet_size_bytes_max_5(self) -> int:
+        """The same of MQTT 5, whose packets have properties, too."""
+        return self.packet_size_bytes_max + self.properties_size_bytes_max
+
 
 GENEROUS: Final = GatewayLimits(
     payload_size_bytes_max=1024 * 1024,
@@ -78,6 +92,8 @@ GENEROUS: Final = GatewayLimits(
     subscriptions_count_max=1000,
     requests_in_flight_max=32,
     publishes_per_s_max=None,
+    topic_aliases_max=256,
+    broker=BrokerLimits(session_expiry_ms_max=7 * 24 * 3_600_000),
 )
 
 AWS: Final = GatewayLimits(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
+from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.server.gateway.limits import BrokerLimits
+from overair.wire.mqtt.packets import Properties
+from overair.wire.mqtt.reasons import Reason
 from overair.wire.mqtt.session import ServerSession
 
-__all__ = ["BrokerLimits", "DisconnectReason", "HeldSession", "Link", "Message", "SessionKeeper"]
+__all__ = ["BrokerLimits", "DisconnectReason", "HeldSession", "LastWord", "Link", "Message", "SessionKeeper", "SessionWish"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,29 @@ class Message:
     payload: bytes
     qos: int = 0
     retain: bool = False
+    properties: Properties = ()
+    """What MQTT 5 passes on to receivers, but for the expiry."""
+    expires: Instant | None = None
+    """Who hasn't got it by then doesn't get it any more."""
+    publisher: ClientId | None = None
+    """Who published it, where somebody may have asked not to hear himself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionWish:
+    """What a CONNECT asks of its session."""
+
+    clean_start: bool
+    expiry_ms: int
+    """How long it outlives the connection; 0: it ends with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastWord:
+    """A will that is due: published after a delay, unless its client comes back before."""
+
+    message: Message
+    delay_ms: int = 0
 
 
 class DisconnectReason(Enum):
@@ -38,6 +64,22 @@ class DisconnectReason(Enum):
     SERVER_INITIATED_DISCONNECT = "SERVER_INITIATED_DISCONNECT"
     API_INITIATED_DISCONNECT = "API_INITIATED_DISCONNECT"
     THROTTLED = "THROTTLED"
+    WEBSOCKET_TTL_EXPIRATION = "WEBSOCKET_TTL_EXPIRATION"
+
+
+REASON_CODES: Final[dict[DisconnectReason, Reason]] = {
+    DisconnectReason.AUTH_ERROR: Reason.NOT_AUTHORIZED,
+    DisconnectReason.FORBIDDEN_ACCESS: Reason.NOT_AUTHORIZED,
+    DisconnectReason.CLIENT_ERROR: Reason.PROTOCOL_ERROR,
+    DisconnectReason.DUPLICATE_CLIENTID: Reason.SESSION_TAKEN_OVER,
+    DisconnectReason.MQTT_KEEP_ALIVE_TIMEOUT: Reason.KEEP_ALIVE_TIMEOUT,
+    DisconnectReason.SERVER_ERROR: Reason.UNSPECIFIED_ERROR,
+    DisconnectReason.SERVER_INITIATED_DISCONNECT: Reason.SERVER_SHUTTING_DOWN,
+    DisconnectReason.API_INITIATED_DISCONNECT: Reason.ADMINISTRATIVE_ACTION,
+    DisconnectReason.THROTTLED: Reason.QUOTA_EXCEEDED,
+    DisconnectReason.WEBSOCKET_TTL_EXPIRATION: Reason.MAXIMUM_CONNECT_TIME,
+}
+"""What a client that speaks MQTT 5 is told before the close. Who left by himself is told nothing."""
 
 
 class Link(Protocol):
@@ -59,8 +101,8 @@ class Link(Protocol):
         """Whether policy lets this connection receive ``topic`` through this filter (None: through any that it holds)."""
         ...
 
-    def send(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """Write a QoS 0 message."""
+    def send(self, message: Message, *, retain: bool) -> None:
+        """Write a message at QoS 0."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -90,11 +132,13 @@ class SessionKeeper(Protocol):
     ``subscribe``, ``unsubscribe`` and ``publish`` return None when all is done, or an awaitable that ends with the commit.
     """
 
-    async def attach(self, link: Link, *, clean_session: bool) -> tuple[HeldSession, bool]: ...
+    async def attach(self, link: Link, wish: SessionWish) -> tuple[HeldSession, bool]: ...
 
     def begin(self, link: Link) -> None: ...
 
-    def detach(self, link: Link, reason: DisconnectReason, will: Message | None) -> None: ...
+    def detach(self, link: Link, reason: DisconnectReason, will: LastWord | None) -> None: ...
+
+    def outlive(self, link: Link, expiry_ms: int) -> None: ...
 
     def narrowed(self, link: Link) -> None: ...
 

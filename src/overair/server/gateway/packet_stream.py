@@ -9,7 +9,7 @@ from overair.server.gateway.limits import BEFORE_CONNECT_SIZE_BYTES_MAX
 from overair.server.gateway.output import Output
 from overair.server.gateway.rights import Refused
 from overair.wire.mqtt.decoder import Decoder, DecoderLimits, Receiver
-from overair.wire.mqtt.packets import MalformedPacket, Packet, UnsupportedLevel, encode_text, publish_pieces
+from overair.wire.mqtt.packets import MalformedPacket, Packet
 
 DECODER_LIMITS: Final = DecoderLimits()
 
@@ -135,10 +135,9 @@ class PacketStream(asyncio.Protocol):
                     break
         except Refused as refusal:
             self.refuse(refusal)
-        except UnsupportedLevel as malformed:
-            out.write(malformed.answer)
-            self.refuse(Refused.malformed(malformed))
         except MalformedPacket as malformed:
+            if malformed.answer:
+                out.write(malformed.answer)
             self.refuse(Refused.malformed(malformed))
         finally:
             out.end(wanted)
@@ -154,12 +153,6 @@ class PacketStream(asyncio.Protocol):
         """Say whole packets."""
         if self._out is not None:
             self._out.write(data)
-
-    def send(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """Say a QoS 0 PUBLISH."""
-        if self._out is not None:
-            header, _, payload = publish_pieces(encode_text(topic), payload, flags=1 if retain else 0)
-            self._out.write(header, payload)
 
     def hang_up(self) -> None:
         """Close the transport once everything said so far is written."""

@@ -8,26 +8,50 @@ from typing import Final
 from overair.server.gateway.authority import DevicePolicy
 from overair.server.gateway.handlers import TopicHandler
 from overair.server.gateway.limits import ROUTES_COUNT_MAX, GatewayLimits
-from overair.server.gateway.model import DisconnectReason
+from overair.server.gateway.model import REASON_CODES, DisconnectReason
 from overair.server.gateway.reserved_topics import ReservedTopics
-from overair.wire.mqtt.packets import SUBSCRIPTION_REFUSED, MalformedPacket, Publish, encode_text
+from overair.wire.mqtt.packets import MalformedPacket, Publish, encode_text
+from overair.wire.mqtt.reasons import Reason
 from overair.wire.mqtt.session import ServerSession
+from overair.wire.shared_subscriptions import NAME_SIZE_MAX, PREFIX, filter_in, read_shared
 from overair.wire.topics import matches
 
-SHARED_PREFIX: Final = "$share/"
+ABSENT: Final = {
+    "shadow": "device shadows aren't here: keep state in retained messages, or ask the registry",
+    "rules": "rules and Basic Ingest aren't here: publish to the topic itself, and subscribe to it",
+}
+"""What AWS has below ``$aws`` and this server doesn't."""
 
 
 class Refused(Exception):
-    """The connection must be closed; nothing of the packet was done."""
+    """Nothing of the packet was done, and the connection must be closed; of MQTT 5, only where no answer can say so.
 
-    def __init__(self, why: str, reason: DisconnectReason) -> None:
+    ``code`` is what a peer that speaks MQTT 5 is told; ``text``, if any, in words.
+    """
+
+    def __init__(self, why: str, reason: DisconnectReason, *, code: Reason | None = None, text: str = "") -> None:
         super().__init__(why)
         self.reason = reason
+        self.code = code or REASON_CODES[reason]
+        self.text = text
 
     @classmethod
     def malformed(cls, error: MalformedPacket) -> Refused:
         """The refusal of a peer that broke the protocol."""
-        return cls(str(error), DisconnectReason.CLIENT_ERROR)
+        return cls(str(error), DisconnectReason.CLIENT_ERROR, code=error.reason, text=str(error))
+
+
+def _forbidden(action: str, kind: str, name: str) -> Refused:
+    why = f"no policy allows iot:{action} on {kind}/{name}"
+    return Refused(why, DisconnectReason.AUTH_ERROR, text=why)
+
+
+def absent(name: str) -> str | None:
+    """Why a topic or a filter leads to nothing here that leads to something in AWS, or None."""
+    if name.startswith("$aws/rules/"):
+        return ABSENT["rules"]
+    levels = name.split("/")
+    return ABSENT["shadow"] if levels[:2] == ["$aws", "things"] and levels[3:4] == ["shadow"] else None
 
 
 class Route:
@@ -46,12 +70,19 @@ def check_name(name: str, limits: GatewayLimits) -> None:
     """Hold a topic or a filter to its limits.
 
     Raises:
-        Refused: it is too long or too deep.
+        Refused: it is too long or too deep, or shared in a way that isn't one.
     """
+    if name.startswith(PREFIX):
+        shared = read_shared(name)
+        if shared is None:
+            why = f"a shared subscription reads $share/NAME/FILTER, with a name of 1 to {NAME_SIZE_MAX} bytes without / + #"
+            raise Refused(why, DisconnectReason.CLIENT_ERROR, code=Reason.TOPIC_FILTER_INVALID, text=why)
+        name = shared.topic_filter
     slashes = name.count("/") - (3 if name.startswith("$aws/rules/") else 0)
     if len(name.encode()) > limits.topic_size_bytes_max or slashes > limits.topic_slashes_max:
         bounds = f"{limits.topic_size_bytes_max} bytes or {limits.topic_slashes_max} slashes"
-        raise Refused(f"a topic is over {bounds}", DisconnectReason.CLIENT_ERROR)
+        why = f"a topic is over {bounds}"
+        raise Refused(why, DisconnectReason.CLIENT_ERROR, code=Reason.TOPIC_NAME_INVALID, text=why)
 
 
 class Rights:
@@ -89,21 +120,26 @@ class Rights:
             route = self._find_route(packet.topic)
         if len(packet.payload) > self._limits.payload_size_bytes_max:
             sizes = f"{len(packet.payload)} bytes; {self._limits.payload_size_bytes_max} are allowed"
-            raise Refused(f"a payload of {sizes}", DisconnectReason.CLIENT_ERROR)
+            why = f"a payload of {sizes}"
+            raise Refused(why, DisconnectReason.CLIENT_ERROR, code=Reason.PACKET_TOO_LARGE, text=why)
         if packet.qos == 2:
-            raise Refused("QoS 2 is not served here; publish with QoS 0 or 1", DisconnectReason.CLIENT_ERROR)
+            why = "QoS 2 is not served here; publish with QoS 0 or 1"
+            raise Refused(why, DisconnectReason.CLIENT_ERROR, code=Reason.QOS_NOT_SUPPORTED, text=why)
         if packet.retain and not route.retain_allowed:
-            raise Refused(f"no policy allows iot:RetainPublish on topic/{packet.topic}", DisconnectReason.AUTH_ERROR)
+            raise _forbidden("RetainPublish", "topic", packet.topic)
         return route
 
     def _find_route(self, topic: str) -> Route:
         check_name(topic, self._limits)
         if not self._policy.allows_publish(topic):
-            raise Refused(f"no policy allows iot:Publish on topic/{topic}", DisconnectReason.AUTH_ERROR)
+            raise _forbidden("Publish", "topic", topic)
         if topic.startswith("$"):
             found = self._topics.find(topic)
             if found is None:
-                raise Refused(f"{topic} is not a topic to publish to", DisconnectReason.FORBIDDEN_ACCESS)
+                why = f"{topic} is not a topic to publish to"
+                known = absent(topic)
+                why = why if known is None else f"{why}: {known}"
+                raise Refused(why, DisconnectReason.FORBIDDEN_ACCESS, code=Reason.TOPIC_NAME_INVALID, text=why)
             route = Route(found[0], found[1], False)
         else:
             route = Route(None, {}, self._policy.allows_retain(topic))
@@ -114,29 +150,43 @@ class Rights:
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
-    def judge_filters(self, filters: Sequence[tuple[str, int]]) -> tuple[int, ...]:
-        """Grant what a SUBSCRIBE asks for: its return codes.
+    def judge_filters(self, filters: Sequence[tuple[str, int]], *, one_by_one: bool = False) -> tuple[int, ...]:
+        """Grant what a SUBSCRIBE asks for: its reason codes. ``one_by_one``: what a filter may not be is said of that filter.
 
         Raises:
             Refused: a filter isn't allowed, or the packet breaks a limit: then nothing is granted (checklist 39).
         """
         limits = self._limits
         if len(filters) > limits.filters_per_subscribe_max:
-            counts = f"{len(filters)} filters; {limits.filters_per_subscribe_max} are allowed"
-            raise Refused(f"a SUBSCRIBE of {counts}", DisconnectReason.CLIENT_ERROR)
+            why = f"a SUBSCRIBE of {len(filters)} filters; {limits.filters_per_subscribe_max} are allowed"
+            raise Refused(why, DisconnectReason.CLIENT_ERROR, code=Reason.QUOTA_EXCEEDED, text=why)
+        refused: dict[str, Reason] = {}
         for name, _ in filters:
-            check_name(name, limits)
-            if not self._policy.allows_subscribe(name):
-                raise Refused(f"no policy allows iot:Subscribe on topicfilter/{name}", DisconnectReason.AUTH_ERROR)
-        codes = []
+            try:
+                self._check_filter(name)
+            except Refused as refusal:
+                if not one_by_one:
+                    raise
+                refused[name] = Reason.TOPIC_FILTER_INVALID if refusal.code is Reason.TOPIC_NAME_INVALID else refusal.code
+        codes: list[int] = []
         held = self._session.subscriptions
         for name, qos in filters:
-            full = name not in held and len(held) >= limits.subscriptions_count_max
-            # Shared subscriptions aren't served: saying so is better than a literal filter that never matches.
-            refused = full or name.startswith(SHARED_PREFIX)
-            codes.append(SUBSCRIPTION_REFUSED if refused else self._session.grant(name, qos))
+            if name in refused:
+                codes.append(refused[name])
+            elif absent(name) is not None:
+                # Granted, it would stay silent for ever.
+                codes.append(Reason.TOPIC_FILTER_INVALID)
+            elif name not in held and len(held) >= limits.subscriptions_count_max:
+                codes.append(Reason.QUOTA_EXCEEDED)
+            else:
+                codes.append(self._session.grant(name, qos))
         self.subscriptions_changed(name for name, _ in filters)
         return tuple(codes)
+
+    def _check_filter(self, name: str) -> None:
+        check_name(name, self._limits)
+        if not self._policy.allows_subscribe(name):
+            raise _forbidden("Subscribe", "topicfilter", name)
 
     def subscriptions_changed(self, names: Iterable[str]) -> None:
         """These filters were granted or given up under the present policy."""
@@ -160,7 +210,8 @@ class Rights:
         """See ``broker.model.Link.accepts``."""
         if self._suspended:
             if topic_filter is None:
-                found = [name for name in self._session.subscriptions if matches(name, topic, parent_level=False)]
+                names = self._session.subscriptions
+                found = [name for name in names if matches(filter_in(name), topic, parent_level=False)]
                 if found and self._suspended.issuperset(found):
                     return False
             elif topic_filter in self._suspended:
@@ -168,7 +219,8 @@ class Rights:
         return self.may_receive(topic)
 
     def reply_route(self, topic: str) -> tuple[bytes, int]:
-        """(encoded topic, QoS of the best subscription that matches it or -1); no topic where Receive isn't allowed."""
+        """(encoded topic as the connection's dialect has it at QoS 0, QoS of the best subscription that matches it or -1); no
+        topic where Receive isn't allowed."""
         known = self._replies
         if known is None:
             known = self._replies = {}
@@ -183,6 +235,6 @@ class Rights:
             for name, qos in self._session.subscriptions.items():
                 if qos > granted and name not in self._suspended and matches(name, topic, parent_level=False):
                     granted = qos
-            route = (encode_text(topic), granted)
+            route = (encode_text(topic) + self._session.dialect.after_topic, granted)
         known[topic] = route
         return route

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Coroutine
 
 import structlog
 
+from overair.basics.clock import Clock
 from overair.basics.errors import OverairError
-from overair.basics.ids import AccountId, CertificateId
+from overair.basics.ids import AccountId, CertificateId, IdSource
 from overair.server.gateway.authority import DeviceAuthority, DeviceIdentity, Refusal
 from overair.server.gateway.connection import DeviceConnection
 from overair.server.gateway.limits import GatewayLimits
@@ -35,13 +36,18 @@ class Gateway:
         broker: SessionKeeper,
         topics: ReservedTopics,
         limits_for: Callable[[AccountId], GatewayLimits],
+        clock: Clock,
+        ids: IdSource,
     ) -> None:
         self.authority = authority
         self.broker = broker
         self.topics = topics
         self.limits_for = limits_for
+        self.clock = clock
+        self.ids = ids
         self.verdicts_changed = 0
         """Counts ``reconsider`` calls, so that an admission under way notices that its verdict may be old."""
+        self._operators_changed = 0
         self.ended: Counter[DisconnectReason] = Counter()
         """How connections ended, by reason, since the start."""
         self._changes: deque[tuple[AccountId, frozenset[CertificateId] | None]] = deque(maxlen=CHANGES_REMEMBERED_MAX)
@@ -104,6 +110,13 @@ class Gateway:
         if affected:
             self.spawn(self._judge_again(affected))
 
+    def reconsider_operators(self) -> None:
+        """Judge every connection of an operator again: some key, identity or policy has changed. On the event loop."""
+        self._operators_changed += 1
+        affected = [each for held in self._by_certificate.values() for each in held if each.proof is not None]
+        if affected:
+            self.spawn(self._judge_again(affected))
+
     def reconsider_everything(self) -> None:
         """See ``authority.LiveSessions``."""
         for account in {connection.account for held in self._by_certificate.values() for connection in held}:
@@ -125,23 +138,34 @@ class Gateway:
     async def verdict(self, connection: DeviceConnection) -> DeviceIdentity | Refusal | None:
         """What the authority says about a connection now; None once it has ended. An authority that can't answer refuses."""
         while True:
-            before = self.verdicts_changed
+            before = self.moment(connection)
             try:
-                verdict = await self.authority.admit(
-                    connection.peer_der,
-                    connection.client_id,
-                    connection.username,
-                    connection.source_ip,
-                    connection.chain_der(),
-                )
+                verdict = await self._judge(connection)
             except OverairError as error:
                 return Refusal(reason=f"no verdict could be reached: {error}")
             if connection.is_closed:
                 return None
             if isinstance(verdict, Refusal):
                 return verdict
-            if not self.changed_since(before, verdict.place.account, verdict.certificate_id):
+            if not self.is_stale(connection, before, verdict.place.account, verdict.certificate_id):
                 return verdict
+
+    def moment(self, connection: DeviceConnection) -> int:
+        """Before the authority is asked about a connection: what ``is_stale`` compares with."""
+        return self.verdicts_changed if connection.proof is None else self._operators_changed
+
+    def is_stale(self, connection: DeviceConnection, moment: int, account: AccountId, certificate: CertificateId) -> bool:
+        """Whether a verdict on this connection may be older than a change."""
+        if connection.proof is not None:
+            return moment != self._operators_changed
+        return self.changed_since(moment, account, certificate)
+
+    async def _judge(self, connection: DeviceConnection) -> DeviceIdentity | Refusal:
+        if connection.proof is not None:
+            return await connection.proof.admit(connection.client_id)
+        return await self.authority.admit(
+            connection.peer_der, connection.client_id, connection.username, connection.source_ip, connection.chain_der()
+        )
 
     def changed_since(self, moment: int, account: AccountId, certificate: CertificateId) -> bool:
         """Whether a verdict on this certificate may be older than a change; ``moment`` is ``verdicts_changed`` as it was.

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from overair.wire.mqtt.body import Body, text_of
+from overair.wire.mqtt.decoder5 import TO_CLIENT_5, TO_SERVER_5, publish_from_client, publish_from_server
+from overair.wire.mqtt.encoder5 import encode_connack_5
 from overair.wire.mqtt.packets import (
     PROTOCOL_LEVEL_3_1_1,
+    PROTOCOL_LEVEL_5,
     Connack,
     Connect,
     Disconnect,
@@ -19,6 +23,7 @@ from overair.wire.mqtt.packets import (
     Packet,
     Pingreq,
     Pingresp,
+    Properties,
     Puback,
     Pubcomp,
     Publish,
@@ -31,7 +36,8 @@ from overair.wire.mqtt.packets import (
     UnsupportedLevel,
     Will,
 )
-from overair.wire.topics import is_valid_filter, is_valid_text
+from overair.wire.mqtt.properties import Place, Property, read_properties
+from overair.wire.mqtt.reasons import Reason
 
 CONNECT_SIZE_BYTES_MAX: Final = 160 * 1024
 """Of a CONNECT's remaining length: client id, will topic, user name at 64 KiB each never come together in practice."""
@@ -53,67 +59,6 @@ class DecoderLimits:
     connect_size_bytes_max: int = CONNECT_SIZE_BYTES_MAX
 
 
-class _Body:
-    """Reads one packet's body front to back."""
-
-    __slots__ = ("_data", "_end", "_position")
-
-    def __init__(self, data: bytes, start: int, end: int) -> None:
-        self._data = data
-        self._position = start
-        self._end = end
-
-    @property
-    def is_empty(self) -> bool:
-        return self._position >= self._end
-
-    def take(self, size: int) -> bytes:
-        start = self._position
-        self._position = start + size
-        if self._position > self._end:
-            raise MalformedPacket("A packet ends in the middle of a field.")
-        return self._data[start : self._position]
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def number(self) -> int:
-        return int.from_bytes(self.take(2), "big")
-
-    def packet_id(self) -> int:
-        number = self.number()
-        if number == 0:
-            raise MalformedPacket("A packet identifier must not be 0 (section 2.3.1).")
-        return number
-
-    def binary(self) -> bytes:
-        return self.take(self.number())
-
-    def text(self) -> str:
-        return _text(self.binary())
-
-    def end(self) -> None:
-        if self._position != self._end:
-            raise MalformedPacket("A packet is longer than its fields.")
-
-
-def _text(raw: bytes) -> str:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise MalformedPacket("A string is not UTF-8 (section 1.5.3).") from None
-    if not is_valid_text(text):
-        raise MalformedPacket("A string holds a control character, a surrogate or a non-character (section 1.5.3).")
-    return text
-
-
-def _filter(body: _Body) -> str:
-    name = body.text()
-    if not is_valid_filter(name):
-        raise MalformedPacket("A topic filter must not be empty and its wildcards must fill whole levels (section 4.7.1).")
-    return name
-
-
 def _publish(flags: int, data: bytes, start: int, end: int) -> Publish:
     qos = flags >> 1 & 3
     if qos == 3:
@@ -122,7 +67,7 @@ def _publish(flags: int, data: bytes, start: int, end: int) -> Publish:
     topic_end = topic_start + int.from_bytes(data[start:topic_start], "big")
     if topic_end > end or topic_start > end:
         raise MalformedPacket("A PUBLISH ends inside its topic.")
-    topic = _text(data[topic_start:topic_end])
+    topic = text_of(data[topic_start:topic_end])
     if not topic or "+" in topic or "#" in topic:
         raise MalformedPacket("A PUBLISH's topic must not be empty or hold wildcards (section 3.3.2.1).")
     if qos == 0:
@@ -143,28 +88,49 @@ def _publish(flags: int, data: bytes, start: int, end: int) -> Publish:
     )
 
 
-def _connect(body: _Body) -> Connect:
+def _connect(body: Body) -> Connect:
     if body.binary() != b"MQTT":
         raise MalformedPacket("The protocol name is not MQTT (section 3.1.2.1).")
     level = body.byte()
-    if level != PROTOCOL_LEVEL_3_1_1:
+    if level == PROTOCOL_LEVEL_3_1_1:
+        return _connect_of(level, body)
+    if level != PROTOCOL_LEVEL_5:
         raise UnsupportedLevel(level)
+    try:
+        return _connect_of(level, body)
+    except MalformedPacket as malformed:
+        malformed.answer = encode_connack_5(malformed.reason)
+        raise
+
+
+def _connect_of(level: int, body: Body) -> Connect:
     flags = body.byte()
     keep_alive_s = body.number()
+    is_5 = level == PROTOCOL_LEVEL_5
+    properties = read_properties(body, Place.CONNECT) if is_5 else ()
+    if properties:
+        _check_authentication(properties)
     if flags & 0x01:
         raise MalformedPacket("The reserved CONNECT flag must be 0 (section 3.1.2.3).")
     will_qos = flags >> 3 & 3
     if will_qos == 3 or (not flags & 0x04 and flags & 0x38):
         raise MalformedPacket("The will's flags contradict each other (sections 3.1.2.5 to 3.1.2.7).")
-    if flags & 0x40 and not flags & 0x80:
+    if flags & 0x40 and not flags & 0x80 and not is_5:
         raise MalformedPacket("A password needs a user name (section 3.1.2.9).")
     client_id = body.text()
     will = None
     if flags & 0x04:
+        will_properties = read_properties(body, Place.WILL) if is_5 else ()
         will_topic = body.text()
         if not will_topic or "+" in will_topic or "#" in will_topic:
-            raise MalformedPacket("A will's topic must not be empty or hold wildcards.")
-        will = Will(topic=will_topic, payload=body.binary(), qos=will_qos, retain=flags & 0x20 != 0)
+            raise MalformedPacket("A will's topic must not be empty or hold wildcards.", reason=Reason.TOPIC_NAME_INVALID)
+        will = Will(
+            topic=will_topic,
+            payload=body.binary(),
+            qos=will_qos,
+            retain=flags & 0x20 != 0,
+            properties=will_properties,
+        )
     username = body.text() if flags & 0x80 else None
     password = body.binary() if flags & 0x40 else None
     body.end()
@@ -175,10 +141,18 @@ def _connect(body: _Body) -> Connect:
         will=will,
         username=username,
         password=password,
+        protocol_level=level,
+        properties=properties,
     )
 
 
-def _connack(body: _Body) -> Connack:
+def _check_authentication(properties: Properties) -> None:
+    names = {name for name, _ in properties}
+    if Property.AUTHENTICATION_DATA in names and Property.AUTHENTICATION_METHOD not in names:
+        raise MalformedPacket("Authentication data needs a method (section 3.1.2.11.10).", reason=Reason.PROTOCOL_ERROR)
+
+
+def _connack(body: Body) -> Connack:
     flags = body.byte()
     if flags > 1:
         raise MalformedPacket("Reserved CONNACK flags must be 0 (section 3.2.2.1).")
@@ -187,11 +161,11 @@ def _connack(body: _Body) -> Connack:
     return packet
 
 
-def _subscribe(body: _Body) -> Subscribe:
+def _subscribe(body: Body) -> Subscribe:
     packet_id = body.packet_id()
     filters: list[tuple[str, int]] = []
     while not body.is_empty:
-        name = _filter(body)
+        name = body.filter()
         qos = body.byte()
         if qos > 2:
             raise MalformedPacket("A SUBSCRIBE asks for a QoS above 2 (section 3.8.3).")
@@ -201,7 +175,7 @@ def _subscribe(body: _Body) -> Subscribe:
     return Subscribe(packet_id=packet_id, filters=tuple(filters))
 
 
-def _suback(body: _Body) -> Suback:
+def _suback(body: Body) -> Suback:
     packet_id = body.packet_id()
     codes: list[int] = []
     while not body.is_empty:
@@ -211,18 +185,18 @@ def _suback(body: _Body) -> Suback:
     return Suback(packet_id=packet_id, return_codes=tuple(codes))
 
 
-def _unsubscribe(body: _Body) -> Unsubscribe:
+def _unsubscribe(body: Body) -> Unsubscribe:
     packet_id = body.packet_id()
     filters: list[str] = []
     while not body.is_empty:
-        filters.append(_filter(body))
+        filters.append(body.filter())
     if not filters:
         raise MalformedPacket("An UNSUBSCRIBE names no filter (section 3.10.3).")
     return Unsubscribe(packet_id=packet_id, filters=tuple(filters))
 
 
-def _acknowledgement(packet: type[Puback | Pubrec | Pubrel | Pubcomp | Unsuback]) -> Callable[[_Body], Packet]:
-    def parse(body: _Body) -> Packet:
+def _acknowledgement(packet: type[Puback | Pubrec | Pubrel | Pubcomp | Unsuback]) -> Callable[[Body], Packet]:
+    def parse(body: Body) -> Packet:
         packet_id = body.packet_id()
         body.end()
         return packet(packet_id=packet_id)
@@ -230,15 +204,18 @@ def _acknowledgement(packet: type[Puback | Pubrec | Pubrel | Pubcomp | Unsuback]
     return parse
 
 
-def _empty(packet: Packet) -> Callable[[_Body], Packet]:
-    def parse(body: _Body) -> Packet:
+def _empty(packet: Packet) -> Callable[[Body], Packet]:
+    def parse(body: Body) -> Packet:
         body.end()
         return packet
 
     return parse
 
 
-_TO_SERVER: Final[dict[int, Callable[[_Body], Packet]]] = {
+Parsers = dict[int, Callable[[Body], Packet]]
+PublishParser = Callable[[int, bytes, int, int], Publish]
+
+_TO_SERVER: Final[dict[int, Callable[[Body], Packet]]] = {
     0x10: _connect,
     0x40: _acknowledgement(Puback),
     0x50: _acknowledgement(Pubrec),
@@ -249,7 +226,7 @@ _TO_SERVER: Final[dict[int, Callable[[_Body], Packet]]] = {
     0xC0: _empty(Pingreq()),
     0xE0: _empty(Disconnect()),
 }
-_TO_CLIENT: Final[dict[int, Callable[[_Body], Packet]]] = {
+_TO_CLIENT: Final[dict[int, Callable[[Body], Packet]]] = {
     0x20: _connack,
     0x40: _acknowledgement(Puback),
     0x50: _acknowledgement(Pubrec),
@@ -260,6 +237,8 @@ _TO_CLIENT: Final[dict[int, Callable[[_Body], Packet]]] = {
     0xD0: _empty(Pingresp()),
 }
 """By first byte, flags included: section 2.2.2 fixes them for all but PUBLISH."""
+_OTHER_WAY: Final = frozenset({0x20, 0x90, 0xB0, 0xD0})
+"""First bytes of what only a server says."""
 
 
 class Decoder:
@@ -269,10 +248,25 @@ class Decoder:
     has raised ``MalformedPacket`` the connection is over and the decoder must not be used again.
     """
 
-    __slots__ = ("_chunks", "_data", "_first_byte", "_limit", "_limits", "_parsers", "_position", "_size", "_wanted")
+    __slots__ = (
+        "_chunks",
+        "_data",
+        "_first_byte",
+        "_limit",
+        "_limits",
+        "_parsers",
+        "_position",
+        "_publish",
+        "_size",
+        "_wanted",
+    )
 
-    def __init__(self, *, receiver: Receiver, limits: DecoderLimits) -> None:
-        self._parsers = _TO_SERVER if receiver is Receiver.SERVER else _TO_CLIENT
+    def __init__(self, *, receiver: Receiver, limits: DecoderLimits, protocol_level: int = PROTOCOL_LEVEL_3_1_1) -> None:
+        """``protocol_level``: of a client's decoder. A server's learns it from CONNECT."""
+        self._parsers: Parsers = _TO_SERVER if receiver is Receiver.SERVER else _TO_CLIENT
+        self._publish: PublishParser = _publish
+        if receiver is Receiver.CLIENT and protocol_level == PROTOCOL_LEVEL_5:
+            self._parsers, self._publish = TO_CLIENT_5, publish_from_server
         self._limits = limits
         # The first packet must be CONNECT (MQTT-3.1.0-1), CONNACK at the other end (MQTT-3.2.0-1); None once it has come.
         self._first_byte: int | None = 0x10 if receiver is Receiver.SERVER else 0x20
@@ -348,7 +342,9 @@ class Decoder:
                     break
                 shift += 7
         if length > self._limit:
-            raise MalformedPacket(f"A packet declares {length} bytes; {self._limit} are allowed here.")
+            raise MalformedPacket(
+                f"A packet declares {length} bytes; {self._limit} are allowed here.", reason=Reason.PACKET_TOO_LARGE
+            )
         end = body + length
         if end > len(data):
             self._wanted = end - start
@@ -356,14 +352,19 @@ class Decoder:
         self._position = end
         self._wanted = 2
         if first & 0xF0 == 0x30:
-            return _publish(first & 15, data, body, end)
+            return self._publish(first & 15, data, body, end)
         parse = self._parsers.get(first)
         if parse is None:
-            raise MalformedPacket(f"A packet must not begin with 0x{first:02X} here (section 2.2.2).")
-        packet = parse(_Body(data, body, end))
+            if first == 0x10:
+                raise MalformedPacket("A second CONNECT on one connection (section 3.1).", reason=Reason.PROTOCOL_ERROR)
+            reason = Reason.PROTOCOL_ERROR if first in _OTHER_WAY else Reason.MALFORMED_PACKET
+            raise MalformedPacket(f"A packet must not begin with 0x{first:02X} here (section 2.2.2).", reason=reason)
+        packet = parse(Body(data, body, end))
         if self._first_byte is not None:
             self._first_byte = None
             self._limit = self._limits.packet_size_bytes_max
+            if isinstance(packet, Connect) and packet.protocol_level == PROTOCOL_LEVEL_5:
+                self._parsers, self._publish = TO_SERVER_5, publish_from_client
         elif isinstance(packet, Connect):
             raise MalformedPacket("A second CONNECT on one connection (section 3.1).")
         return packet

@@ -1,7 +1,6 @@
-"""MQTT control packets as values, and their encoding.
+"""MQTT control packets as values, and how MQTT 3.1.1 writes them; ``encoder5`` writes the same values as MQTT 5.
 
-MQTT 3.1.1 today. The shape expects 5: every packet that has properties there carries ``properties``, acknowledgements carry a
-reason code, and both directions are told the protocol level; level 5 bytes themselves aren't read or written yet.
+What MQTT 3.1.1 doesn't have (properties, reason codes, options of subscriptions) stays empty in it.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 import msgspec
+
+from overair.wire.mqtt.reasons import Reason
 
 PROTOCOL_LEVEL_3_1_1: Final = 4
 PROTOCOL_LEVEL_5: Final = 5
@@ -32,19 +33,30 @@ UNSUPPORTED_LEVEL_ANSWER: Final = b"\x20\x03\x00\x84\x00"
 
 
 class MalformedPacket(Exception):
-    """The peer broke the protocol; the connection must be closed (section 4.8). The message says which rule."""
+    """The peer broke the protocol; the connection must be closed (section 4.8). The message says which rule, ``reason`` what a
+    peer that speaks MQTT 5 is told."""
+
+    def __init__(self, message: str, *, reason: Reason = Reason.MALFORMED_PACKET) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.answer = b""
+        """What the peer may be told before the close, where no answer of its connection's version is agreed on yet."""
 
 
 class UnsupportedLevel(MalformedPacket):
     """A CONNECT of another protocol level. ``answer`` is what the peer may be told before the close."""
 
     def __init__(self, level: int) -> None:
-        super().__init__(f"MQTT protocol level {level} is not spoken here; level 4 (MQTT 3.1.1) is.")
+        super().__init__(
+            f"MQTT protocol level {level} is not spoken here; levels 4 (MQTT 3.1.1) and 5 (MQTT 5) are.",
+            reason=Reason.UNSUPPORTED_PROTOCOL_VERSION,
+        )
         self.level = level
-        self.answer = UNSUPPORTED_LEVEL_ANSWER if level >= PROTOCOL_LEVEL_5 else encode_connack(UNACCEPTABLE_PROTOCOL_LEVEL)
+        self.answer = UNSUPPORTED_LEVEL_ANSWER if level > PROTOCOL_LEVEL_5 else encode_connack(UNACCEPTABLE_PROTOCOL_LEVEL)
 
 
-Properties: TypeAlias = tuple[tuple[int, int | bytes | str | tuple[str, str]], ...]
+PropertyValue: TypeAlias = int | bytes | str | tuple[str, str]
+Properties: TypeAlias = tuple[tuple[int, PropertyValue], ...]
 """MQTT 5 properties as (identifier, value) in order; empty in 3.1.1."""
 
 
@@ -59,7 +71,7 @@ class Will(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connect(msgspec.Struct, frozen=True, kw_only=True):
-    """Section 3.1."""
+    """Section 3.1. ``clean_session`` is MQTT 5's Clean Start, too."""
 
     client_id: str
     clean_session: bool = True
@@ -124,10 +136,12 @@ class Pubcomp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
-    """Section 3.8. ``filters`` are (filter, QoS asked for), at least one."""
+    """Section 3.8. ``filters`` are (filter, QoS asked for), at least one. ``options`` has what MQTT 5 says more about each: the
+    octet of its subscription options above the QoS; empty where none says anything."""
 
     packet_id: int
     filters: tuple[tuple[str, int], ...]
+    options: tuple[int, ...] = ()
     properties: Properties = ()
 
 
@@ -148,9 +162,10 @@ class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unsuback(msgspec.Struct, frozen=True, kw_only=True):
-    """Section 3.11."""
+    """Section 3.11. One reason code for each filter in MQTT 5, none in 3.1.1."""
 
     packet_id: int
+    reason_codes: tuple[int, ...] = ()
     properties: Properties = ()
 
 
@@ -164,6 +179,13 @@ class Pingresp(msgspec.Struct, frozen=True, kw_only=True):
 
 class Disconnect(msgspec.Struct, frozen=True, kw_only=True):
     """Section 3.14."""
+
+    reason_code: int = 0
+    properties: Properties = ()
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True):
+    """MQTT 5 section 3.15."""
 
     reason_code: int = 0
     properties: Properties = ()
@@ -184,6 +206,7 @@ Packet: TypeAlias = (
     | Pingreq
     | Pingresp
     | Disconnect
+    | Auth
 )
 
 PINGRESP_BYTES: Final = b"\xd0\x00"
@@ -258,41 +281,41 @@ def encode_puback(packet_id: int) -> bytes:
 
 def encode_suback(packet_id: int, return_codes: tuple[int, ...]) -> bytes:
     """Section 3.9."""
-    return _packet(0x90, packet_id.to_bytes(2, "big") + bytes(return_codes))
+    return whole_packet(0x90, packet_id.to_bytes(2, "big") + bytes(return_codes))
 
 
-def _packet(first: int, body: bytes) -> bytes:
+def whole_packet(first: int, body: bytes) -> bytes:
+    """A first byte, the length of what follows, and that."""
     return bytes((first,)) + encode_remaining_length(len(body)) + body
 
 
-def _encode_connect(packet: Connect) -> bytes:
+def connect_body(packet: Connect, level: int, *, properties: bytes = b"", will_properties: bytes = b"") -> bytes:
+    """A CONNECT behind its fixed header (section 3.1); the properties are MQTT 5's, encoded."""
     flags = packet.clean_session << 1
     payload = [encode_text(packet.client_id)]
     if packet.will is not None:
         flags |= 0x04 | packet.will.qos << 3 | packet.will.retain << 5
-        payload += [encode_text(packet.will.topic), encode_binary(packet.will.payload)]
+        payload += [will_properties, encode_text(packet.will.topic), encode_binary(packet.will.payload)]
     if packet.username is not None:
         flags |= 0x80
         payload.append(encode_text(packet.username))
     if packet.password is not None:
         flags |= 0x40
         payload.append(encode_binary(packet.password))
-    header = b"\x00\x04MQTT" + bytes((packet.protocol_level, flags)) + packet.keep_alive_s.to_bytes(2, "big")
-    return _packet(0x10, header + b"".join(payload))
+    header = b"\x00\x04MQTT" + bytes((level, flags)) + packet.keep_alive_s.to_bytes(2, "big")
+    return header + properties + b"".join(payload)
 
 
 _ACKNOWLEDGEMENT_FIRST_BYTES: Final[dict[type, int]] = {Puback: 0x40, Pubrec: 0x50, Pubrel: 0x62, Pubcomp: 0x70, Unsuback: 0xB0}
 _EMPTY_PACKETS: Final[dict[type, bytes]] = {Pingreq: PINGREQ_BYTES, Pingresp: PINGRESP_BYTES, Disconnect: DISCONNECT_BYTES}
 
 
-def encode(packet: Packet, *, protocol_level: int = PROTOCOL_LEVEL_3_1_1) -> bytes:
-    """The bytes of any packet.
+def encode(packet: Packet) -> bytes:
+    """The bytes of any packet of MQTT 3.1.1.
 
     Raises:
-        ValueError: the protocol level isn't 3.1.1, or a field doesn't fit its place: a mistake of ours, not of a peer.
+        ValueError: MQTT 3.1.1 has no such packet, or a field doesn't fit its place: a mistake of ours, not of a peer.
     """
-    if protocol_level != PROTOCOL_LEVEL_3_1_1:
-        raise ValueError(f"Protocol level {protocol_level} can't be written yet.")
     match packet:
         case Publish():
             return encode_publish(
@@ -304,17 +327,19 @@ def encode(packet: Packet, *, protocol_level: int = PROTOCOL_LEVEL_3_1_1) -> byt
                 packet_id=packet.packet_id,
             )
         case Connect():
-            return _encode_connect(packet)
+            return whole_packet(0x10, connect_body(packet, packet.protocol_level))
         case Connack():
             return encode_connack(packet.return_code, session_present=packet.session_present)
         case Subscribe():
             filters = b"".join(encode_text(name) + bytes((qos,)) for name, qos in packet.filters)
-            return _packet(0x82, packet.packet_id.to_bytes(2, "big") + filters)
+            return whole_packet(0x82, packet.packet_id.to_bytes(2, "big") + filters)
         case Suback():
             return encode_suback(packet.packet_id, packet.return_codes)
         case Unsubscribe():
-            return _packet(0xA2, packet.packet_id.to_bytes(2, "big") + b"".join(map(encode_text, packet.filters)))
+            return whole_packet(0xA2, packet.packet_id.to_bytes(2, "big") + b"".join(map(encode_text, packet.filters)))
         case Pingreq() | Pingresp() | Disconnect():
             return _EMPTY_PACKETS[type(packet)]
+        case Auth():
+            raise ValueError("MQTT 3.1.1 has no AUTH.")
         case _:
             return bytes((_ACKNOWLEDGEMENT_FIRST_BYTES[type(packet)], 2)) + packet.packet_id.to_bytes(2, "big")
