@@ -2,65 +2,76 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from importlib import import_module
+from typing import Final
 
 import typer
 
 from overair.basics.errors import OverairError
-from overair.cli import (
-    canary,
-    cancel,
-    credentials,
-    demo,
-    device,
-    environment,
-    executions,
-    fleet_ca,
-    jobs,
-    migrate,
-    resend,
-    retry,
-    serve,
-    ship,
-    sign,
-    status,
-    up,
-    watch,
-    why,
-)
 from overair.cli.ends import CommandEnded, ExitCode
 
-app = typer.Typer(
-    name="overair",
-    help="Firmware updates for AWS IoT / FreeRTOS and Uptane devices, self-hosted.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-app.command()(up.up)
-app.command()(serve.serve)
-app.command()(environment.env)
-app.command()(status.status)
-app.command()(ship.ship)
-app.command()(canary.resume)
-app.command()(watch.watch)
-app.command()(why.why)
-app.command()(retry.retry)
-app.command()(resend.resend)
-app.command()(cancel.cancel)
-app.command()(demo.demo)
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(executions.app, name="executions")
-app.add_typer(device.app, name="device")
-app.add_typer(credentials.app, name="credentials")
-app.add_typer(fleet_ca.app, name="fleet-ca")
-app.add_typer(sign.app, name="sign")
-app.add_typer(migrate.app, name="migrate")
+COMMANDS: Final = {
+    "up": ("up", "up"),
+    "serve": ("serve", "serve"),
+    "env": ("environment", "env"),
+    "status": ("status", "status"),
+    "ship": ("ship", "ship"),
+    "resume": ("canary", "resume"),
+    "watch": ("watch", "watch"),
+    "why": ("why", "why"),
+    "retry": ("retry", "retry"),
+    "resend": ("resend", "resend"),
+    "cancel": ("cancel", "cancel"),
+    "demo": ("demo", "demo"),
+}
+"""Where each command lies: its module in this room, and the function there."""
+
+GROUPS: Final = {
+    "jobs": "jobs",
+    "executions": "executions",
+    "device": "device",
+    "credentials": "credentials",
+    "fleet-ca": "fleet_ca",
+    "sign": "sign",
+    "migrate": "migrate",
+}
+"""Where each group of commands lies: a module with its ``app``."""
+
+
+def application(alone: str | None = None) -> typer.Typer:
+    """The command line, whole or with one command ``alone``: what all the others import takes longer than most of them run."""
+    made = typer.Typer(
+        name="overair",
+        help="Firmware updates for AWS IoT / FreeRTOS and Uptane devices, self-hosted.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
+    made.callback()(lambda: None)  # with one command alone the library would leave out its name
+    for name, (module, function) in COMMANDS.items():
+        if alone in (None, name):
+            made.command(name)(getattr(import_module(f"overair.cli.{module}"), function))
+    for name, module in GROUPS.items():
+        if alone in (None, name):
+            made.add_typer(import_module(f"overair.cli.{module}").app, name=name)
+    return made
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """``app``, the whole command line, made when somebody asks for it."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return application()
 
 
 def main() -> None:
     """Run one command and end with its code (``cli.ends.ExitCode``)."""
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    app = application(first if first in COMMANDS or first in GROUPS else None)
+    gc.freeze()  # what has been imported stays until the end
     try:
         app(standalone_mode=True)
     except CommandEnded as end:

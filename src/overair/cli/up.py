@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +70,8 @@ def up(
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
     """Settings out of a command's options: those that are settings by their names, and ``config``."""
-    from overair.server.config import Settings, load_settings
+    with _to_stay():
+        from overair.server.config import Settings, load_settings
 
     flags = {name: given.get(name) for name in Settings.model_fields}
     flags["host"] = tuple(given["host"]) if given["host"] else None
@@ -80,12 +83,13 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
 
 def run(settings: Settings, *, role: Role | None, as_json: bool) -> None:
     """Run a server, or one part of it, until SIGTERM or SIGINT."""
-    import uvloop
+    with _to_stay():
+        import uvloop
 
-    from overair.basics.clock import WallClock
-    from overair.basics.ids import RandomIds
-    from overair.server.app import build_server
-    from overair.server.logs import configure_logs
+        from overair.basics.clock import WallClock
+        from overair.basics.ids import RandomIds
+        from overair.server.app import build_server
+        from overair.server.logs import configure_logs
 
     configure_logs(settings.log)
     # Each device is an open file: take as many as the system lets us have.
@@ -102,6 +106,7 @@ def run(settings: Settings, *, role: Role | None, as_json: bool) -> None:
         server = build_server(settings, clock=WallClock(), ids=RandomIds(), role=role)
         try:
             endpoints = await server.start()
+            gc.freeze()  # what has been composed stays as well
             if as_json:
                 print_json(endpoints)
             elif role is None:
@@ -118,6 +123,17 @@ def run(settings: Settings, *, role: Role | None, as_json: bool) -> None:
             runner.run(serve())
     except OverairError as error:
         raise CommandEnded(ExitCode.REFUSED, error.message) from error
+
+
+@contextmanager
+def _to_stay() -> Iterator[None]:
+    """What is imported meanwhile is never looked through for garbage: that would be a quarter of a start, and of each stop."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _print_welcome(data: Path, endpoints: dict[str, object], *, first: bool) -> None:
