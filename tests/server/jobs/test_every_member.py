@@ -205,10 +205,10 @@ class World:
         room, iot = self.room, lambda name, **request: self.handlers["iot", name](CALLER, request)
         both = [THINGS + "a", THINGS + "b"]
         if scene in ("queued", "started"):
+            await iot("CreateJob", jobId="J", targets=both, document="{}")
         if scene == "packages":
             default = ["arn:aws:iot:us-east-1:123456789012:package/p/version/$default"]
             await iot("CreateJob", jobId="J", targets=both, document="{}", destinationPackageVersions=default)
-            await iot("CreateJob", jobId="J", targets=both, document="{}")
         if scene == "started":
             begun = Report(status=ExecutionStatus.IN_PROGRESS)
             room.work.run_blocking(lambda tx: room.jobs.device.report(tx, room.place, ThingName("a"), JobId("J"), begun))

@@ -73,10 +73,10 @@ class Lifecycle:
         self._jobs.count(tx, account, job.id, changes)
         if after.fulfilled and not after.is_pending:
             self.fulfilment.ended(tx, job, after)
-        if not after.is_pending:
-            self._events.execution(tx, job, after, now=now)
         if after.status is ExecutionStatus.SUCCEEDED:
             self.packages.succeeded(tx, job, after.thing, now=now)
+        if not after.is_pending:
+            self._events.execution(tx, job, after, now=now)
         self._announcer.compare(
             tx, account, before.thing, queue, namespace=job.namespace, set_changed=not after.is_pending, now=now
         )

@@ -149,12 +149,12 @@ class JobsService:
         found = self._executions.of_thing(tx, account, thing, status=None, job=None, before=None, limit=STATUSES_OF_THING_MAX)
         return {execution.job: execution.status.value for execution in found if execution.latest}
 
-    def fulfilled_by(self, fulfilment: Fulfilment) -> None:
     def deploys_from(self, catalogue: SoftwareCatalogue, installed: InstalledPackages) -> None:
         """Register, at composition, the catalogue of package versions, and who writes down which of them are on things."""
         self._lifecycle.packages.catalogue = catalogue
         self._lifecycle.packages.installed = installed
 
+    def fulfilled_by(self, fulfilment: Fulfilment) -> None:
         """Register, at composition, the room above that brings jobs to things that have ECUs."""
         self._lifecycle.fulfilment = fulfilment
 
@@ -256,7 +256,6 @@ class JobsService:
         self.find(tx, account, job)
         return self._jobs.document(tx, account, job) or ""
 
-    def targets(self, tx: Tx, account: AccountId, job: JobId) -> Sequence[JobTarget]:
     def given(self, tx: Tx, job: Job) -> Given:
         """The document and the package versions as they were given."""
         given = self._jobs.given(tx, job.place.account, job.id)
@@ -265,6 +264,7 @@ class JobsService:
         document = self._jobs.document(tx, job.place.account, job.id) or ""
         return Given(document=document, package_versions=job.destination_package_versions)
 
+    def targets(self, tx: Tx, account: AccountId, job: JobId) -> Sequence[JobTarget]:
         return self._jobs.targets(tx, account, job)
 
     def page(

@@ -139,7 +139,6 @@ class SqlJobStore:
         query = select(job_documents.c.document).where(job_documents.c.account == account, job_documents.c.job == job)
         return sql(tx).execute(query).scalar()
 
-    def save(self, tx: Tx, job: Job) -> None:
     def given(self, tx: Tx, account: AccountId, job: JobId) -> Given | None:
         """What the operator wrote, where it isn't what devices get."""
         query = select(job_documents.c.given_document, job_documents.c.given_package_versions).where(
@@ -151,6 +150,7 @@ class SqlJobStore:
         versions = msgspec.json.decode(row.given_package_versions, type=tuple[str, ...])
         return Given(document=row.given_document, package_versions=versions)
 
+    def save(self, tx: Tx, job: Job) -> None:
         """Write what may change of a job; its counts aren't touched."""
         changed = {f"b_{name}": value for name, value in _changeable(job).items()}
         _save.run(tx, b_account=job.place.account, b_job=job.id, **changed)
