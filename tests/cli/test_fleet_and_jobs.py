@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import uuid
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +193,26 @@ def test_a_fleet_without_an_end_stops_when_it_is_told_and_sums_up(desk: Callable
     assert fleet.returncode == 0
     told = json.loads(out)
     assert (told["devices"], told["succeeded"], told["unfinished"]) == (2, 2, 0)
+
+
+def test_a_fleet_goes_on_with_what_it_runs_until_it_is_reset(desk: Callable[[int], Desk]) -> None:
+    here = desk(2)
+
+    def ship_and_run(version: str, *words: str) -> dict[str, Any]:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("image.json", json.dumps({"name": "app", "version": version, "hardware_id": "posix"}))
+            archive.writestr("__main__.py", os.urandom(500))
+        file = here.folder.parent / "app.zip"
+        file.write_bytes(stream.getvalue())
+        job = here.run("ship", str(file), "--to", f"group:{here.name}")["job"]
+        here.fleet("--count", "1", *words)
+        return dict(here.run("executions", "show", job, f"{here.name}-0001")["details"])
+
+    assert ship_and_run("2.0.0") == {"reason": "accepted  v2.0.0", "updatedBy": "  v1.0.0"}
+    assert ship_and_run("3.0.0") == {"reason": "accepted  v3.0.0", "updatedBy": "  v2.0.0"}
+    assert ship_and_run("2.0.0") == {"reason": "rejected: 0x0000000f"}
+    assert ship_and_run("2.0.0", "--reset") == {"reason": "accepted  v2.0.0", "updatedBy": "  v1.0.0"}
 
 
 def test_a_folder_without_devices_and_words_that_are_not_known_are_told_plainly(

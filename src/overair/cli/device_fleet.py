@@ -50,6 +50,7 @@ def add_to(commands: Any) -> None:
     fleet.add_argument(
         "--fail-percent", type=_whole(0, 100), default=0, metavar="P", help="so many devices of a hundred refuse every image"
     )
+    fleet.add_argument("--reset", action="store_true", help="they begin as from the factory, whatever they ran before")
     fleet.add_argument("--json", action="store_true", help="the summary as one JSON document")
     fleet.set_defaults(command=_fleet)
 
@@ -73,6 +74,7 @@ def _fleet(options: argparse.Namespace) -> int:
         window_blocks=options.window,
         primary=TransferProtocol(options.protocol.upper()),
         fail_percent=options.fail_percent,
+        reset=options.reset,
     )
     directories = directories_below(options.directory.resolve(), options.count)
     _allow_connections(len(directories))
@@ -123,8 +125,9 @@ def _run_on_a_loop(work: Coroutine[Any, Any, Summary]) -> Summary:
 
 def _show(fleet: Fleet) -> None:
     tally, count = fleet.tally, len(fleet.devices)
+    left = f"{count:,} devices" if fleet.is_endless else f"{fleet.unfinished:,} of {count:,} to go"
     line = (
-        f"{tally.succeeded:,} done, {tally.failures.total():,} failed, {fleet.unfinished:,} of {count:,} to go; "
+        f"{tally.succeeded:,} done, {tally.failures.total():,} failed, {left}; "
         f"{tally.blocks / max(fleet.elapsed_s, 0.001):,.0f} blocks/s"
     )
     sys.stderr.write(f"\r\x1b[K{line[:79]}")

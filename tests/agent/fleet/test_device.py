@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from overair.agent.fleet.device import ANSWER_TIMEOUT_S, MOMENTUM_MAX, Stage, VirtualDevice
 from overair.agent.fleet.tally import Tally
 from overair.wire.blocks import block_length
+from overair.wire.image import ImageVersion
 from overair.wire.image_signature import SignerCertificate
 from overair.wire.job_document import (
     DocumentFile,
@@ -36,9 +37,9 @@ OWN = "$aws/things/dev-1"
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def small_image(version: str) -> bytes:
+def small_image(version: str, **more: Any) -> bytes:
     """An image of the posix platform without a library in it."""
-    manifest = {"name": "app", "version": version, "hardware_id": "posix"}
+    manifest = {"name": "app", "version": version, "hardware_id": "posix", **more}
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", os.urandom(2_000))
@@ -49,7 +50,7 @@ def small_image(version: str) -> bytes:
 class World:
     """A device, what it has said, and a server's side played by hand."""
 
-    def __init__(self, *, primary: TransferProtocol = TransferProtocol.MQTT, fails: bool = False) -> None:
+    def __init__(self, *, primary: TransferProtocol = TransferProtocol.MQTT, fails: bool = False, **more: Any) -> None:
         self.now_s = 0.0
         self.size_bytes = len(IMAGE)
         self.tally = Tally()
@@ -66,6 +67,7 @@ class World:
             window_blocks=4,
             primary=primary,
             fails=fails,
+            **more,
         )
         self.connect()
 
@@ -254,7 +256,8 @@ def test_ranges_bring_a_window_at_a_time_and_one_that_fails_has_the_job_read_aga
 
 
 def test_it_runs_the_version_that_its_image_says_and_begins_there_next_time() -> None:
-    world = World()
+    remembered: list[ImageVersion] = []
+    world = World(remember=remembered.append)
     for version, before in (("2.0.0", "1.0.0"), ("3.1.4", "2.0.0")):
         image = small_image(version)
         world.job(f"j-{version[0]}", image=image)
@@ -262,3 +265,17 @@ def test_it_runs_the_version_that_its_image_says_and_begins_there_next_time() ->
         told = world.acknowledge()
         assert told["statusDetails"] == {"reason": f"accepted  v{version}", "updatedBy": f"  v{before}"}
         world.tell_job(None)
+    assert [str(version) for version in remembered] == ["2.0.0", "3.1.4"]
+
+
+@pytest.mark.parametrize(("version", "code"), [("2.0.0", "0x00000010"), ("1.9.9", "0x0000000f")])
+def test_a_version_that_is_not_newer_is_rejected_unless_the_image_allows_it(version: str, code: str) -> None:
+    world = World(running=ImageVersion.parse("2.0.0"))
+    image = small_image(version)
+    world.job(image=image)
+    world.download(image)
+    assert world.acknowledge()["statusDetails"] == {"reason": f"rejected: {code}"}
+    image = small_image(version, allow_downgrade=True)
+    world.job("j-2", image=image)
+    world.download(image)
+    assert world.acknowledge()["statusDetails"]["reason"] == f"accepted  v{version}"

@@ -12,7 +12,9 @@ from typing import Final, Protocol
 
 from overair.agent import reports
 from overair.agent.download import block_size_for
+from overair.agent.fleet.final_word import FinalWord, answers_final_word
 from overair.agent.fleet.incoming_file import IncomingFile
+from overair.agent.fleet.running_version import STARTED_WITH
 from overair.agent.fleet.tally import Tally
 from overair.agent.other_jobs import OtherJob, report_of
 from overair.agent.reports import AgentErrorCode, Report
@@ -24,9 +26,6 @@ from overair.wire.job_document import TransferProtocol
 from overair.wire.job_message_parsing import parse_rejection, parse_update_reply
 from overair.wire.job_messages import (
     MalformedMessage,
-    Rejection,
-    UpdateReply,
-    UpdateRequest,
     accepted,
     describe_topic,
     notify_next_topic,
@@ -42,11 +41,8 @@ ANSWER_TIMEOUT_S: Final = 10.0
 RANGE_RETRY_S: Final = 1.0
 MOMENTUM_MAX: Final = 8
 """Requests without an answer after which the work is given up, as the C agent does."""
-STARTED_WITH: Final = ImageVersion(major=1, minor=0, build=0)
 _ECHO: Final = Echo(client_token="rdy")  # noqa: S106  no secret: an echo, constant as the C agent's
 _ASK: Final = b'{"clientToken":"fleet"}'
-FINAL: Final = "final"
-"""The token of the report that ends a job: progress is acknowledged on the same topic."""
 
 
 class Stage(Enum):
@@ -83,9 +79,12 @@ class VirtualDevice:
         window_blocks: int,
         primary: TransferProtocol = TransferProtocol.MQTT,
         fails: bool = False,
+        running: ImageVersion = STARTED_WITH,
+        remember: Callable[[ImageVersion], None] = lambda _: None,
     ) -> None:
         """``anchors``: signers by the last segment of a job's ``certfile``, without ``.pem``. ``primary``: how blocks come
-        where a job offers both ways. ``fails``: it refuses every image, for demonstrations."""
+        where a job offers both ways. ``fails``: it refuses every image, for demonstrations. ``remember`` is told what it runs
+        when that changes."""
         self.thing = thing
         self.stage = Stage.AWAY
         self.wire = ClientConnection()
@@ -100,15 +99,15 @@ class VirtualDevice:
         self._window = window_blocks
         self._primary = primary
         self._fails = fails
-        self._running = STARTED_WITH
+        self._running = running
+        self._remember = remember
         self._job: UpdateJob | None = None
         self._incoming: IncomingFile | None = None
         self._url = ""
         self._stream = ""
         self._reported = 0
-        self._final: Report | None = None
-        self._final_job = ""
-        self._cause: str | None = None
+        self._final: FinalWord | None = None
+        self._job_id = ""
         self._due_s = float("inf")
         self._unanswered = 0
         self._asked_at = 0
@@ -121,7 +120,7 @@ class VirtualDevice:
         send(self.wire.subscribe((notify_next_topic(self.thing), 1)))
         if self._final is not None:
             self.stage = Stage.REPORTING
-            self._report(self._final)
+            self._say_last(self._final)
             return
         self.stage = Stage.IDLE
         self._ask_for_job()
@@ -162,7 +161,7 @@ class VirtualDevice:
             else:
                 self._ask_for_blocks()
         elif self.stage is Stage.REPORTING and self._final is not None:
-            self._report(self._final)
+            self._say_last(self._final)
         elif self.stage is Stage.IDLE:
             self._ask_for_job()
 
@@ -178,14 +177,14 @@ class VirtualDevice:
         try:
             job = read_job(payload, self._primary)
         except JobRefused as refusal:
-            self._job, self._final_job = None, refusal.execution.job_id
+            self._job, self._job_id = None, refusal.execution.job_id
             report = reports.failed(AgentErrorCode.JOB_PARSER_ERROR, refusal.sub_code)
             self._end(report, "the job could not be followed")
             return
         except MalformedMessage:
             return
         if isinstance(job, OtherJob):
-            self._job, self._final_job = None, job.job_id
+            self._job, self._job_id = None, job.job_id
             self._end(report_of(job, None), "a job of another kind was rejected")
             return
         if job is None:
@@ -200,7 +199,7 @@ class VirtualDevice:
 
     def _begin(self, job: UpdateJob) -> None:
         self._job = job
-        self._final_job = job.job_id
+        self._job_id = job.job_id
         if job.self_test:
             # It stopped between two reports: whatever it received is gone, and it says that it runs.
             self._finish(None)
@@ -335,6 +334,10 @@ class VirtualDevice:
         following = job.without_first_file()
         if following is not None:
             self._begin(following)
+        elif job.installs_firmware and not incoming.may_replace(self._running):
+            same = incoming.version == self._running
+            code = AgentErrorCode.SAME_FIRMWARE_VERSION if same else AgentErrorCode.DOWNGRADE_NOT_ALLOWED
+            self._end(reports.rejected(code), f"the image's version is {'the one that runs' if same else 'an older one'}")
         elif job.installs_firmware:
             self._report_now(reports.self_test_ready(self._running))
             self._report_now(reports.self_test_active(self._running))
@@ -346,6 +349,7 @@ class VirtualDevice:
         """It runs the new image; one that doesn't say its version counts as the next build of what ran."""
         before = self._running
         self._running = version or ImageVersion.from_word((before.word + 1) % 2**32)
+        self._remember(self._running)
         self._end(reports.accepted(self._running, before), None)
 
     def _report_now(self, report: Report) -> None:
@@ -354,31 +358,22 @@ class VirtualDevice:
 
     def _end(self, report: Report, cause: str | None) -> None:
         self._incoming = None
-        self._final, self._cause, self.stage = report, cause, Stage.REPORTING
+        self._final, self.stage = FinalWord(job=self._job_id, report=report, cause=cause), Stage.REPORTING
         self._unanswered = 0
-        self._report(report)
+        self._say_last(self._final)
 
-    def _report(self, report: Report) -> None:
-        request = UpdateRequest(status=report.status, status_details=report.details, client_token=FINAL)
-        self._send(self.wire.publish(update_topic(self.thing, self._final_job), request.to_json(), qos=1))
+    def _say_last(self, final: FinalWord) -> None:
+        self._send(self.wire.publish(update_topic(self.thing, final.job), final.payload, qos=1))
         self._wait()
 
     def _acknowledged(self, payload: bytes) -> None:
-        if self._is_final(parse_update_reply, payload):
-            self._count(self._cause)
+        if self._final is not None and answers_final_word(parse_update_reply, payload):
+            self._count(self._final.cause)
 
     def _refused(self, payload: bytes) -> None:
         # Ended by somebody else meanwhile: cancelled, or timed out. There is nothing left to do for it.
-        if self._is_final(parse_rejection, payload):
+        if self._final is not None and answers_final_word(parse_rejection, payload):
             self._count("the server took the final report no more")
-
-    def _is_final(self, read: Callable[[bytes], UpdateReply | Rejection], payload: bytes) -> bool:
-        if self.stage is not Stage.REPORTING:
-            return False
-        try:
-            return read(payload).client_token == FINAL
-        except MalformedMessage:
-            return False
 
     def _count(self, cause: str | None) -> None:
         if cause is None:
@@ -386,7 +381,7 @@ class VirtualDevice:
         else:
             self._tally.failures[cause] += 1
         self.ended += 1
-        self._final, self._cause, self._job, self.stage = None, None, None, Stage.IDLE
+        self._final, self._job, self.stage = None, None, Stage.IDLE
         self._ask_for_job()
 
     def _wait(self) -> None:

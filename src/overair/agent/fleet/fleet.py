@@ -16,6 +16,7 @@ from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory, 
 from overair.agent.fleet.connection import Endpoint, keep_connected
 from overair.agent.fleet.device import VirtualDevice
 from overair.agent.fleet.ranges import FleetRanges
+from overair.agent.fleet.running_version import RunningVersion
 from overair.agent.fleet.tally import Tally
 from overair.agent.mqtt_transport import tls_context
 from overair.wire.image_signature import BadSignerCertificate, SignerCertificate, load_signer_certificate
@@ -41,6 +42,8 @@ class FleetSettings:
     """How blocks come where a job offers both ways."""
     fail_percent: int = 0
     """So many devices of a hundred refuse whatever they get."""
+    reset: bool = False
+    """They begin as from the factory, whatever they ran before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,9 @@ class Fleet:
         try:
             for number, (directory, settings, anchors) in enumerate(self._members):
                 ranges.append(FleetRanges(downloads(directory, settings), gate=gate))
+                version = RunningVersion(directory.run)
+                if self._settings.reset:
+                    version.forget()
                 device = VirtualDevice(
                     settings.thing_name,
                     anchors=anchors,
@@ -149,6 +155,8 @@ class Fleet:
                     window_blocks=self._settings.window_blocks,
                     primary=self._settings.primary,
                     fails=number * 100 // max(1, len(self._members)) < self._settings.fail_percent,
+                    running=version.read(),
+                    remember=version.write,
                 )
                 self.devices.append(device)
                 endpoint = Endpoint(host=settings.mqtt_host, port=settings.mqtt_port, context=_mutual_tls(directory, settings))
@@ -170,6 +178,11 @@ class Fleet:
         """Devices that have something to do yet."""
         wanted = self._settings.jobs
         return sum(device.ended < wanted for device in self.devices) if wanted else 0
+
+    @property
+    def is_endless(self) -> bool:
+        """It goes on until it is stopped."""
+        return self._settings.jobs == 0
 
     @property
     def elapsed_s(self) -> float:

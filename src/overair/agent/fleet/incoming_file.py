@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from overair.wire.blocks import BlockDownload
-from overair.wire.image import MANIFEST_NAME, MANIFEST_SIZE_BYTES_MAX, ImageVersion, InvalidImage, parse_manifest
+from overair.wire.image import (
+    MANIFEST_NAME,
+    MANIFEST_SIZE_BYTES_MAX,
+    ImageManifest,
+    ImageVersion,
+    InvalidImage,
+    parse_manifest,
+)
 from overair.wire.image_signature import MODERN_ALGORITHMS, SignatureAlgorithm, SignerCertificate, digest_is_signed
 from overair.wire.job_document import DocumentFile
 
@@ -55,7 +62,13 @@ class IncomingFile:
     @property
     def version(self) -> ImageVersion | None:
         """What an image says that it is; None where it says nothing, like a microcontroller's."""
-        return version_told(bytes(self._head))
+        told = manifest_told(bytes(self._head))
+        return None if told is None else told.version
+
+    def may_replace(self, running: ImageVersion) -> bool:
+        """Whether a device that runs this one takes the image, as far as that is a matter of versions."""
+        told = manifest_told(bytes(self._head))
+        return told is None or told.allow_downgrade or told.version > running
 
     def signer(self, anchors: Mapping[str, SignerCertificate]) -> SignerCertificate | None:
         """Whom the device trusts by the document's ``certfile``."""
@@ -70,8 +83,8 @@ class IncomingFile:
         return digest_is_signed(signer.public_key, digest=self.digest, signature=signature.value, algorithm=algorithm)
 
 
-def version_told(head: bytes) -> ImageVersion | None:
-    """The version in ``image.json`` of a zip, of which this is the beginning; None where it isn't found there whole."""
+def manifest_told(head: bytes) -> ImageManifest | None:
+    """``image.json`` of a zip of which this is the beginning; None where it isn't found there whole."""
     at = 0
     while head[at : at + 4] == _LOCAL_SIGNATURE and len(head) >= at + _LOCAL.size:
         _, flags, compression, packed, size, name_length, extra_length = _LOCAL.unpack_from(head, at)
@@ -79,17 +92,17 @@ def version_told(head: bytes) -> ImageVersion | None:
         if flags & _SIZES_FOLLOW:
             return None
         if head[at + _LOCAL.size :][:name_length] == MANIFEST_NAME.encode():
-            return _version_in(head[begins : begins + packed], compression, packed, size)
+            return _manifest_in(head[begins : begins + packed], compression, packed, size)
         at = begins + packed
     return None
 
 
-def _version_in(data: bytes, compression: int, packed: int, size: int) -> ImageVersion | None:
+def _manifest_in(data: bytes, compression: int, packed: int, size: int) -> ImageManifest | None:
     if len(data) < packed or size > MANIFEST_SIZE_BYTES_MAX or compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return None
     try:
         if compression == zipfile.ZIP_DEFLATED:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MANIFEST_SIZE_BYTES_MAX)
-        return parse_manifest(data).version
+        return parse_manifest(data)
     except (zlib.error, InvalidImage):
         return None
