@@ -50,6 +50,12 @@ def test_a_rollout_in_the_middle_is_drawn_whole() -> None:
     ]
 
 
+def test_a_long_reason_keeps_its_end_which_tells_one_code_from_another() -> None:
+    reason = "the job document could not be used: it is no OTA document, or a field is missing or malformed [0x24000000: 5]"
+    lasts = drawn({"status": "IN_PROGRESS", "failed": 1, "causes": [{"status": "FAILED", "reason": reason, "count": 1}]})[-2:]
+    assert " ".join(line.strip() for line in lasts) == f"1 ✗ {reason}"
+
+
 def test_a_job_that_nobody_has_yet_says_so() -> None:
     assert drawn({"status": "SCHEDULED"}, elapsed_s=None)[1:] == ["▕" + " " * (WIDTH - 8) + "▏   0 %", " nobody has it yet"]
 

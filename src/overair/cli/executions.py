@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.jobs import LISTED_MAX_DEFAULT, one_of
+from overair.cli.listing import for_people, moment, print_rows
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.cli.watch import Follow, job_of
@@ -65,11 +65,14 @@ def list_(
     if not document:
         console.print("There is no such execution.")
         return
-    table = Table("device" if job is not None else "job", "no.", "status", "changed", "in its own words")
-    for each in document:
-        first = each["thing"] if job is not None else each["job"]
-        table.add_row(first, str(each["number"]), each["status"], each["last_updated_at"], escape(each["words"] or ""))
-    console.print(table)
+    member, heading = ("thing", "device") if job is not None else ("job", "job")
+    print_rows(
+        (heading, "no.", "status", "changed (UTC)", "in its own words"),
+        [
+            [each[member], str(each["number"]), each["status"], for_people(each["last_updated_at"]), each["words"] or ""]
+            for each in document
+        ],
+    )
 
 
 @app.command("show")
@@ -93,9 +96,9 @@ def show(
         "status": execution["status"],
         "version": execution["versionNumber"],
         "force_canceled": bool(execution.get("forceCanceled")),
-        "queued_at": _moment(execution["queuedAt"]),
-        "started_at": _moment(execution.get("startedAt")),
-        "last_updated_at": _moment(execution["lastUpdatedAt"]),
+        "queued_at": moment(execution["queuedAt"]),
+        "started_at": moment(execution.get("startedAt")),
+        "last_updated_at": moment(execution["lastUpdatedAt"]),
         "seconds_before_timed_out": execution.get("approximateSecondsBeforeTimedOut"),
         "details": dict(followed.details),
         "words": followed.words or None,
@@ -147,12 +150,8 @@ def _row(operator: Operator, row: Mapping[str, Any], *, detailed: bool) -> dict[
         "thing": row["thing"],
         "number": row["executionNumber"],
         "status": row["status"],
-        "queued_at": _moment(row["queuedAt"]),
-        "started_at": _moment(row.get("startedAt")),
-        "last_updated_at": _moment(row["lastUpdatedAt"]),
+        "queued_at": moment(row["queuedAt"]),
+        "started_at": moment(row.get("startedAt")),
+        "last_updated_at": moment(row["lastUpdatedAt"]),
         "words": words,
     }
-
-
-def _moment(value: Any) -> str | None:
-    return None if value is None else str(value.isoformat(timespec="seconds"))

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from overair.cli.ends import CommandEnded, ExitCode
+from overair.cli.listing import for_people, moment, print_rows
 from overair.cli.operator import DATA_DEFAULT, Data, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.cli.watch import is_unsigned, job_of
@@ -82,8 +82,8 @@ def list_(
             "job": job["jobId"],
             "status": job["status"],
             "selection": job["targetSelection"],
-            "created_at": job["createdAt"].isoformat(timespec="seconds"),
-            "completed_at": job["completedAt"].isoformat(timespec="seconds") if job.get("completedAt") else None,
+            "created_at": moment(job["createdAt"]),
+            "completed_at": moment(job.get("completedAt")),
         }
         for job in found
     ]
@@ -93,10 +93,8 @@ def list_(
     if not document:
         console.print("There is no such job.")
         return
-    table = Table("job", "status", "selection", "created")
-    for each in document:
-        table.add_row(each["job"], each["status"], each["selection"], each["created_at"])
-    console.print(table)
+    rows = [[each["job"], each["status"], each["selection"], for_people(each["created_at"])] for each in document]
+    print_rows(("job", "status", "selection", "created (UTC)"), rows)
 
 
 @app.command("show")
@@ -125,8 +123,8 @@ def show(
         "reason_code": described.get("reasonCode"),
         "comment": described.get("comment"),
         "unsigned": unsigned,
-        "created_at": described["createdAt"].isoformat(timespec="seconds"),
-        "completed_at": described["completedAt"].isoformat(timespec="seconds") if described.get("completedAt") else None,
+        "created_at": moment(described["createdAt"]),
+        "completed_at": moment(described.get("completedAt")),
     }
     if json:
         print_json(document)

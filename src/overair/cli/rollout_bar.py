@@ -5,6 +5,7 @@ Each stage has a glyph of its own as well as a colour, so that a terminal withou
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ from rich.text import Text
 
 WIDTH: Final = 80
 CAUSES_SHOWN_MAX: Final = 5
+CAUSE_LINES_MAX: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +122,22 @@ def lines(job: str, rollout: Rollout, *, elapsed_s: float | None, width: int = W
     picture.append(bar.append(tail))
     picture += _legend(rollout, width)
     for cause in rollout.causes[:CAUSES_SHOWN_MAX]:
-        text = Text(f"{cause['count']:>7,} ✗ ", style="red", no_wrap=True)
-        text.append(cause["reason"], "default")
-        text.truncate(width, overflow="ellipsis")
-        picture.append(text)
+        picture += _cause(cause, width)
     if len(rollout.causes) > CAUSES_SHOWN_MAX:
         picture.append(Text(f"        … and {len(rollout.causes) - CAUSES_SHOWN_MAX} more causes", style="dim"))
     return picture
+
+
+def _cause(cause: Mapping[str, Any], width: int) -> list[Text]:
+    """How many failed so, and why, in a few lines: what tells one code from another stands at the end."""
+    head = f"{cause['count']:>7,} ✗ "
+    room = max(1, width - len(head))
+    words = textwrap.wrap(cause["reason"], room, max_lines=CAUSE_LINES_MAX, placeholder="…") or [""]
+    first = Text.assemble((head, "red"), (words[0], "default"), no_wrap=True)
+    found = [first, *(Text(" " * len(head) + following, no_wrap=True) for following in words[1:])]
+    for line in found:
+        line.truncate(width, overflow="ellipsis")
+    return found
 
 
 def _legend(rollout: Rollout, width: int) -> list[Text]:

@@ -172,7 +172,8 @@ def _tell_dry_run(facts: Mapping[str, Any], shipment: Shipment, audience: Audien
         told = ", ".join(f"{size:,}" for size in facts["canary"]["things"])
         console.print(f"  stages   {told} devices, each after the one before has gone well")
     things = audience.things
-    console.print(f"  to       {len(things)} thing(s): {', '.join(things[:10])}{' …' if len(things) > 10 else ''}")
+    count = "1 thing" if len(things) == 1 else f"{len(things):,} things"
+    console.print(f"  to       {count}: {', '.join(things[:10])}{' …' if len(things) > 10 else ''}", soft_wrap=True)
     if shipment.parts:
         console.print(f"           {len(audience.uptane)} of them by the Director, {len(audience.others)} by a signed document")
 
@@ -186,7 +187,8 @@ def _tell_shipped(facts: Mapping[str, Any], sent: Dispatched, *, as_json: bool) 
         print_json({**facts, "update": sent.name, "job": sent.job, **more})
         return
     reached = len(facts["things"]) - len(sent.left_out)
-    console.print(f"{sent.name} is on its way to {reached} thing(s); follow it with: overair watch {sent.name}")
+    what = "1 thing" if reached == 1 else f"{reached:,} things"
+    console.print(f"{sent.name} is on its way to {what}; follow it with: overair watch {sent.name}", soft_wrap=True)
     if facts.get("uptane_things"):
         console.print(f"{len(facts['uptane_things']) - len(sent.left_out)} of them get it from the Uptane Director.")
     elif "uptane_things" in facts:

@@ -12,11 +12,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from overair.cli.ends import CommandEnded, ExitCode
+from overair.cli.listing import print_rows
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.cli.rollout_bar import WIDTH, Rollout, lines
@@ -219,6 +218,7 @@ def report(
         }
         print_json(document if rollout is None else document | {"rollout": rollout.to_json()})
     else:
+        console.print(Text(job, "bold"), soft_wrap=True)
         if unsigned:
             console.print(f"{job} is UNSIGNED: a device that checks signatures refuses it.", soft_wrap=True)
         _print_devices(followed, failed, left_out)
@@ -232,14 +232,12 @@ def report(
 def _print_devices(followed: Sequence[Follow], failed: Sequence[Follow], left_out: Sequence[LeftOut]) -> None:
     """Each device of a small fleet; of a large one those that didn't take it, and the others counted."""
     shown = followed if len(followed) <= DEVICES_LISTED_MAX else failed[:DEVICES_LISTED_MAX]
-    table = Table("device", "status", "in its own words")
-    for each in shown:
-        colour = "green" if each.status == "SUCCEEDED" else "red"
-        table.add_row(each.thing, f"[{colour}]{each.status}[/{colour}]", escape(each.what))
-    for each_left in left_out:
-        table.add_row(each_left.thing, "[yellow]LEFT OUT[/yellow]", escape(each_left.reason))
-    if table.row_count:
-        console.print(table)
+    rows = [
+        (each.thing, Text(each.status, "green" if each.status == "SUCCEEDED" else "red"), Text(each.what)) for each in shown
+    ]
+    rows += [(each.thing, Text("LEFT OUT", "yellow"), Text(each.reason)) for each in left_out]
+    if rows:
+        print_rows(("device", "status", "in its own words"), rows)
     if len(followed) > DEVICES_LISTED_MAX:
         done = len(followed) - len(failed)
         more = f"; {len(failed) - len(shown):,} that didn't are not listed" if len(failed) > len(shown) else ""
