@@ -64,6 +64,14 @@ def data(request: pytest.FixtureRequest, server: ServerProcess, identity: Identi
     return server.client("iot-jobs-data") if "SigV4" in request.param else device_client(server, identity)
 
 
+def test_the_jobs_endpoint_is_one_that_boto3_can_use(server: ServerProcess, identity: Identity) -> None:
+    job = create_job(server, identity)
+    address = server.client("iot").describe_endpoint(endpointType="iot:Jobs")["endpointAddress"]
+    data = server.client("iot-jobs-data", endpoint_url=f"https://{address}")
+    queued = data.get_pending_job_executions(thingName=identity.thing)["queuedJobs"]
+    assert [entry["jobId"] for entry in queued] == [job]
+
+
 def test_boto3_does_jobs_by_signature_and_by_certificate_alike(server: ServerProcess, identity: Identity, data: Any) -> None:
     thing = identity.thing
     first = create_job(server, identity, timeoutConfig={"inProgressTimeoutInMinutes": 10})

@@ -81,6 +81,7 @@ class WholeServer:
             observe_device=metrics.observe_device_request,
             plain_routes={},
             download_url=lambda: DEVICE_URL,
+            operator_address=lambda: "operators.example.com:9443",
             show_identity=lambda _identity: None,
         )
         if self.made is None:

@@ -101,6 +101,7 @@ class Server:
             observe_device=self._metrics.observe_device_request,
             plain_routes={"/healthz": self._healthz, "/metrics": self._print_metrics},
             download_url=lambda: self._download_url,
+            operator_address=lambda: self._operator_address,
             show_identity=self._show_identity,
         )
         self._metrics.watch(joined.readings)
@@ -190,10 +191,9 @@ class Server:
 
     def _endpoints(self, place: Place, doors: Doors) -> dict[str, Any]:
         host = self._settings.host[0]
-        in_url = _in_url(host)
         return {
             "pid": os.getpid(),
-            "operator_url": f"https://{in_url}:{doors.operator.port}" if doors.operator else None,
+            "operator_url": f"https://{self._operator_address}" if doors.operator else None,
             "plain_http_url": f"http://127.0.0.1:{doors.plain.port}" if doors.plain else None,
             "mqtt_host": host if doors.mqtt else None,
             "mqtt_port": doors.mqtt.port if doors.mqtt else None,
@@ -206,6 +206,11 @@ class Server:
             "signing_profile": first_start.PROFILE_NAME,
             "signer_certificate_file": str(self._state.signer_certificate_file.resolve()),
         }
+
+    @property
+    def _operator_address(self) -> str:
+        assert self.doors.operator is not None
+        return f"{_in_url(self._settings.host[0])}:{self.doors.operator.port}"
 
     @property
     def _download_url(self) -> str:

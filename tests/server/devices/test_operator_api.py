@@ -107,7 +107,7 @@ def by_marker(iot: Any, operation: str, key: str, **arguments: Any) -> list[Any]
 
 
 def test_the_endpoint_is_a_bare_host_name(iot: Any) -> None:
-    for arguments in ({}, {"endpointType": "iot:Data-ATS"}, {"endpointType": "iot:Jobs"}):
+    for arguments in ({}, {"endpointType": "iot:Data"}, {"endpointType": "iot:Data-ATS"}):
         assert members(iot.describe_endpoint(**arguments)) == {"endpointAddress": "ota.example.com"}
     with Refused("InvalidRequestException", 400):
         iot.describe_endpoint(endpointType="iot:Nonsense")

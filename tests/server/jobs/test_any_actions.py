@@ -3,9 +3,12 @@ executions of one job."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId, GroupName, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.model import (
+    MINUTE_MS,
     PENDING,
     AbortCriterion,
     FailureType,
@@ -43,10 +47,16 @@ START = Instant(1_767_225_600_000)
 THINGS = [ThingName(name) for name in ("a", "b", "c", "d")]
 GROUPS = [GroupName("g"), GroupName("h")]
 JOBS = [JobId(name) for name in ("A", "B", "C")]
+NAMESPACES = [None, None, "ns"]
 SETTINGS = [
     JobSettings(),
     JobSettings(rollout=RolloutConfig(maximum_per_minute=2)),
     JobSettings(retry=(RetryCriterion(failure_type=FailureType.FAILED, retries=2),), in_progress_timeout_minutes=5),
+    JobSettings(
+        rollout=RolloutConfig(maximum_per_minute=2),
+        retry=(RetryCriterion(failure_type=FailureType.ALL, retries=3),),
+        in_progress_timeout_minutes=1,
+    ),
     JobSettings(
         rollout=RolloutConfig(maximum_per_minute=30),
         abort=(AbortCriterion(failure_type=FailureType.ALL, threshold_percentage=50, things_executed_min=2),),
@@ -70,6 +80,8 @@ class Machine(RuleBasedStateMachine):
         for group in GROUPS:
             self.room.registry.groups[group] = set()
         self.room.registry.groups["g"] = {"a", "b"}
+        self.queued: dict[int, dict[tuple[str, int, int], int]] = {}
+        """When each attempt of each metered job that ever was had its turn, by the job's sequence."""
 
     def teardown(self) -> None:
         self.work.close()
@@ -83,16 +95,36 @@ class Machine(RuleBasedStateMachine):
 
     # Operators ------------------------------------------------------------------------------------------------------------
 
-    @rule(job=st.sampled_from(JOBS), of_group=st.booleans(), continuous=st.booleans(), kind=st.sampled_from(SETTINGS))
-    def create(self, job: JobId, of_group: bool, continuous: bool, kind: JobSettings) -> None:
+    @rule(
+        job=st.sampled_from(JOBS),
+        of_group=st.booleans(),
+        continuous=st.booleans(),
+        kind=st.sampled_from(SETTINGS),
+        namespace=st.sampled_from(NAMESPACES),
+    )
+    def create(self, job: JobId, of_group: bool, continuous: bool, kind: JobSettings, namespace: str | None) -> None:
         targets = [self.room.group_arn("g")] if of_group else [self.room.thing_arn(thing) for thing in ("a", "c")]
         selection = TargetSelection.CONTINUOUS if continuous else TargetSelection.SNAPSHOT
-        plan = JobPlan(id=job, targets=tuple(targets), document="{}", settings=kind, target_selection=selection)
+        plan = JobPlan(
+            id=job,
+            targets=tuple(targets),
+            document="{}",
+            settings=kind,
+            target_selection=selection,
+            namespace=namespace,
+        )
         self.tried(lambda tx: self.room.jobs.create(tx, PLACE, plan))
 
     @rule(job=st.sampled_from(JOBS))
     def associate(self, job: JobId) -> None:
         self.tried(lambda tx: self.room.jobs.associate(tx, PLACE, job, [self.room.group_arn("h")], comment=None))
+
+    @rule(job=st.sampled_from(JOBS), minutes=st.sampled_from([1, 7]))
+    def update(self, job: JobId, minutes: int) -> None:
+        def changed(settings: JobSettings) -> JobSettings:
+            return replace(settings, in_progress_timeout_minutes=minutes)
+
+        self.tried(lambda tx: self.room.jobs.change(tx, PLACE.account, job, changed))
 
     @rule(job=st.sampled_from(JOBS), force=st.booleans())
     def cancel(self, job: JobId, force: bool) -> None:
@@ -112,18 +144,26 @@ class Machine(RuleBasedStateMachine):
 
     # Devices --------------------------------------------------------------------------------------------------------------
 
-    @rule(thing=st.sampled_from(THINGS))
-    def start_next(self, thing: ThingName) -> None:
-        self.tried(lambda tx: self.room.jobs.device.start_next(tx, PLACE, thing))
+    @rule(thing=st.sampled_from(THINGS), minutes=st.sampled_from([None, 1, 7]))
+    def start_next(self, thing: ThingName, minutes: int | None) -> None:
+        self.tried(lambda tx: self.room.jobs.device.start_next(tx, PLACE, thing, step_timeout_minutes=minutes))
+
+    @rule(thing=st.sampled_from(THINGS), namespace=st.sampled_from(NAMESPACES))
+    def ask_for_the_next(self, thing: ThingName, namespace: str | None) -> None:
+        self.tried(lambda tx: self.room.jobs.device.next(tx, PLACE, thing, namespace=namespace))
 
     @rule(
         job=st.sampled_from(JOBS),
         thing=st.sampled_from(THINGS),
         status=st.sampled_from([S.IN_PROGRESS, S.SUCCEEDED, S.SUCCEEDED, S.FAILED, S.REJECTED]),
         details=st.sampled_from([None, {"updatedBy": "0x01000000"}, {"reason": "accepted  v2.0.0"}]),
+        version=st.sampled_from([None, None, 1, 2]),
+        number=st.sampled_from([None, None, 1, 2]),
     )
-    def report(self, job: JobId, thing: ThingName, status: S, details: dict[str, str] | None) -> None:
-        report = Report(status=status, status_details=details)
+    def report(
+        self, job: JobId, thing: ThingName, status: S, details: dict[str, str] | None, version: int | None, number: int | None
+    ) -> None:
+        report = Report(status=status, status_details=details, expected_version=version, execution_number=number)
         self.tried(lambda tx: self.room.jobs.device.report(tx, PLACE, thing, job, report))
 
     # The registry ---------------------------------------------------------------------------------------------------------
@@ -199,10 +239,32 @@ class Machine(RuleBasedStateMachine):
                 assert row.status in (JobStatus.CANCELED.value, JobStatus.DELETION_IN_PROGRESS.value)
         known = {row.id for row in rows}
         assert all(execution.job in known for execution in executions)
+        of = {row.id: row for row in rows}
         for one in waiting:
             assert one.job in known
+            assert of[one.job].phase == JobPhase.ROLLING_OUT.value
+            latest = [each for each in executions if (each.job, each.thing, each.latest) == (one.job, one.thing, True)]
+            # Nobody waits who has something to do; whoever waits to try again has failed.
+            assert all(each.status not in {status.value for status in PENDING} for each in latest)
+            assert one.ended is None or [each.status for each in latest] == [one.ended]
+        self.the_rate_holds(rows, executions)
         things = self.room.registry.things
         assert all(e.thing in things for e in executions if e.status in {status.value for status in PENDING})
+
+    def the_rate_holds(self, rows: list[Any], executions: list[Any]) -> None:
+        # A job that is gone leaves its sequence to another.
+        self.queued = {row.sequence: self.queued.get(row.sequence, {}) for row in rows}
+        for row in rows:
+            rate = json.loads(row.settings)["rollout"]
+            if rate is None:
+                continue
+            queued = self.queued[row.sequence]
+            for each in executions:
+                if each.job == row.id:
+                    queued[each.thing, each.number, each.queued_at] = each.queued_at
+            times = sorted(queued.values())
+            for position, at in enumerate(times):
+                assert bisect_left(times, at + MINUTE_MS) - position <= rate["maximum_per_minute"]
 
 
 def test_a_jobs_numbers_add_up_whatever_happens(sqlite_template: Callable[[], Path]) -> None:

@@ -175,7 +175,6 @@ CASES: Mapping[tuple[str, str], tuple[str, Values, Values]] = {
     ),
 }
 WITHOUT_EFFECT: Mapping[tuple[str, str, str], str] = {
-    ("iot", "DescribeJob", "beforeSubstitution"): "the answer shows no document, in AWS's model either",
     **{
         ("iot-jobs-data", "StartCommandExecution", member): "no command can be named, so that nothing is ever started"
         for member in ("parameters", "executionTimeoutSeconds", "clientToken")

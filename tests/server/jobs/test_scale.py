@@ -97,7 +97,16 @@ def plans_of(work: SqlWork, action: Callable[[Tx], object]) -> list[str]:
                 tx, account, status=None, target_selection=None, target="arn:x", before=None, limit=251
             ),
         ),
+        (
+            "list jobs of a namespace",
+            lambda tx, account: JOBS.page(
+                tx, account, status=None, target_selection=None, target=None, namespace="ns", before=None, limit=251
+            ),
+        ),
         ("who waits", lambda tx, account: JOBS.waiting(tx, account, JOB, limit=1000)),
+        ("who waits to try again", lambda tx, account: JOBS.waiting_to_retry(tx, account, JOB)),
+        ("who tries no more", lambda tx, account: JOBS.drop_retry(tx, account, JOB, THING)),
+        ("who comes to wait", lambda tx, account: JOBS.add_waiting(tx, account, JOB, [THING])),
         ("who waits no more", lambda tx, account: JOBS.drop_waiting(tx, account, job=JOB, things=[THING])),
         ("a thing that waits no more", lambda tx, account: JOBS.drop_waiting(tx, account, things=[THING])),
         ("which jobs follow a group", lambda tx, account: JOBS.continuous_for(tx, account, "g")),
@@ -105,6 +114,11 @@ def plans_of(work: SqlWork, action: Callable[[Tx], object]) -> list[str]:
         ("describe an execution", lambda tx, account: EXECUTIONS.find(tx, account, THING, JOB)),
         ("describe an attempt", lambda tx, account: EXECUTIONS.find(tx, account, THING, JOB, 3)),
         ("a thing's queue", lambda tx, account: EXECUTIONS.pending(tx, account, THING, limit=10)),
+        (
+            "a thing's queue in a namespace",
+            lambda tx, account: EXECUTIONS.pending(tx, account, THING, namespace="ns", limit=10),
+        ),
+        ("all that a thing has before it", lambda tx, account: EXECUTIONS.pending_anywhere(tx, account, THING, limit=10)),
         ("several things' queues", lambda tx, account: EXECUTIONS.pending_of(tx, account, [THING, ThingName("b")])),
         ("who has an execution", lambda tx, account: EXECUTIONS.latest_of(tx, account, JOB, [THING, ThingName("b")])),
         (
@@ -138,6 +152,8 @@ def test_no_question_reads_a_whole_table(
         # A sort of one thing's few executions is fine; a job's many are read in order.
         allowed = question in (
             "a thing's queue",
+            "a thing's queue in a namespace",
+            "all that a thing has before it",
             "several things' queues",
             "list a thing's executions",
             "which jobs follow a group",

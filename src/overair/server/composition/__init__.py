@@ -48,6 +48,7 @@ def compose(
     observe_device: Observe,
     plain_routes: Mapping[str, AsgiApplication],
     download_url: Callable[[], str],
+    operator_address: Callable[[], str],
     show_identity: Callable[[ServerIdentity], None],
 ) -> Joined:
     """Join the rooms of one server. Opens the records and brings them to their newest shape; ``closing`` closes them.
@@ -57,7 +58,8 @@ def compose(
         role: What this process holds of a server with several (``cluster.py``); None: all of it.
         after_step: Told the name of each saga step right after its commit.
         plain_routes: Paths of the operator port that need no signature.
-        download_url: The device port as devices see it, asked for each link. show_identity: Told of a new server certificate.
+        download_url: The device port as devices see it, asked for each link.
+        operator_address: Host and port of the operator port. show_identity: Told of a new server certificate.
     """
     ground = Ground(
         settings,
@@ -70,6 +72,7 @@ def compose(
         after_step=after_step,
         role=role,
         download_url=download_url,
+        operator_address=operator_address,
     )
     operators = OperatorRooms(ground)
     buckets = BucketRooms(ground, operators)

@@ -39,6 +39,7 @@ class Ground:
         after_step: Callable[[str], None],
         role: Role | None,
         download_url: Callable[[], str],
+        operator_address: Callable[[], str],
     ) -> None:
         self.settings = settings
         self.place = place
@@ -50,6 +51,7 @@ class Ground:
         self.after_step = after_step
         self.role = role
         self.download_url = download_url
+        self.operator_address = operator_address
         self.work = open_records(settings, state, clock)
         closing.callback(self.work.close)
         upgrade(self.work.engine)

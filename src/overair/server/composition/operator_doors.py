@@ -110,7 +110,9 @@ class OperatorDoors:
             presigned_v2=ground.settings.presigned_v2,
             links=operators.link_keys,
         )
-        self.authoriser = PolicyAuthoriser(ground.work, operators.grants, buckets.objects, operators.bucket_policies)
+        self.authoriser = PolicyAuthoriser(
+            ground.work, operators.grants, buckets.objects, operators.bucket_policies, registry.tags
+        )
         self.objects_api = ObjectsApi(
             work=ground.audited,
             objects=buckets.objects,
@@ -166,7 +168,12 @@ class OperatorDoors:
         ground, registry, entrance = self._ground, self._registry, self._entrance
         work = ground.audited
         self.aws.add(
-            DevicesOperatorApi(work=work, devices=registry.devices, endpoint_host=ground.settings.host[0]),
+            DevicesOperatorApi(
+                work=work,
+                devices=registry.devices,
+                endpoint_host=ground.settings.host[0],
+                jobs_address=ground.operator_address,
+            ),
             ThingTypesOperatorApi(work=work, types=registry.types),
             ThingGroupsOperatorApi(work=work, groups=registry.groups),
             FleetIndexOperatorApi(work=work, fleet=self._rollouts.fleet_index, groups=registry.groups),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from overair.basics.errors import InvalidRequest, NotFound, Unsupported
@@ -13,7 +13,8 @@ from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read
 from overair.server.devices.model import Thing, ThingPrincipal, ThingPrincipalType, ThingQuery
 from overair.server.devices.service import DevicesService, ThingUpdate
 
-ENDPOINT_TYPES: Final = frozenset({"iot:Data", "iot:Data-ATS", "iot:Data-Beta", "iot:Jobs"})
+JOBS: Final = "iot:Jobs"
+ENDPOINT_TYPES: Final = frozenset({"iot:Data", "iot:Data-ATS", "iot:Data-Beta", JOBS})
 ENDPOINT_TYPES_ABSENT: Final = frozenset({"iot:CredentialProvider", "iot:DeviceAdvisor"})
 """Real endpoints of AWS behind which Overair has nothing."""
 
@@ -21,11 +22,15 @@ ENDPOINT_TYPES_ABSENT: Final = frozenset({"iot:CredentialProvider", "iot:DeviceA
 class DevicesOperatorApi:
     """Things, their certificates, and DescribeEndpoint."""
 
-    def __init__(self, *, work: Work, devices: DevicesService, endpoint_host: str) -> None:
+    def __init__(
+        self, *, work: Work, devices: DevicesService, endpoint_host: str, jobs_address: Callable[[], str] | None = None
+    ) -> None:
         self.work = work
         self.devices = devices
         self.endpoint_host = endpoint_host
         """A bare host name: no scheme, no port (wire reference §10.1)."""
+        self._jobs_address = jobs_address or (lambda: endpoint_host)
+        """Of the jobs' data plane: clients put ``https://`` before it and know no port of their own, so it has one."""
 
     @operation("iot", "DescribeEndpoint")
     async def describe_endpoint(self, caller: Caller, request: Request) -> Members:
@@ -37,7 +42,7 @@ class DevicesOperatorApi:
                 f"The endpoint type {endpoint_type[:100]!r} is not known. Use one of {', '.join(sorted(ENDPOINT_TYPES))}.",
                 subject="endpoint",
             )
-        return {"endpointAddress": self.endpoint_host}
+        return {"endpointAddress": self._jobs_address() if endpoint_type == JOBS else self.endpoint_host}
 
     @operation("iot", "CreateThing")
     async def create_thing(self, caller: Caller, request: Request) -> Members:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +29,7 @@ from overair.server.jobs.packages import JobPackages
 from overair.server.jobs.ports import Chosen, ExecutionStore, Fulfilment, JobStore, StatusesChanged
 from overair.server.jobs.rollout import may_retry, must_abort
 from overair.server.jobs.schedule import opens_at
+from overair.server.jobs.turns import Turn, Turns
 from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, ExecutionStatus
 
 ABORT_REASON_CODE: Final = "ABORT_CRITERIA_MET"
@@ -39,13 +40,14 @@ class Lifecycle:
 
     def __init__(self, *, jobs: JobStore, executions: ExecutionStore, announcer: Announcer, events: JobEvents) -> None:
         self._jobs = jobs
+        self.turns = Turns(jobs)
         self._executions = executions
         self._announcer = announcer
         self._events = events
         self.wake: Callable[[], None] = _nobody
         """Called after a commit that left background work; ``app.py`` points it at the worker."""
         self.fulfilment: Fulfilment = DocumentsAlone()
-        """Who brings jobs to things that have ECUs; ``composition.py`` points it at the Director."""
+        """Who brings jobs to things that have ECUs; ``composition`` points it at the Director."""
         self.statuses: StatusesChanged = NobodySearches()
         """Hears of each change of a status; ``composition`` points it at the fleet index."""
         self.packages = JobPackages()
@@ -63,7 +65,7 @@ class Lifecycle:
             return
         queue = self._announcer.queue(tx, account, before.thing, job.namespace)
         changes = {before.status: -1}
-        if self._retries(tx, job, after):
+        if self._retries(tx, job, after) and self._may_retry_now(tx, job, after, now=now):
             self._executions.save(tx, account, replace(after, latest=False))
             self._executions.insert(tx, account, [self._next_attempt(tx, job, after, now=now)])
             changes[ExecutionStatus.QUEUED] = changes.get(ExecutionStatus.QUEUED, 0) + 1
@@ -110,6 +112,8 @@ class Lifecycle:
         self._events.execution(tx, job, execution, deleted=True, now=now)
         if not execution.latest:
             return
+        if execution.status in RETRIED and job.metered:
+            self._jobs.drop_retry(tx, account, job.id, execution.thing)
         changes = {execution.status: -1}
         remaining: ExecutionStatus | None = None
         earlier = self._executions.last_number(tx, account, execution.thing, job.id)
@@ -133,10 +137,12 @@ class Lifecycle:
         things: Sequence[ThingName],
         *,
         earlier: Mapping[ThingName, Execution] | None = None,
+        retrying: Collection[ThingName] = (),
         now: Instant,
     ) -> None:
         """Give things one execution at the end of their queues, but for those that ``fulfilment`` leaves out. They have none of
-        this job, or an ended one, which ``earlier`` names: the new attempt counts in its place."""
+        this job, or an ended one, which ``earlier`` names: the new attempt counts in its place. ``retrying``: those that try
+        again what failed."""
         if not things:
             return
         account = job.place.account
@@ -160,6 +166,11 @@ class Lifecycle:
             new = replace(alike, fulfilment=road)
             self._executions.insert_alike(tx, account, new, [thing for thing in named if thing not in numbers])
             again = [replace(new, thing=thing, number=numbers[thing]) for thing in named if thing in numbers]
+            if earlier is not None and retrying:
+                again = [
+                    replace(each, retry_attempt=earlier[each.thing].retry_attempt + 1) if each.thing in retrying else each
+                    for each in again
+                ]
             self._executions.insert(tx, account, again)
         self._jobs.count(tx, account, job.id, {ExecutionStatus.QUEUED: len(things)})
         if chosen.fulfilled:
@@ -225,7 +236,7 @@ class Lifecycle:
         found = self._jobs.find(tx, account, job)
         if found is None:
             return
-        criterion = must_abort(found.settings.abort, found.counts)
+        criterion = must_abort(found.settings.abort, self._settled_counts(tx, found))
         if criterion is not None and JobStatus.CANCELED in JOB_MAY_BECOME.get(found.status, ()):
             comment = (
                 f"Aborted: at least {criterion.threshold_percentage:g} % of {criterion.things_executed_min} or more things "
@@ -242,6 +253,13 @@ class Lifecycle:
             completed = replace(found, status=JobStatus.COMPLETED, completed_at=now, last_updated_at=now, ends_at=None)
             self._jobs.save(tx, completed)
             self._events.job(tx, completed, JobEvent.COMPLETED, now=now)
+
+    def _settled_counts(self, tx: Tx, job: Job) -> Mapping[ExecutionStatus, int]:
+        """The counts without the failures that wait for another attempt: those aren't the last word of their things."""
+        if not (job.settings.abort and job.settings.retry and job.metered):
+            return job.counts
+        waiting = self._jobs.waiting_to_retry(tx, job.place.account, job.id)
+        return {status: count - waiting.get(status, 0) for status, count in job.counts.items()}
 
     def cancel(self, tx: Tx, job: Job, *, comment: str | None, reason_code: str | None, force: bool, now: Instant) -> Job:
         """CANCELED at once; nothing more is rolled out, and the executions follow in the background."""
@@ -277,6 +295,14 @@ class Lifecycle:
         attempts = dict(self._executions.attempts(tx, job.place.account, ended.thing, job.id, since=since))
         attempts[ended.status] = attempts.get(ended.status, 0) + 1
         return may_retry(job.settings.retry, ended.status, attempts)
+
+    def _may_retry_now(self, tx: Tx, job: Job, ended: Execution, *, now: Instant) -> bool:
+        """Whether the next attempt is queued at once; if not, the thing waits for its turn, or the job's schedule has ended."""
+        if not job.metered:
+            return True
+        held = self._jobs.find(tx, job.place.account, job.id)
+        assert held is not None
+        return self.turns.ask(tx, held, ended.thing, ended=ended.status, now=now) is Turn.NOW
 
     def _next_attempt(self, tx: Tx, job: Job, ended: Execution, *, now: Instant) -> Execution:
         """A fresh execution: a retry that kept ``self_test`` in its details would be rolled back by the agent."""

@@ -361,6 +361,15 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A thing in a job's line, until its turn comes."""
+
+    thing: ThingName
+    ended: ExecutionStatus | None = None
+    """How its attempt ended that is to be tried again; None: the job comes to it anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a device says of an execution (UpdateJobExecution). ``status_details`` None leaves the stored ones alone."""
 

@@ -18,6 +18,7 @@ from overair.server.jobs.model import (
     CANCELABLE_WITHOUT_FORCE,
     PENDING,
     PENDING_LISTED_MAX,
+    RETRIED,
     EndBehavior,
     Execution,
     Job,
@@ -25,10 +26,12 @@ from overair.server.jobs.model import (
     JobStatus,
     JobTarget,
     TargetSelection,
+    Waiting,
 )
 from overair.server.jobs.ports import ExecutionStore, JobMembers, JobStore, Tags, ThingsGroups
 from overair.server.jobs.rollout import Release, release
 from overair.server.jobs.schedule import opens_at
+from overair.server.jobs.turns import Turn
 from overair.wire.job_messages import ExecutionStatus
 
 THINGS_PER_STEP_MAX: Final = 1_000
@@ -144,26 +147,29 @@ class Planner:
     def _release_waiting(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
         """Every target is planned: release those whose turn it is; when nobody waits any more, the rollout is done."""
         account = job.place.account
-        allowed = Release(count=limit, next_at=now)
-        if job.settings.rollout is not None:
-            allowed = release(
-                job.settings.rollout,
-                job.counts,
-                recent=job.released,
-                next_at=job.next_step_at,
-                now=now,
-                limit=limit,
-            )
-            job = replace(job, released=allowed.recent)
+        allowed = self._allowed(job, limit=limit, now=now)
         things = self._jobs.waiting(tx, account, job.id, limit=allowed.count + 1)
+        is_last = len(things) <= allowed.count
+        if len(things) < allowed.count:
+            # Only who is there takes turns: whoever joins within the minute finds what is left of it.
+            allowed = self._allowed(job, limit=len(things), now=now)
         released = things[: allowed.count]
         if released:
-            self._queue_new(tx, job, released, now=now)
-            self._jobs.drop_waiting(tx, account, job=job.id, things=released)
-        if len(things) <= allowed.count:
+            self._queue_waiting(tx, job, released, now=now)
+            self._jobs.drop_waiting(tx, account, job=job.id, things=[waiting.thing for waiting in released])
+            job = replace(job, released=allowed.recent, next_step_at=allowed.next_at)
+        if is_last:
             self._settle(tx, job, now=now)
         else:
-            self._jobs.save(tx, replace(job, next_step_at=allowed.next_at))
+            self._jobs.save(tx, replace(job, released=allowed.recent, next_step_at=allowed.next_at))
+
+    @staticmethod
+    def _allowed(job: Job, *, limit: int, now: Instant) -> Release:
+        if job.settings.rollout is None:
+            return Release(count=limit, next_at=now)
+        return release(
+            job.settings.rollout, job.counts, recent=job.released, next_at=job.next_step_at, now=now, limit=limit
+        )  # fmt: skip
 
     def _new_to(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> tuple[list[ThingName], Mapping[ThingName, Execution]]:
         """Those of some things that the job has yet to come to, and the attempts that some of them have behind them: a
@@ -173,6 +179,14 @@ class Planner:
         if job.target_selection is TargetSelection.CONTINUOUS:
             earlier = {thing: execution for thing, execution in latest.items() if execution.may_come_again}
         return [thing for thing in things if thing not in latest or thing in earlier], earlier
+
+    def _queue_waiting(self, tx: Tx, job: Job, things: Sequence[Waiting], *, now: Instant) -> None:
+        """Queue whose turn has come, each for the reason that it stood in line for, if that still holds."""
+        new, earlier = self._new_to(tx, job, [waiting.thing for waiting in things if waiting.ended is None])
+        again = [waiting.thing for waiting in things if waiting.ended is not None]
+        latest = self._executions.latest_of(tx, job.place.account, job.id, again) if again else {}
+        retrying = {thing: execution for thing, execution in latest.items() if execution.status in RETRIED}
+        self._lifecycle.queue(tx, job, [*new, *retrying], earlier={**earlier, **retrying}, retrying=retrying, now=now)
 
     def _queue_new(self, tx: Tx, job: Job, things: Sequence[ThingName], *, now: Instant) -> None:
         new, earlier = self._new_to(tx, job, things)
@@ -235,8 +249,8 @@ class Planner:
     # Following the registry (devices.ports.MembershipChanged) -------------------------------------------------------------
 
     def joined(self, tx: Tx, account: AccountId, thing: ThingName, group: GroupName) -> None:
-        """A thing came into a group: running CONTINUOUS jobs give it an execution at once, whatever the rollout's rate; those
-        that have to wait for their time put it in the line."""
+        """A thing came into a group: running CONTINUOUS jobs give it an execution, at once if their rate and their schedule let
+        them, else in its turn."""
         now = self._clock.now()
         for job in self._jobs.continuous_for(tx, account, group):
             self._give(tx, job, thing, now=now)
@@ -258,17 +272,13 @@ class Planner:
         """Whether the job comes to the thing, now or at its time."""
         account = job.place.account
         new, _ = self._new_to(tx, job, [thing])
-        opening = now if job.schedule is None else opens_at(job.schedule, now=now)
-        if not new or opening is None:
+        if not new:
             return False
-        if opening > now:
-            self._jobs.add_waiting(tx, account, job.id, [thing])
-            if job.phase is JobPhase.SETTLED:
-                self._jobs.save(tx, replace(job, phase=JobPhase.ROLLING_OUT, next_step_at=opening))
-            return True
-        self._jobs.drop_waiting(tx, account, job=job.id, things=[thing])
-        self._queue_new(tx, job, [thing], now=now)
-        return True
+        turn = self._lifecycle.turns.ask(tx, job, thing, now=now)
+        if turn is Turn.NOW:
+            self._jobs.drop_waiting(tx, account, job=job.id, things=[thing])
+            self._queue_new(tx, job, [thing], now=now)
+        return turn is not Turn.NEVER
 
     def left(self, tx: Tx, account: AccountId, thing: ThingName, group: GroupName) -> None:
         """A thing left a group: what CONTINUOUS jobs had pending for it is REMOVED, unless another target still names it."""

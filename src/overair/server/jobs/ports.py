@@ -20,6 +20,7 @@ from overair.server.jobs.model import (
     JobTarget,
     JobTemplate,
     TargetSelection,
+    Waiting,
 )
 from overair.server.packages.model import PackageVersion
 from overair.wire.job_messages import ExecutionStatus
@@ -44,7 +45,7 @@ class JobStore(Protocol):
         status: JobStatus | None,
         target_selection: TargetSelection | None,
         target: str | None,
-        namespace: str | None,
+        namespace: str | None = None,
         before: int | None,
         limit: int,
     ) -> Sequence[Job]: ...
@@ -58,8 +59,18 @@ class JobStore(Protocol):
     def has_target(self, tx: Tx, account: AccountId, job: JobId, arns: Sequence[str]) -> bool: ...
     def set_planned(self, tx: Tx, account: AccountId, job: JobId, positions: Sequence[int] | None = None) -> None: ...
     def save_target(self, tx: Tx, account: AccountId, job: JobId, target: JobTarget) -> None: ...
-    def add_waiting(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> None: ...
-    def waiting(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]: ...
+    def add_waiting(
+        self,
+        tx: Tx,
+        account: AccountId,
+        job: JobId,
+        things: Sequence[ThingName],
+        *,
+        ended: ExecutionStatus | None = None,
+    ) -> None: ...
+    def waiting(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[Waiting]: ...
+    def waiting_to_retry(self, tx: Tx, account: AccountId, job: JobId) -> Mapping[ExecutionStatus, int]: ...
+    def drop_retry(self, tx: Tx, account: AccountId, job: JobId, thing: ThingName) -> None: ...
     def drop_waiting(
         self, tx: Tx, account: AccountId, *, job: JobId | None = None, things: Sequence[ThingName] | None = None
     ) -> None: ...

@@ -54,6 +54,7 @@ from overair.server.jobs.ports import (
     JobStore,
     Presigner,
     ServiceRoles,
+    SoftwareCatalogue,
     StatusesChanged,
     Tags,
     TemplateStore,

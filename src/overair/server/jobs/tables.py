@@ -83,8 +83,11 @@ job_waiting_things: Final = Table(
     Column("job", String(64), primary_key=True),
     Column("thing", String(128), primary_key=True),
     Column("position", BigInteger, nullable=False),
+    # How the attempt ended that is to be tried again.
+    Column("ended", String(16)),
 )
 """Things of a metered rollout whose turn hasn't come."""
+Index("ix_job_waiting_things_ended", job_waiting_things.c.account, job_waiting_things.c.job, job_waiting_things.c.ended)
 Index("ix_job_waiting_things_turn", job_waiting_things.c.account, job_waiting_things.c.job, job_waiting_things.c.position)
 Index("ix_job_waiting_things_thing", job_waiting_things.c.account, job_waiting_things.c.thing)
 

@@ -41,7 +41,12 @@ class SqlTallyStore:
 
     def waiting(self, tx: Tx, account: AccountId, job: JobId) -> int:
         table = job_waiting_things.c
-        query = select(func.count()).select_from(job_waiting_things).where(table.account == account, table.job == job)
+        # Whoever waits for another attempt counts by how the last one ended.
+        query = (
+            select(func.count())
+            .select_from(job_waiting_things)
+            .where(table.account == account, table.job == job, table.ended.is_(None))
+        )
         return int(sql(tx).execute(query).scalar_one())
 
     def queued(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]:
