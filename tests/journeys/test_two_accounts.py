@@ -2,161 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-import urllib3
-from sqlalchemy import select
 
-from overair.basics.arn import Place
-from overair.basics.clock import WallClock
-from overair.basics.ids import AccountId, RandomIds
-from overair.basics.work import Tx
+from overair.basics.ids import AccountId
 from overair.server import first_start
-from overair.server.app import Server, build_server
-from overair.server.config import Settings
-from overair.server.storage.schema import metadata
-from overair.server.storage.work import sql
-from tests.support import pki
-from tests.support.listening import EventLoopThread, loop_thread
-from tests.support.model_walk import ModelWalk, signed
-from tests.support.server_process import MODELS
+from tests.support.accounts import Accounts, furnish, server_of_accounts
+from tests.support.model_walk import ModelWalk
 
 OWNER, STRANGER = AccountId("111122223333"), AccountId("999988887777")
 ROUNDS = 6
 SECRET = "only-in-the-first-account"
-POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
-
-
-class TwoAccounts:
-    """A server with the first account furnished, and keys of both."""
-
-    def __init__(self, server: Server, thread: EventLoopThread, endpoints: dict[str, Any], data: Path) -> None:
-        self.server, self.thread, self.endpoints = server, thread, endpoints
-        self.keys = {OWNER: json.loads((data / "root-key.json").read_text())}
-        other = Place(endpoints["region"], STRANGER)
-        made = thread.run(server.joined.work.run(lambda tx: first_start.seed(tx, server.joined.first, other)))
-        self.keys[STRANGER] = {"access_key_id": made.root_key_id, "secret_access_key": made.root_secret.reveal()}
-
-    def client(self, service: str) -> Any:
-        key = self.keys[OWNER]
-        session = boto3.Session()
-        session._loader.search_paths.append(str(MODELS))
-        return session.client(
-            service,
-            endpoint_url=self.endpoints["plain_http_url"],
-            region_name=self.endpoints["region"],
-            aws_access_key_id=key["access_key_id"],
-            aws_secret_access_key=key["secret_access_key"],
-        )
-
-    def rows_of(self, account: AccountId) -> dict[str, list[Any]]:
-        def read(tx: Tx) -> dict[str, list[Any]]:
-            return {
-                table.name: sorted(sql(tx).execute(select(table).where(table.c.account == account)).all(), key=repr)
-                for table in metadata.sorted_tables
-                if "account" in table.c and not table.name.startswith("test_")  # other tests' own tables
-            }
-
-        return self.thread.run(self.server.joined.work.read(read))
 
 
 @pytest.fixture
-def accounts(tmp_path: Path) -> Iterator[TwoAccounts]:
-    data = tmp_path / "data"
-    settings = Settings(data=data, account=OWNER, operator_port=0, mqtt_port=0, device_port=0, plain_http=0)
-    server = build_server(settings, clock=WallClock(), ids=RandomIds())
-    with loop_thread() as thread:
-        endpoints = thread.run(server.start())
-        try:
-            yield TwoAccounts(server, thread, endpoints, data)
-        finally:
-            thread.run(server.stop(drain_timeout_s=1))
-
-
-def furnish(accounts: TwoAccounts) -> dict[str, str]:
-    """Something of everything in the first account; names by member."""
-    at, iot, s3 = accounts.endpoints, accounts.client("iot"), accounts.client("s3")
-    bucket, role = at["bucket"], at["ota_role_arn"]
-    thing = iot.create_thing(thingName="owned-thing", attributePayload={"attributes": {"a": SECRET}})["thingArn"]
-    iot.create_thing_type(thingTypeName="owned-type")
-    group = iot.create_thing_group(thingGroupName="owned-group")["thingGroupArn"]
-    iot.add_thing_to_thing_group(thingGroupName="owned-group", thingName="owned-thing")
-    certificate = iot.create_keys_and_certificate(setAsActive=True)
-    policy = iot.create_policy(policyName="owned-policy", policyDocument=POLICY)["policyArn"]
-    iot.attach_policy(policyName="owned-policy", target=certificate["certificateArn"])
-    iot.attach_thing_principal(thingName="owned-thing", principal=certificate["certificateArn"])
-    version = s3.put_object(Bucket=bucket, Key="owned-key", Body=SECRET.encode())["VersionId"]
-    upload = s3.create_multipart_upload(Bucket=bucket, Key="owned-upload")["UploadId"]
-    where = {"bucket": bucket, "key": "owned-key", "version": version}
-    iot.create_stream(streamId="owned-stream", roleArn=role, files=[{"fileId": 0, "s3Location": where}])
-    job = iot.create_job(jobId="owned-job", targets=[thing, group], document=json.dumps({"a": SECRET}))["jobArn"]
-    accounts.client("iam").create_user(UserName="owned-user")
-    key = accounts.client("iam").create_access_key(UserName="owned-user")["AccessKey"]["AccessKeyId"]
-    own = accounts.client("iam").create_policy(PolicyName="owned-managed", PolicyDocument=POLICY)["Policy"]["Arn"]
-    signer = accounts.client("acm").list_certificates()["CertificateSummaryList"][0]["CertificateArn"]
-    signing = accounts.client("signer").start_signing_job(
-        source={"s3": {"bucketName": bucket, "key": "owned-key", "version": version}},
-        destination={"s3": {"bucketName": bucket, "prefix": "SignedImages/"}},
-        profileName=at["signing_profile"],
-    )["jobId"]
-    overair = accounts.client("overair")
-    credential = overair.create_provisioning_credential(name=SECRET)["credential"]["credentialId"]
-    (authority,) = overair.register_fleet_certificate_authority(certificatePem=pki.authority("Owned root").pem)["authorities"]
-    overair.block_device(thingName="owned-blocked", reason=SECRET)
-    overair.block_certificate(certificateId="0" * 64, reason=SECRET)
-    accounts.client("signer").get_waiter("successful_signing_job").wait(jobId=signing, WaiterConfig={"Delay": 1})
-    return {
-        "thingname": "owned-thing",
-        "thingarn": thing,
-        "thingtypename": "owned-type",
-        "thinggroupname": "owned-group",
-        "thinggrouparn": group,
-        "parentgroupname": "owned-group",
-        "policyname": "owned-policy",
-        "policydocument": POLICY,
-        "certificateid": certificate["certificateId"],
-        "certificatearn": signer,
-        "principal": certificate["certificateArn"],
-        "target": certificate["certificateArn"],
-        "streamid": "owned-stream",
-        "jobid": "owned-job",
-        "rolearn": role,
-        "username": "owned-user",
-        "credentialid": credential,
-        "authorityid": authority["authorityId"],
-        "accesskeyid": key,
-        "policyarn": own,
-        "bucket": bucket,
-        "key": "owned-key",
-        "versionid": version,
-        "uploadid": upload,
-        "copysource": f"{bucket}/owned-key",
-        "resourcearn": random.Random(1).choice((thing, job, policy)),
-    }
+def accounts(tmp_path: Path) -> Iterator[Accounts]:
+    with server_of_accounts(tmp_path / "data", OWNER, STRANGER) as running:
+        yield running
 
 
 @pytest.mark.timeout(300)
-def test_an_account_reads_and_changes_nothing_of_another(accounts: TwoAccounts) -> None:
-    names = furnish(accounts)
-    walk = ModelWalk(names, random.Random(20261121))
+def test_an_account_reads_and_changes_nothing_of_another(accounts: Accounts) -> None:
+    names = furnish(accounts, OWNER, prefix="owned", secret=SECRET)
+    # The role of that name is in both accounts: by its name the stranger would find his own.
+    walk = ModelWalk({member: name for member, name in names.items() if member != "rolename"}, random.Random(20261121))
     before = accounts.rows_of(OWNER)
-    pool = urllib3.PoolManager(retries=False, maxsize=2)
-    url, region = accounts.endpoints["plain_http_url"], accounts.endpoints["region"]
     statuses: Counter[int] = Counter()
     leaks, failures = [], []
-    for service, operation in walk.operations() * ROUNDS:
-        if operation not in accounts.server.joined.operator_door.services[service].bound or operation in KEEPS_THE_STRANGER_IN:
-            continue
-        wire = walk.request(service, operation)
-        address, headers = signed(wire, url, accounts.keys[STRANGER], service=walk.models[service].signing_name, region=region)
-        answer = pool.request(wire.method, address, body=wire.body, headers=headers)
+    requests = [
+        (operation, walk.models[service].signing_name, walk.request(service, operation))
+        for service, operation in accounts.bound(walk) * ROUNDS
+        if operation not in KEEPS_THE_STRANGER_IN
+    ]
+    requests += [(what, "overair", wire) for what, wire in accounts.rest_requests(names, reads_alone=False)]
+    for operation, service, wire in requests:
+        answer = accounts.send(wire, STRANGER, service=service)
         statuses[answer.status // 100] += 1
         if answer.status >= 500 and answer.status != 501:
             failures.append((operation, answer.status))
@@ -164,8 +48,8 @@ def test_an_account_reads_and_changes_nothing_of_another(accounts: TwoAccounts) 
         # The stranger's own trail repeats the names that he asked for, and his own bucket may have such a name.
         repeats = operation in ("ListAuditRecords", "ListBuckets")
         words = (SECRET.encode(),) if repeats else (SECRET.encode(), OWNER.encode())
-        if answer.status < 300 and any(word in answer.data and word not in sent for word in words):
-            leaks.append((operation, answer.data[:600]))
+        if answer.status < 300 and any(word in answer.body and word not in sent for word in words):
+            leaks.append((operation, answer.body[:600]))
     assert not failures
     assert not leaks
     assert statuses[4] > 300
@@ -177,19 +61,9 @@ def test_an_account_reads_and_changes_nothing_of_another(accounts: TwoAccounts) 
 KEEPS_THE_STRANGER_IN = {"DeleteAccessKey", "UpdateAccessKey"}
 
 
-def test_what_is_named_by_arn_or_id_is_told_as_absent_or_forbidden(accounts: TwoAccounts) -> None:
-    names, stranger = furnish(accounts), accounts.keys[STRANGER]
-
-    def client(service: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=accounts.endpoints["plain_http_url"],
-            region_name=accounts.endpoints["region"],
-            aws_access_key_id=stranger["access_key_id"],
-            aws_secret_access_key=stranger["secret_access_key"],
-        )
-
-    iot, s3, iam, sts, signer = (client(name) for name in ("iot", "s3", "iam", "sts", "signer"))
+def test_what_is_named_by_arn_or_id_is_told_as_absent_or_forbidden(accounts: Accounts) -> None:
+    names = furnish(accounts, OWNER, prefix="owned", secret=SECRET)
+    iot, s3, iam, sts, signer = (accounts.client(name, STRANGER) for name in ("iot", "s3", "iam", "sts", "signer"))
     own_role = f"arn:aws:iam::{STRANGER}:role/{first_start.ROLE_NAME}"
     own_bucket = first_start.default_bucket(STRANGER)
     iot.create_thing(thingName="mine")
@@ -234,6 +108,17 @@ def test_what_is_named_by_arn_or_id_is_told_as_absent_or_forbidden(accounts: Two
             Policy='{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:*","Resource":"*"}]}',
         ),
         "their tags": lambda: iot.tag_resource(resourceArn=names["thingarn"], tags=[{"Key": "a", "Value": "b"}]),
+        "their group": lambda: iam.get_group(GroupName=names["groupname"]),
+        "their policy for our boundary": lambda: iam.put_role_permissions_boundary(
+            RoleName=first_start.ROLE_NAME, PermissionsBoundary=names["policyarn"]
+        ),
+        "their policy for our session": lambda: sts.assume_role(
+            RoleArn=own_role, RoleSessionName="xx", PolicyArns=[{"arn": names["policyarn"]}]
+        ),
+        "what their user may": lambda: iam.simulate_principal_policy(
+            PolicySourceArn=names["policysourcearn"], ActionNames=["iot:ListThings"]
+        ),
+        "whom their policy touches": lambda: iam.list_entities_for_policy(PolicyArn=names["policyarn"]),
         "their key's last use": lambda: iam.get_access_key_last_used(AccessKeyId=names["accesskeyid"]),
     }
     done = []

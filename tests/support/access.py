@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, SettableClock
-from overair.basics.ids import IdSource, SeededIds
+from overair.basics.ids import AccountId, IdSource, SeededIds
 from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
 from overair.server.access.authenticator import SignatureAuthenticator
@@ -39,6 +40,18 @@ class Buckets:
         return self.policies.get(bucket)
 
 
+class Tags:
+    """Tags by ARN, as *devices* would have them."""
+
+    def __init__(self) -> None:
+        self.by_arn: dict[str, dict[str, str]] = {}
+        self.reads = 0
+
+    def tags_of(self, tx: Tx, account: AccountId, arn: str) -> Mapping[str, str]:
+        self.reads += 1
+        return self.by_arn.get(arn, {})
+
+
 @dataclass
 class AccessRoom:
     work: SqlWork
@@ -54,6 +67,7 @@ class AccessRoom:
     authenticator: SignatureAuthenticator
     authoriser: PolicyAuthoriser
     buckets: Buckets
+    tags: Tags
 
     def user(self, name: str, **inline: str) -> NewKeys:
         """A user with keys and inline policies."""
@@ -89,7 +103,7 @@ def build_access_room(work: SqlWork, place: Place, clock: SettableClock, ids: Id
     identities_store, policies_store, groups_store = SqlIdentityStore(), SqlPolicyStore(), SqlUserGroupStore()
     grants = GrantsDirectory(identities_store, policies_store, groups_store)
     credentials = CredentialDirectory(identities_store, box)
-    buckets = Buckets()
+    buckets, tags = Buckets(), Tags()
     wall: Clock = clock
     return AccessRoom(
         work=work,
@@ -105,6 +119,7 @@ def build_access_room(work: SqlWork, place: Place, clock: SettableClock, ids: Id
         sessions=Sessions(identities_store, grants, box, clock=clock, ids=source),
         service=AccessService(identities_store, grants, clock=clock),
         authenticator=SignatureAuthenticator(work, credentials, clock=wall, region=place.region),
-        authoriser=PolicyAuthoriser(work, grants, buckets),
+        authoriser=PolicyAuthoriser(work, grants, buckets, tags=tags),
         buckets=buckets,
+        tags=tags,
     )

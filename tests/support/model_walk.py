@@ -68,6 +68,8 @@ class ModelWalk:
 
     names: dict[str, str]
     chance: random.Random
+    spoils: bool = True
+    """Whether requests are also broken on their way, beside being drawn wrong."""
     models: dict[str, ServiceModel] = field(default_factory=lambda: {name: load_model(name) for name in SERVICES})
     _theirs: dict[str, BotocoreModel] = field(default_factory=dict)
 
@@ -92,7 +94,7 @@ class ModelWalk:
             if known is not None and isinstance(drawn[member], str) and (well_meant or self.chance.random() < 0.8):
                 drawn[member] = known
         wire = self._serialised(service, operation, drawn)
-        for _ in range(0 if well_meant else self.chance.choice((0, 1, 1, 2))):
+        for _ in range(0 if well_meant or not self.spoils else self.chance.choice((0, 1, 1, 2))):
             self._break(wire)
         return wire
 

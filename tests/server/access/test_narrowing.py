@@ -157,6 +157,26 @@ def test_attaching_can_be_bound_to_policies_and_changing_to_tags(room: AccessRoo
     denial(room, tagged, "iam", "DeleteUser", UserName="boss")
 
 
+def test_a_right_can_be_bound_to_the_tags_of_what_it_is_about(room: AccessRoom) -> None:
+    mine, yours = (f"arn:aws:iot:us-east-1:{ACCOUNT}:thing/{name}" for name in ("mine", "yours"))
+    room.tags.by_arn = {mine: {"team": "ota"}, yours: {"team": "web"}}
+    tagged = {"StringEquals": {"aws:ResourceTag/team": "ota"}}
+    room.user("ann", p=document(allow(["iot:CreateJob", "iot:DescribeThing"], Condition=tagged)))
+    room.user("ben", p=document(allow("iot:*")))
+    ann = room.caller("ann")
+    authorise(room, ann, "iot", "DescribeThing", thingName="mine")
+    denial(room, ann, "iot", "DescribeThing", thingName="yours")
+    denial(room, ann, "iot", "DescribeThing", thingName="untagged")
+    job = f"arn:aws:iot:us-east-1:{ACCOUNT}:job/j"
+    room.tags.by_arn[job] = {"team": "ota"}
+    authorise(room, ann, "iot", "CreateJob", jobId="j", targets=[mine])
+    refused = denial(room, ann, "iot", "CreateJob", jobId="j", targets=[mine, f"{mine}-untagged"])
+    assert f"{mine}-untagged" in refused, "one resource's tags say nothing of the next"
+    read = room.tags.reads
+    authorise(room, room.caller("ben"), "iot", "DescribeThing", thingName="mine")
+    assert room.tags.reads == read, "whoever's policies don't depend on tags pays nothing for them"
+
+
 def test_renaming_needs_the_right_to_both_names(room: AccessRoom) -> None:
     room.user("ann")
     room.user("boss", p=document({**allow("iam:UpdateUser"), "Resource": f"arn:aws:iam::{ACCOUNT}:user/a*"}))

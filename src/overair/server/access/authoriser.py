@@ -15,11 +15,14 @@ from overair.server.access.grants import Grants, GrantsDirectory, principal_of
 from overair.server.access.link_keys import LINK_KEY_PREFIX
 from overair.server.access.model import Owner, UserGroup
 from overair.server.access.service import judge
-from overair.server.access.stores import ResourcePolicies
+from overair.server.access.stores import ResourcePolicies, ResourceTags
 from overair.server.aws_protocol.operations import Caller, Request
 
 LINK_OPERATIONS: Final = frozenset({("s3", "GetObject"), ("s3", "HeadObject")})
 """All that a key in a device's download link is good for, whatever its role may do."""
+
+_TAGGED: Final = "arn:aws:iot:"
+"""Resources whose tags are looked up, for principals whose policies depend on them."""
 
 # Whoever has locked himself out of a bucket with its policy must be able to mend that: the root always may.
 _BUCKET_POLICY_ACTIONS = frozenset({"s3:PutBucketPolicy", "s3:GetBucketPolicy", "s3:DeleteBucketPolicy"})
@@ -34,12 +37,15 @@ class PolicyAuthoriser:
         grants: GrantsDirectory,
         resource_policies: ResourcePolicies,
         bucket_policies: BucketPolicyMemory | None = None,
+        tags: ResourceTags | None = None,
     ) -> None:
-        """``bucket_policies`` remembers, if it listens to *objects*; without one the records are asked at each request."""
+        """``bucket_policies`` remembers, if it listens to *objects*; without one the records are asked at each request.
+        ``tags``: None where nothing carries any."""
         self._work = work
         self._grants = grants
         self._resource_policies = resource_policies
         self._bucket_policies = bucket_policies
+        self._tags = tags
         self._table = operation_table()
 
     def knows(self, service: str, operation: str) -> bool:
@@ -84,7 +90,10 @@ class PolicyAuthoriser:
                 resources = wanted.resources(caller.place, request)
             first = first if first != "*" or not resources else resources[0]
             for resource in resources:
-                judge(caller, grants, wanted.actions, resource, context=told)
+                tags: Mapping[str, tuple[str, ...]] = {}
+                if grants is not None and grants.asks_for_tags and resource.startswith(_TAGGED):
+                    tags = await self._tags_of(caller, resource)
+                judge(caller, grants, wanted.actions, resource, context={**told, **tags} if tags else told)
         return first
 
     async def _object(
@@ -112,6 +121,13 @@ class PolicyAuthoriser:
             for bucket in buckets:
                 memory.forget(caller.account, bucket)
         return await memory.fetch(self._work, self._resource_policies, caller.place, buckets)
+
+    async def _tags_of(self, caller: Caller, resource: str) -> Mapping[str, tuple[str, ...]]:
+        tags = self._tags
+        if tags is None:
+            return {}
+        found = await self._work.read(lambda tx: tags.tags_of(tx, caller.account, resource))
+        return {f"aws:ResourceTag/{key}": (value,) for key, value in found.items()}
 
     async def _holder(
         self, caller: Caller, named: Named, operation: str, request: Request

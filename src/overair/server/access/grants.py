@@ -20,6 +20,7 @@ from overair.server.policy_language.document import Kind
 from overair.server.policy_language.evaluation import CompiledPolicy, Decision, Question, evaluate
 
 REMEMBERED_MAX: Final = 10_000
+RESOURCE_TAG: Final = "aws:resourcetag/"
 INLINE_KINDS: Final = {
     OwnerKind.USER: Kind.INLINE_USER,
     OwnerKind.GROUP: Kind.INLINE_GROUP,
@@ -47,6 +48,8 @@ class Grants:
     identity: tuple[CompiledPolicy, ...]
     boundary: tuple[CompiledPolicy, ...] | None = None
     session: tuple[CompiledPolicy, ...] | None = None
+    asks_for_tags: bool = False
+    """Whether any of them depends on the tags of the resource that is asked about, so that these must be looked up."""
 
     def decide(self, question: Question) -> Decision:
         """An explicit deny anywhere wins; an allow must be given by the identity and by each that narrows."""
@@ -160,10 +163,14 @@ class GrantsDirectory:
             if found is not None and (found.policy_document is not None or found.policy_arns):
                 own = () if found.policy_document is None else (compiled(found.policy_document, Kind.SESSION),)
                 session = (*own, *self.managed(tx, key.account, found.policy_arns))
+        identity = self.identity_of(tx, key.account, owner)
+        bounding = None if boundary is None else self.managed(tx, key.account, [boundary])
+        everything = (*identity, *(bounding or ()), *(session or ()))
         return Grants(
-            identity=self.identity_of(tx, key.account, owner),
-            boundary=None if boundary is None else self.managed(tx, key.account, [boundary]),
+            identity=identity,
+            boundary=bounding,
             session=session,
+            asks_for_tags=any(policy.looks_at(RESOURCE_TAG) for policy in everything),
         )
 
     def holder(self, tx: Tx, account: AccountId, owner: Owner) -> User | UserGroup | Role | None:

@@ -113,6 +113,14 @@ class PolicyStore(Protocol):
     def rename_owner(self, tx: Tx, account: AccountId, owner: Owner, new_name: str) -> None: ...
 
 
+class ResourceTags(Protocol):
+    """Tags of iot's resources; *devices* has them."""
+
+    def tags_of(self, tx: Tx, account: AccountId, arn: str) -> Mapping[str, str]:
+        """Empty where there are none, or no such resource."""
+        ...
+
+
 class ResourcePolicies(Protocol):
     """Policies on resources themselves; *objects* has them for its buckets. Read inside the unit."""
 

@@ -52,6 +52,10 @@ class TagsService:
         self._require(tx, place, arn)
         return self._store.tags(tx, place.account, arn)
 
+    def tags_of(self, tx: Tx, account: AccountId, arn: str) -> Mapping[str, str]:
+        """What *access* asks before the resource is known to be there (``aws:ResourceTag``). Raises nothing."""
+        return self._store.tags(tx, account, arn)
+
     def set_new(self, tx: Tx, place: Place, arn: str, tags: Mapping[str, str] | None) -> None:
         """The tags of a resource that has just been created in this unit."""
         if tags:

@@ -78,6 +78,11 @@ class CompiledStatement:
             return False
         return all(condition.holds(question.context) for condition in statement.conditions)
 
+    def looks_at(self, prefix: str) -> bool:
+        """Whether it depends on a condition key that begins so (in its comparing form)."""
+        keys = [condition.key for condition in self._statement.conditions]
+        return any(key.startswith(prefix) for key in (*keys, *(variable.name for variable in self._variables)))
+
     def lacking(self, question: Question) -> set[str]:
         """Condition keys that this statement looks at and the request doesn't have, if it is about the request's action. In
         their comparing form."""
@@ -123,6 +128,10 @@ class CompiledPolicy:
     """A document ready to be asked."""
 
     statements: tuple[CompiledStatement, ...]
+
+    def looks_at(self, prefix: str) -> bool:
+        """Whether any statement depends on a condition key that begins so."""
+        return any(statement.looks_at(prefix) for statement in self.statements)
 
     @classmethod
     def of(cls, policy: Policy) -> CompiledPolicy:
