@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -161,3 +163,43 @@ def test_an_operation_that_is_not_served_says_so_by_name_and_is_no_empty_success
     assert answer["ResponseMetadata"]["HTTPStatusCode"] in (status, 501)
     assert answer["Error"]["Code"].startswith("NotImplemented")
     assert "".join(part.title() for part in call.split("_")) in answer["Error"]["Message"]
+
+
+def test_a_package_is_deployed_by_a_job_downloaded_and_told_of_the_thing(server: ServerProcess) -> None:
+    iot, data, endpoints = server.client("iot"), server.client("iot-jobs-data"), server.endpoints
+    thing, package, role = unique("thing"), unique("package"), endpoints["ota_role_arn"]
+    arn = iot.create_thing(thingName=thing)["thingArn"]
+    version = server.client("s3").put_object(Bucket=endpoints["bucket"], Key=f"{package} 1.bin", Body=b"firmware")["VersionId"]
+    where = {"s3Location": {"bucket": endpoints["bucket"], "key": f"{package} 1.bin", "version": version}}
+    package_arn = iot.create_package(packageName=package, tags={"team": "x"})["packageArn"]
+    assert iot.list_tags_for_resource(resourceArn=package_arn)["tags"] == [{"Key": "team", "Value": "x"}]
+    this = {"packageName": package, "versionName": "1.0"}
+    made = iot.create_package_version(**this, attributes={"slot": "b"}, artifact=where, tags={"built": "today"})
+    iot.tag_resource(resourceArn=made["packageVersionArn"], tags=[{"Key": "by", "Value": "us"}])
+    assert len(iot.list_tags_for_resource(resourceArn=made["packageVersionArn"])["tags"]) == 2
+    iot.update_package_configuration(versionUpdateByJobsConfig={"enabled": True, "roleArn": role})
+    placeholder = "${aws:iot:package::version::"
+    document = {"install": placeholder + "attributes}", "url": placeholder + "artifact:s3-presigned-url}"}
+    job = {
+        "jobId": thing,
+        "targets": [arn],
+        "document": json.dumps(document),
+        "presignedUrlConfig": {"roleArn": role, "expiresInSec": 300},
+        "destinationPackageVersions": [f"{package_arn}/version/$default"],
+    }
+    assert code(iot.create_job, **job) == "InvalidRequestException"
+    iot.update_package_version(**this, action="PUBLISH")
+    iot.update_package(packageName=package, defaultVersionName="1.0")
+    iot.create_job(**job)
+    assert iot.describe_job(jobId=thing)["job"]["destinationPackageVersions"] == [made["packageVersionArn"]]
+    asked = iot.describe_job(jobId=thing, beforeSubstitution=True)["job"]["destinationPackageVersions"]
+    assert asked == job["destinationPackageVersions"]
+    assert json.loads(iot.get_job_document(jobId=thing)["document"])["install"] == {"slot": "b"}
+    assert json.loads(iot.get_job_document(jobId=thing, beforeSubstitution=True)["document"]) == document
+    execution = data.describe_job_execution(jobId=thing, thingName=thing, includeJobDocument=True)["execution"]
+    told = json.loads(execution["jobDocument"])
+    assert told["install"] == {"slot": "b"}
+    assert urllib3.PoolManager(ca_certs=endpoints["ca_file"]).request("GET", told["url"]).data == b"firmware"
+    data.update_job_execution(jobId=thing, thingName=thing, status="SUCCEEDED")
+    shadow = json.loads(server.client("iot-data").get_thing_shadow(thingName=thing, shadowName="$package")["payload"].read())
+    assert shadow["state"]["reported"] == {package: {"version": "1.0"}}

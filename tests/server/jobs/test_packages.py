@@ -10,7 +10,7 @@ import pytest
 from overair.basics.errors import InvalidRequest, NotFound, OverairError
 from overair.basics.ids import JobId, ThingName
 from overair.basics.work import Tx
-from overair.server.jobs.model import Given, Job, JobPlan, JobSettings, PresignConfig, Report
+from overair.server.jobs.model import Given, Job, JobPlan, JobSettings, JobTemplate, PresignConfig
 from overair.server.jobs.packages import check_placeholders
 from overair.server.packages.installed import InstalledPackages
 from overair.server.packages.model import Artifact, VersionAction
@@ -220,10 +220,27 @@ async def test_a_version_that_was_deleted_meanwhile_is_not_written_down_and_the_
         shelf.on()
 
 
-def test_a_success_that_somebody_else_brought_is_written_down_too(shelf: Shelf) -> None:
-    """The Director's, say: whoever ends an execution, it passes through one place."""
-    shelf.write(lambda tx: shelf.packages.configure(tx, shelf.room.place, enabled=True, role_arn=ROLE))
-    shelf.create("J", {}, "1.0")
-    done = Report(status=ExecutionStatus.SUCCEEDED)
-    shelf.write(lambda tx: shelf.room.jobs.device.report(tx, shelf.room.place, ThingName("a"), JobId("J"), done))
-    assert shelf.on() == {"app": "1.0"}
+async def test_a_templates_jobs_mean_what_is_the_default_when_they_are_made(shelf: Shelf) -> None:
+    place, now = shelf.room.place, shelf.room.clock.now()
+
+    def template(name: str, document: str) -> JobTemplate:
+        packages = (ARN + "$default",)
+        return JobTemplate(
+            id=name,
+            place=place,
+            description="d",
+            document=document,
+            settings=SIGNED,
+            created_at=now,
+            destination_package_versions=packages,
+        )
+
+    # There is no default yet: a template is looked at for itself alone.
+    asked = {"url": LATEST + "attributes:url}"}
+    shelf.write(lambda tx: shelf.room.jobs.templates.create(tx, template("T", json.dumps(asked)), {}))
+    with pytest.raises(InvalidRequest, match="isn't in destinationPackageVersions"):
+        shelf.write(lambda tx: shelf.room.jobs.templates.create(tx, template("U", json.dumps({"a": APP + "attributes}"})), {}))
+    shelf.default("1.0")
+    made = shelf.room.work.read_blocking(lambda tx: shelf.room.jobs.templates.find(tx, place.account, "T"))
+    shelf.create("J", json.loads(made.document), "$default")
+    assert await shelf.read("J") == {"url": ATTRIBUTES["url"]}

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.ids import JobId, ThingName
+from overair.server.access.actions import operation_table
 from tests.server.packages.conftest import ROLE, Catalogue
 
 ARN = "arn:aws:iot:us-east-1:123456789012:package/app"
@@ -214,3 +216,17 @@ def test_what_jobs_have_put_on_a_thing_is_read_as_its_reserved_shadow(catalogue:
     assert code_of(catalogue.data.get_thing_shadow, thingName="dev", shadowName="mine") == "NotImplementedException"
     catalogue.work.run_blocking(lambda tx: catalogue.installed.thing_deleted(tx, account, thing))
     assert code_of(catalogue.data.get_thing_shadow, **read) == "ResourceNotFoundException"
+
+
+def test_who_makes_a_job_or_changes_a_version_needs_the_right_to_it_on_that_version(place: Place) -> None:
+    def resources(operation: str, request: dict[str, Any]) -> list[str]:
+        needs = operation_table()["iot", operation]
+        return [arn for need in needs if need.applies(request) for arn in need.resources(place, request)]
+
+    named = f"{ARN}/version/$default"
+    job = {"jobId": "J", "targets": [], "destinationPackageVersions": [named]}
+    assert named in resources("CreateJob", job)
+    assert named in resources("CreateJobTemplate", {"jobTemplateId": "T", "destinationPackageVersions": [named]})
+    this = {"packageName": "app", "versionName": "1.0"}
+    for change in ("CreatePackageVersion", "UpdatePackageVersion", "DeletePackageVersion"):
+        assert resources(change, this) == [ARN, f"{ARN}/version/1.0"]
