@@ -218,6 +218,35 @@ def test_a_stream_whose_object_is_gone_is_served_by_no_gateway(nodes: Nodes, mak
     wait_until(refused, timeout_s=TOLD_WITHIN_S + SLOW_MACHINE_S)
 
 
+def test_a_download_in_a_loop_at_a_gateway_is_explained_at_every_operators_door(
+    nodes: Nodes, make: Callable[..., Device]
+) -> None:
+    server = nodes.server()
+    bucket, name = server.endpoints["bucket"], f"loop-{uuid.uuid4().hex[:8]}"
+    version = nodes.client("operator1", "s3").put_object(Bucket=bucket, Key=name, Body=bytes(5_000))["VersionId"]
+    file = {"fileId": 0, "s3Location": {"bucket": bucket, "key": name, "version": version}}
+    iot = nodes.client("operator1", "iot")
+    iot.create_stream(streamId=name, files=[file], roleArn=server.endpoints["ota_role_arn"])
+    device = make("gateway2").connect()
+    signature = {"sig-sha256-ecdsa": "MEUC"}
+    named = {"filepath": "f", "filesize": 5_000, "fileid": 0, "certfile": "c", "fileType": 0, **signature}
+    document = {"afr_ota": {"protocols": ["MQTT"], "streamname": name, "files": [named]}}
+    iot.create_job(jobId=name, targets=[device.identity.thing_arn], document=json.dumps(document))
+    topic = f"$aws/things/{device.identity.thing}/streams/{name}"
+    device.subscribe(f"{topic}/data/json")
+    for _ in range(4):
+        for block in (0, 1):
+            device.publish(f"{topic}/get/json", {"f": 0, "l": 4096, "o": block, "n": 1})
+            device.next_message(f"{topic}/data/json")
+    for door in ("operator1", "operator2"):
+        overair = nodes.client(door, "overair")
+
+        def explained(overair: Any = overair) -> bool:
+            return "LOOP" in " ".join(overair.explain_thing(thingName=device.identity.thing)["reasons"])
+
+        wait_until(explained, timeout_s=60, what=nodes.logs)
+
+
 def test_updates_go_on_while_one_of_each_kind_is_killed_and_devices_of_the_killed_gateway_get_theirs_when_it_is_back(
     nodes: Nodes, make: Callable[..., Device], tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from overair.server.config import Settings
 from overair.server.nodes.model import Role
 from overair.server.nodes.ports import Bus, NobodyElse
 from overair.server.nodes.postgresql_bus import PostgresqlBus
-from overair.server.nodes.service import Membership, NodeWatch, SharedOutbox, lock_key_of, new_name
+from overair.server.nodes.service import Membership, NodeWatch, SharedOutbox, UnheardOutbox, lock_key_of, new_name
 from overair.server.nodes.store import SqlNodeStore
 from overair.server.nodes.switchboard import Heard, Switchboard
 from overair.server.storage.outbox import OutboxRelay
@@ -38,7 +38,7 @@ AT_THE_DOORS: Final = frozenset({"server-certificate"})
 """Workers of every process that shows a certificate."""
 EVERYWHERE: Final = frozenset({"key-uses"})
 """Workers of every process that may be asked by an operator's key or by a role's link."""
-AT_THE_GATEWAY: Final = frozenset({"outbox", "session-expiry", "fleet-connectivity"})
+AT_THE_GATEWAY: Final = frozenset({"outbox", "session-expiry", "fleet-connectivity", "odd-downloads"})
 """Workers of every process that holds devices' sessions. All others run where the role is ``workers``."""
 
 
@@ -139,6 +139,8 @@ class Cluster:
         mine = [worker for worker in workers if self._runs(worker.name)]
         if self.role is Role.GATEWAY:
             mine = [self._shared_outbox(broker) if worker.name == OutboxRelay.name else worker for worker in mine]
+        else:
+            mine.append(self._unheard_outbox(self._membership))
         return [*mine, self._watch(connected)]
 
     def wakes(self, workers: WorkerLoop, name: str) -> None:
@@ -146,6 +148,11 @@ class Cluster:
         workers.wake(name)
         if self._neighbours is not None:
             self._neighbours.tell(News("wake", (name,)))
+
+    def tell(self, news: News) -> None:
+        """Say to the other processes, if there are any, what no harm is done by losing."""
+        if self._neighbours is not None:
+            self._neighbours.tell(news)
 
     async def begin(self) -> None:
         """Hear from now on. A gateway holds what a server with one process has left."""
@@ -185,6 +192,12 @@ class Cluster:
         )
         self._neighbours.position = lambda: relay.position
         return relay
+
+    def _unheard_outbox(self, membership: Membership) -> UnheardOutbox:
+        expiry_ms = self._session_expiry_ms
+        return UnheardOutbox(
+            work=self._work, store=self._store, membership=membership, session_expiry_ms=expiry_ms, clock=self._clock
+        )
 
     def _watch(self, connected: Callable[[], int]) -> NodeWatch:
         assert self._membership is not None

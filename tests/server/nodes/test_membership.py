@@ -13,7 +13,15 @@ from overair.basics.ids import AccountId, SeededIds
 from overair.basics.work import News, Notice
 from overair.server.nodes.model import Role
 from overair.server.nodes.postgresql_bus import PostgresqlBus
-from overair.server.nodes.service import Membership, NodeWatch, SharedOutbox, lock_key_of, new_name
+from overair.server.nodes.service import (
+    UNHEARD_INTERVAL_MS,
+    Membership,
+    NodeWatch,
+    SharedOutbox,
+    UnheardOutbox,
+    lock_key_of,
+    new_name,
+)
 from overair.server.nodes.store import SqlNodeStore
 from overair.server.nodes.switchboard import Switchboard
 from overair.server.storage.work import SqlWork, open_postgresql
@@ -139,6 +147,37 @@ async def test_a_notice_goes_once_every_gateway_has_handed_it_on_and_one_that_fa
     assert heard == {"first": ["a", "b", "c"], "second": ["a", "b", "c"]}
     assert work.read_blocking(lambda tx: store.notices(tx, after=0, limit=10)) == []
     assert not await first.run_once()
+
+
+async def test_while_no_gateway_lives_notices_wait_no_longer_than_a_session_and_in_bounded_number(
+    join: Callable[[Role], tuple[Membership, PostgresqlBus]], work: SqlWork, clock: SettableClock
+) -> None:
+    workers, _ = join(Role.WORKERS)
+    gateway, gateway_bus = join(Role.GATEWAY)
+    store = SqlNodeStore(ACCOUNT)
+    unheard = UnheardOutbox(work=work, store=store, membership=workers, session_expiry_ms=100_000, clock=clock, unheard_max=3)
+
+    async def announce(*topics: str) -> None:
+        for topic in topics:
+            await work.run(lambda tx, topic=topic: tx.publish(Notice(account=ACCOUNT, topic=topic, payload=b"")))  # type: ignore[misc]
+
+    async def waiting() -> list[str]:
+        clock.advance(milliseconds=UNHEARD_INTERVAL_MS)
+        assert await unheard.run_once() is False
+        assert await unheard.run_once() is False
+        return [notice.topic for _, notice in work.read_blocking(lambda tx: store.notices(tx, after=0, limit=100))]
+
+    await announce("a", "b", "c", "d", "e")
+    assert await waiting() == ["a", "b", "c", "d", "e"], "a gateway is there, and hears them when it comes to it"
+    await asyncio.to_thread(gateway_bus.close)
+    assert await waiting() == ["c", "d", "e"]
+    clock.advance(milliseconds=100_000)
+    await announce("f")
+    assert await waiting() == ["f"]
+    # A gateway that takes over from the dead one finds what is left.
+    join(Role.GATEWAY)
+    assert work.read_blocking(lambda tx: store.heard_to(tx, gateway.me.name)) == 0
+    assert await waiting() == ["f"]
 
 
 def test_the_switchboard_tells_others_news_and_everything_that_may_be_old() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from overair.basics.arn import Place
 from overair.basics.clock import SettableClock
 from overair.basics.ids import AccountId, StreamId, ThingName
+from overair.basics.work import News
 from overair.server.storage.work import SqlWork
 from overair.server.streams.asked import REMEMBERED_MAX, AskedBlocks
+from overair.server.streams.worker import TOLD_AT_ONCE_MAX, TOLD_EVERY_MS, OddDownloads
 from overair.wire.blocks import bitmap_for
 from overair.wire.stream_client import encode_get_stream
 from overair.wire.stream_messages import Dialect, GetStreamRequest
@@ -56,6 +58,44 @@ def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
     assert asked.of(ACCOUNT, ThingName("dev-0"), StreamId("s")) == ()
     assert asked.of(ACCOUNT, ThingName("dev-1"), StreamId("s"))
     assert asked.of(ACCOUNT, ThingName(f"dev-{REMEMBERED_MAX}"), StreamId("s"))
+
+
+async def test_other_processes_are_told_of_odd_downloads_alone_and_of_their_end_and_of_no_more_than_so_many_at_once(
+    clock: SettableClock,
+) -> None:
+    serving, elsewhere, told = AskedBlocks(), AskedBlocks(), list[News]()
+    worker = OddDownloads(asked=serving, tell=told.append, clock=clock)
+
+    async def pass_on() -> None:
+        clock.advance(milliseconds=TOLD_EVERY_MS)
+        await worker.run_once()
+        await worker.run_once()
+        for news in told:
+            assert news.kind == "asked-blocks"
+            elsewhere.heard(news.parts)
+        told.clear()
+
+    for first in (0, 4, 8, 0, 4, 8, 8):
+        serving.note(ACCOUNT, "dev-1", "s", request(first), first)
+    await pass_on()
+    assert elsewhere.of(ACCOUNT, ThingName("dev-1"), StreamId("s")) == ()
+    for first in (0, 4, 0, 4, 4, 4, 4):
+        serving.note(ACCOUNT, "dev-1", "s", request(first), first)
+    await pass_on()
+    assert seen(elsewhere) == seen(serving) == (4, 3, 4)
+    serving.note(ACCOUNT, "dev-1", "s", request(8), 8)
+    await pass_on()
+    assert seen(elsewhere) == seen(serving) == (8, 0, 4)
+    # What was missed drops nothing.
+    elsewhere.heard(())
+    assert seen(elsewhere) == (8, 0, 4)
+    for number in range(2 * TOLD_AT_ONCE_MAX):
+        for _ in range(4):
+            serving.note(ACCOUNT, f"of-many-{number}", "s", request(0), 0)
+    clock.advance(milliseconds=TOLD_EVERY_MS)
+    await worker.run_once()
+    await worker.run_once()
+    assert len(told) == TOLD_AT_ONCE_MAX
 
 
 async def test_the_door_notes_whom_it_answers_from_memory_and_from_records(

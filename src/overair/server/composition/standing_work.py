@@ -23,6 +23,7 @@ from overair.server.jobs.planning import JobPlanner
 from overair.server.objects.collector import ContentCollector
 from overair.server.signing.worker import SigningWorker
 from overair.server.storage.outbox import OutboxRelay
+from overair.server.streams.worker import OddDownloads
 from overair.server.updates.retention import Retention
 from overair.server.updates.worker import UpdatesWorker
 from overair.server.workers.loop import Worker, WorkerLoop
@@ -98,6 +99,7 @@ class StandingWork:
             AutoUpdateWorker(work=work, auto_updates=rollouts.director.auto_updates, region=place.region, clock=clock),
             fleet_index.builder,
             gateway.connectivity,
+            OddDownloads(asked=gateway.stream_topics.asked, tell=ground.cluster.tell, clock=clock),
             KeyUseWriter(work=work, uses=operators.credentials.uses, store=operators.identity_store, clock=clock),
         ]
         cluster = ground.cluster
@@ -120,5 +122,6 @@ class StandingWork:
         cluster.hears("key-erasure", lambda _: repositories.erasure.note())
         cluster.hears("roots", repositories.director_roots.heard)
         cluster.hears("published", repositories.shelf.heard)
+        cluster.hears("asked-blocks", gateway.stream_topics.asked.heard)
         cluster.hears("outbox", lambda _: workers.wake(OutboxRelay.name))
         cluster.hears("wake", lambda parts: workers.wake(parts[0] if parts else None))

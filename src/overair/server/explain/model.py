@@ -13,15 +13,12 @@ from overair.server.certificates.model import CertificateStatus
 from overair.server.director.service import VehicleFacts
 from overair.server.explain import vehicle as vehicles
 from overair.server.jobs.model import Execution
+from overair.server.streams.asked import REPEATS_TOLD, ROUNDS_MAX
 from overair.server.updates.model import Update, UpdateStatus
 from overair.wire.agent_reasons import blocks_received, reason_in_words
 from overair.wire.job_messages import ExecutionStatus
 
 OTHERS_NAMED_MAX: Final = 5
-ROUNDS_MAX: Final = 3
-"""A download that begins more often is a loop."""
-REPEATS_TOLD: Final = 3
-"""A request that is lost now and then is normal."""
 SILENT_AFTER_MS: Final = 60_000
 """A connected agent asks for its job at once; one that hasn't after this long is silent."""
 
@@ -57,7 +54,7 @@ class HeldBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """How the thing asks for the blocks of the job that it is at, as far as this process has seen."""
+    """How the thing asks for the blocks of the job that it is at, as far as this process has seen or was told."""
 
     repeats: int
     """How often in a row it has asked the very same again."""

@@ -16,6 +16,10 @@ from overair.server.nodes.model import Node, Role
 
 LOOK_INTERVAL_MS: Final = 500
 BATCH_NOTICES_MAX: Final = 500
+UNHEARD_INTERVAL_MS: Final = 10_000
+UNHEARD_MAX: Final = 500_000
+"""Notices that wait while no gateway is there; beyond it the oldest go."""
+FORGOTTEN_AT_ONCE_MAX: Final = 2_000
 NAME_ALPHABET: Final = "0123456789abcdef"
 
 logger = structlog.get_logger("overair.nodes")
@@ -31,6 +35,7 @@ class NodeStore(Protocol):
     def set_connected(self, tx: Tx, name: str, count: int) -> None: ...
     def newest(self, tx: Tx) -> int: ...
     def notices(self, tx: Tx, *, after: int, to: int | None = None, limit: int) -> Sequence[tuple[int, Notice]]: ...
+    def forget_unheard(self, tx: Tx, *, before: Instant, keep: int, limit: int) -> int: ...
     def heard(self, tx: Tx, name: str, position: int) -> None: ...
 
 
@@ -194,3 +199,54 @@ class SharedOutbox:
                 me = self._membership.me.name
                 await self._work.run(lambda tx: self._store.heard(tx, me, handed))
         return True
+
+
+class UnheardOutbox:
+    """A ``workers.Worker`` of processes that are no gateways: while no gateway lives, what is announced to devices waits for
+    one no longer than a session does, and in no more than ``UNHEARD_MAX`` rows."""
+
+    name: Final = "unheard-outbox"
+
+    def __init__(
+        self,
+        *,
+        work: Work,
+        store: NodeStore,
+        membership: Membership,
+        session_expiry_ms: int,
+        clock: Clock,
+        unheard_max: int = UNHEARD_MAX,
+    ) -> None:
+        self._work = work
+        self._store = store
+        self._membership = membership
+        self._session_expiry_ms = session_expiry_ms
+        self._clock = clock
+        self._unheard_max = unheard_max
+        self._due = Instant(0)
+
+    async def run_once(self) -> bool:
+        """Forget one batch. True when there may be more."""
+        now = self._clock.now()
+        if now < self._due:
+            return False
+        if not await self._work.read(self._nobody_hears):
+            self._due = Instant(now + UNHEARD_INTERVAL_MS)
+            return False
+
+        def unit(tx: Tx) -> int:
+            # A gateway that joins begins to hear after us or before us; what goes is too old for it either way.
+            before = Instant(now - self._session_expiry_ms)
+            return self._store.forget_unheard(tx, before=before, keep=self._unheard_max, limit=FORGOTTEN_AT_ONCE_MAX)
+
+        forgotten = await self._work.run(unit)
+        if forgotten:
+            logger.warning("no gateway is up: notices to devices were dropped", notices=forgotten)
+        if forgotten == FORGOTTEN_AT_ONCE_MAX:
+            return True
+        self._due = Instant(now + UNHEARD_INTERVAL_MS)
+        return False
+
+    def _nobody_hears(self, tx: Tx) -> bool:
+        living, _ = self._membership.look(tx)
+        return not any(node.role is Role.GATEWAY for node in living)

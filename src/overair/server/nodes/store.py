@@ -108,6 +108,17 @@ class SqlNodeStore:
             for row in sql(tx).execute(query)
         ]
 
+    def forget_unheard(self, tx: Tx, *, before: Instant, keep: int, limit: int) -> int:
+        """Delete some of the oldest rows: those from before a time, and those beyond the ``keep`` newest. How many went."""
+        oldest = sql(tx).execute(select(outbox.c.id, outbox.c.created).order_by(outbox.c.id).limit(limit)).all()
+        beyond = self.newest(tx) - keep
+        last = 0
+        for row in oldest:
+            if row.created >= before and row.id > beyond:
+                break
+            last = row.id
+        return int(sql(tx).execute(delete(outbox).where(outbox.c.id <= last)).rowcount) if last else 0
+
     def heard(self, tx: Tx, name: str, position: int) -> None:
         """A gateway has handed on everything up to a row; rows that every gateway has heard go."""
         mine = (nodes.c.account == self._account, nodes.c.name == name)
