@@ -118,6 +118,20 @@ def door(room: JobsRoom) -> Door:
     return Door(room)
 
 
+async def test_an_expected_version_may_be_a_number_or_its_digits(door: Door) -> None:
+    for position, version in enumerate((1, "2", 3, "4"), start=2):
+        body = {"status": "IN_PROGRESS", "expectedVersion": version, "includeJobExecutionState": True}
+        assert (await door.told("POST", "/things/dev-1/jobs/A", body))["executionState"]["versionNumber"] == position
+    for wrong in ("", "x", "5.0", " 5", "5" * 30, 5.5, True, [5]):
+        body = {"status": "IN_PROGRESS", "expectedVersion": wrong}
+        assert await door.refused("POST", "/things/dev-1/jobs/A", body) == (400, "InvalidRequestException"), wrong
+    assert await door.refused("POST", "/things/dev-1/jobs/A", {"status": "FAILED", "expectedVersion": "4"}) == (
+        400,
+        "InvalidRequestException",
+    )
+    assert door.room.execution("dev-1", "A").version == 5
+
+
 async def test_a_device_does_a_job_over_https_from_the_list_to_its_end(door: Door) -> None:
     queued = {"jobId": "A", "queuedAt": T, "lastUpdatedAt": T, "executionNumber": 1, "versionNumber": 1}
     assert await door.told("GET", "/things/dev-1/jobs") == {"inProgressJobs": [], "queuedJobs": [queued]}
