@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overair.cli.canary import Canary, ordered, read_canary
-from overair.cli.ends import CommandEnded
+from overair.cli.canary import Canary, CanaryEnd, ordered, read_canary, report_end
+from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.rollout_bar import Rollout
+from overair.cli.watch import Follow
 from tests.support.device_process import wait_until
 from tests.support.server_process import ServerProcess, clean_environment
 
@@ -63,6 +64,18 @@ def test_the_line_is_mixed_and_the_same_whenever_it_is_asked() -> None:
     assert sorted(line) == things
     assert line != things
     assert line != ordered(things, "canary-b")
+
+
+@pytest.mark.parametrize(("status", "words"), [("SUCCEEDED", "in canary stage 1"), ("FAILED", "never got it. 1 of 1 devices")])
+def test_a_canary_that_was_stopped_is_no_success_however_well_it_went_before(status: str, words: str) -> None:
+    stopped = "The job was CANCELED in canary stage 1 of 3; 46 things never got it."
+    end = CanaryEnd(rollout=rollout(), left_out=(), stopped=stopped)
+    with pytest.raises(CommandEnded, match=words) as ended:
+        report_end("job", [Follow(thing="a", status=status)], end, as_json=False)
+    assert ended.value.code is ExitCode.DEVICES_FAILED
+    assert ended.value.message.startswith(stopped)
+    if status == "SUCCEEDED":
+        report_end("job", [Follow(thing="a", status=status)], CanaryEnd(rollout=rollout(), left_out=()), as_json=False)
 
 
 class Road:

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -24,7 +24,7 @@ from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told
 from overair.cli.output import Json
 from overair.cli.rollout_bar import Rollout
 from overair.cli.uptane_rest import LeftOut, UptaneRest
-from overair.cli.watch import ENDED, Timeout, executions, follow_rollout, job_of, report
+from overair.cli.watch import ENDED, Follow, Timeout, executions, follow_rollout, job_of, report
 
 GROUP_PREFIX: Final = "canary-"
 REASON_CODE: Final = "CANARY_FAILED"
@@ -100,13 +100,23 @@ def open_first_stage(operator: Operator, canary: Canary, group: str, things: Seq
     return str(made["thingGroupArn"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryEnd:
+    """What came of the stages."""
+
+    rollout: Rollout
+    left_out: tuple[LeftOut, ...]
+    stopped: str | None = None
+    """Why nobody else gets it; None: everybody was let in."""
+
+
 def run_stages(
     operator: Operator, job: str, group: str, canary: Canary, things: Sequence[str], *, timeout_s: float, quiet: bool
-) -> tuple[Rollout, tuple[LeftOut, ...]]:
-    """Wait for each stage and open the next, until all are in.
+) -> CanaryEnd:
+    """Wait for each stage and open the next, until all are in, or a stage went badly: then the job is cancelled.
 
     Raises:
-        CommandEnded: DEVICES_FAILED where a stage went badly: the job is cancelled, and nobody else gets it; TIMED_OUT.
+        CommandEnded: TIMED_OUT.
     """
     line = ordered(things, group)
     sizes = canary.sizes(len(line))
@@ -133,14 +143,18 @@ def run_stages(
                 f"{told} Stage {stage + 1} of {len(sizes)} goes on by itself, and nobody else gets it; "
                 f"open the next stages with: overair resume {job}",
             ) from None
+        end = CanaryEnd(rollout=rollout, left_out=rest.left_out(job))
+        never = "and nobody else was to get it" if (left := len(set(line) - inside)) == 0 else f"{left:,} things never got it"
+        where = f"anary stage {stage + 1} of {len(sizes)}"
         if rollout.answer["status"] in ENDED:
-            return rollout, rest.left_out(job)
+            status = str(rollout.answer["status"]).replace("_", " ")
+            return replace(end, stopped=f"The job was {status} in c{where}; {never}.") if left else end
         if canary.stops_after(rollout):
-            comment = f"Canary stage {stage + 1} of {len(sizes)} went badly; {len(line) - len(inside)} things never got it."
-            operator.client("iot").cancel_job(jobId=job, reasonCode=REASON_CODE, comment=comment)
-            return rollout, rest.left_out(job)
+            stopped = f"C{where} went badly; {never}."
+            operator.client("iot").cancel_job(jobId=job, reasonCode=REASON_CODE, comment=stopped)
+            return replace(end, stopped=stopped)
         if stage == len(sizes) - 1:
-            return rollout, rest.left_out(job)
+            return end
         stage += 1
         following = [thing for thing in line if thing not in inside][: sizes[stage] - len(inside)]
         _let_in(operator, group, following)
@@ -172,6 +186,16 @@ def _let_in(operator: Operator, group: str, things: Sequence[str]) -> None:
             pass
 
 
+def report_end(job: str, followed: list[Follow], end: CanaryEnd, *, as_json: bool) -> None:
+    """As ``report``; one that was stopped hasn't reached everybody, however well it went before."""
+    try:
+        report(job, followed, as_json=as_json, left_out=end.left_out, rollout=end.rollout)
+    except CommandEnded as failed:
+        raise CommandEnded(failed.code, " ".join(filter(None, (end.stopped, failed.message)))) from None
+    if end.stopped is not None:
+        raise CommandEnded(ExitCode.DEVICES_FAILED, end.stopped)
+
+
 def resume(
     job: Annotated[str, typer.Argument(help="The job, or the OTA update, of a canary rollout.")],
     data: Data = DATA_DEFAULT,
@@ -184,9 +208,9 @@ def resume(
         found = job_of(operator, job)
         group, canary, to = _canary_of(operator, found)
         _, things = targets_of(operator, to, dry_run=True)
-        rollout, left_out = run_stages(operator, found, group, canary, things, timeout_s=timeout, quiet=json)
+        end = run_stages(operator, found, group, canary, things, timeout_s=timeout, quiet=json)
         followed = executions(operator, found)
-    report(found, followed, as_json=json, left_out=left_out, rollout=rollout)
+    report_end(found, followed, end, as_json=json)
 
 
 def _canary_of(operator: Operator, job: str) -> tuple[str, Canary, str]:

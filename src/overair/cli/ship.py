@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from overair.cli.audience import Audience
-from overair.cli.canary import Canary, open_first_stage, read_canary, run_stages
+from overair.cli.canary import Canary, open_first_stage, read_canary, report_end, run_stages
 from overair.cli.dispatch import Dispatched, dispatch, new_id
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.image_side import NeedsSignature
@@ -85,9 +85,8 @@ def ship(
                 print_json({**facts, "needs_signature": waits.to_json()})
             raise CommandEnded(ExitCode.REFUSED, waits.in_words()) from None
         if canary is not None:
-            rollout, left_out = run_stages(operator, sent.job, group, canary, audience.things, timeout_s=timeout, quiet=json)
-            followed = executions(operator, sent.job)
-            report(sent.job, followed, as_json=json, left_out=left_out, rollout=rollout)
+            end = run_stages(operator, sent.job, group, canary, audience.things, timeout_s=timeout, quiet=json)
+            report_end(sent.job, executions(operator, sent.job), end, as_json=json)
             return
         if not watch:
             _tell_shipped(facts, sent, as_json=json)
