@@ -143,18 +143,18 @@ def run_stages(
                 f"{told} Stage {stage + 1} of {len(sizes)} goes on by itself, and nobody else gets it; "
                 f"open the next stages with: overair resume {job}",
             ) from None
-        end = CanaryEnd(rollout=rollout, left_out=rest.left_out(job))
+        so_far = CanaryEnd(rollout=rollout, left_out=rest.left_out(job))
         never = "and nobody else was to get it" if (left := len(set(line) - inside)) == 0 else f"{left:,} things never got it"
         where = f"anary stage {stage + 1} of {len(sizes)}"
         if rollout.answer["status"] in ENDED:
             status = str(rollout.answer["status"]).replace("_", " ")
-            return replace(end, stopped=f"The job was {status} in c{where}; {never}.") if left else end
+            return replace(so_far, stopped=f"The job was {status} in c{where}; {never}.") if left else so_far
         if canary.stops_after(rollout):
             stopped = f"C{where} went badly; {never}."
             operator.client("iot").cancel_job(jobId=job, reasonCode=REASON_CODE, comment=stopped)
-            return replace(end, stopped=stopped)
+            return replace(so_far, stopped=stopped)
         if stage == len(sizes) - 1:
-            return end
+            return so_far
         stage += 1
         following = [thing for thing in line if thing not in inside][: sizes[stage] - len(inside)]
         _let_in(operator, group, following)
