@@ -26,6 +26,7 @@ from overair.server.jobs.model import (
     MINUTE_MS,
     PENDING,
     AbortCriterion,
+    EndBehavior,
     FailureType,
     JobPhase,
     JobPlan,
@@ -34,6 +35,7 @@ from overair.server.jobs.model import (
     Report,
     RetryCriterion,
     RolloutConfig,
+    Schedule,
     TargetSelection,
 )
 from overair.server.jobs.tables import job_executions, job_waiting_things, jobs
@@ -101,8 +103,17 @@ class Machine(RuleBasedStateMachine):
         continuous=st.booleans(),
         kind=st.sampled_from(SETTINGS),
         namespace=st.sampled_from(NAMESPACES),
+        schedule=st.sampled_from([None, None, None, "start", EndBehavior.STOP_ROLLOUT, EndBehavior.FORCE_CANCEL]),
     )
-    def create(self, job: JobId, of_group: bool, continuous: bool, kind: JobSettings, namespace: str | None) -> None:
+    def create(
+        self,
+        job: JobId,
+        of_group: bool,
+        continuous: bool,
+        kind: JobSettings,
+        namespace: str | None,
+        schedule: EndBehavior | str | None,
+    ) -> None:
         targets = [self.room.group_arn("g")] if of_group else [self.room.thing_arn(thing) for thing in ("a", "c")]
         selection = TargetSelection.CONTINUOUS if continuous else TargetSelection.SNAPSHOT
         plan = JobPlan(
@@ -112,8 +123,15 @@ class Machine(RuleBasedStateMachine):
             settings=kind,
             target_selection=selection,
             namespace=namespace,
+            schedule=self.schedule(schedule),
         )
         self.tried(lambda tx: self.room.jobs.create(tx, PLACE, plan))
+
+    def schedule(self, kind: EndBehavior | str | None) -> Schedule | None:
+        if kind is None:
+            return None
+        soon = Instant(self.clock.now() + 30 * MINUTE_MS)
+        return Schedule(ends_at=soon, end_behavior=kind) if isinstance(kind, EndBehavior) else Schedule(starts_at=soon)
 
     @rule(job=st.sampled_from(JOBS))
     def associate(self, job: JobId) -> None:
@@ -196,7 +214,7 @@ class Machine(RuleBasedStateMachine):
 
     # The clock and the workers --------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([1, 29, 61, 301]))
+    @rule(seconds=st.sampled_from([1, 1, 29, 61, 301, 1800]))
     def wait(self, seconds: int) -> None:
         self.clock.advance(milliseconds=seconds * 1000)
 

@@ -97,9 +97,8 @@ class Fleet:
 
 
 def queueings(room: JobsRoom) -> list[int]:
-    """When each thing was first queued, in order: the retries aren't the rollout's."""
-    query = job_executions.select().where(job_executions.c.number == 1)
-    rows = room.work.read_blocking(lambda tx: sql(tx).execute(query).all())
+    """When things were queued, in order, each attempt of theirs."""
+    rows = room.work.read_blocking(lambda tx: sql(tx).execute(job_executions.select()).all())
     return sorted(row.queued_at for row in rows)
 
 
@@ -113,12 +112,13 @@ async def live_through(room: JobsRoom, fleet: Fleet, *, until_ms: int) -> list[t
         now = room.clock.now()
         while await timers.run_once():
             pass
-        job = room.job("A")
-        if job.settings.rollout is not None:
-            rates.append((now, rate_per_minute(job.settings.rollout, job.counts)))
         while await planner.run_once():
             pass
         await room.work.run(lambda tx, now=now: fleet.act(tx, now))
+        job = room.job("A")
+        if job.settings.rollout is not None:
+            # A device's word may let the rate grow, and another's retry in at once.
+            rates.append((now, rate_per_minute(job.settings.rollout, job.counts)))
         room.clock.set(
             await room.work.read(lambda tx, now=now: next_event(room, fleet, tx, now, end=Instant(begin + until_ms)))
         )
@@ -166,7 +166,7 @@ async def test_a_day_at_a_growing_rate_with_failures_retries_and_timeouts(day_ro
     assert job.counts[S.SUCCEEDED] > 80
     assert job.counts[S.FAILED] + job.counts[S.TIMED_OUT] + job.counts[S.SUCCEEDED] == 100
     times = queueings(room)
-    assert len(times) == 100
+    assert len(times) > 100, "some tried again"
     highest = 0
     for index, end in enumerate(times):
         inside = index + 1 - bisect_right(times, end - MINUTE_MS)

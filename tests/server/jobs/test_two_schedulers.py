@@ -12,13 +12,21 @@ from overair.basics.arn import Place
 from overair.basics.clock import SettableClock
 from overair.basics.ids import JobId, ThingName
 from overair.basics.work import Tx
-from overair.server.jobs.model import JobSettings, JobStatus, Report, RolloutConfig
+from overair.server.jobs.model import (
+    FailureType,
+    JobSettings,
+    JobStatus,
+    Report,
+    RetryCriterion,
+    RolloutConfig,
+    TargetSelection,
+)
 from overair.server.jobs.planning import JobPlanner
 from overair.server.jobs.tables import job_executions
 from overair.server.storage.work import SqlWork, open_postgresql, sql
 from overair.wire.job_messages import ExecutionStatus
 from tests.server.conftest import empty_postgresql
-from tests.server.jobs.test_planning import counts
+from tests.server.jobs.test_planning import counts, joins
 from tests.server.jobs.test_simulated_days import most_in_a_minute
 from tests.support.jobs_room import JobsRoom
 
@@ -61,6 +69,36 @@ async def test_the_rate_holds_with_two_and_with_either_alone(nodes: tuple[JobsRo
     times = queued_at(first.work)
     assert most_in_a_minute(times) <= 30
     assert len(times) >= 70
+
+
+async def test_the_rate_holds_where_devices_fail_on_both_nodes_and_things_join_on_both(
+    nodes: tuple[JobsRoom, JobsRoom],
+) -> None:
+    first, second = nodes
+    first.add_things(*(f"t{number:02}" for number in range(10)), group="g")
+    retry = (RetryCriterion(failure_type=FailureType.FAILED, retries=3),)
+    settings = JobSettings(rollout=RolloutConfig(maximum_per_minute=6), retry=retry)
+    first.create("A", first.group_arn("g"), settings=settings, selection=TargetSelection.CONTINUOUS)
+    planners = [JobPlanner(work=room.work, planner=room.jobs.planner, clock=room.clock) for room in nodes]
+
+    failed = Report(status=S.FAILED)
+
+    async def fail(room: JobsRoom, half: int) -> None:
+        for number in range(half, 10, 2):
+            thing = ThingName(f"t{number:02}")
+            if await room.work.read(lambda tx, thing=thing: room.jobs.executions.pending(tx, room.place.account, thing)):
+                await room.work.run(lambda tx, thing=thing: room.jobs.device.report(tx, room.place, thing, JobId("A"), failed))
+
+    for look in range(60):
+        first.clock.advance(milliseconds=5_000)
+        if look % 20 == 10:
+            for room in nodes:
+                joins(room, f"late-{look}-{nodes.index(room)}", "g")
+        await asyncio.gather(*(planner.run_once() for planner in planners), fail(first, 0), fail(second, 1))
+    rows = first.work.read_blocking(lambda tx: sql(tx).execute(job_executions.select()).all())
+    assert most_in_a_minute(sorted(row.queued_at for row in rows)) <= 6
+    assert len(rows) > 16, "more than one attempt of most"
+    assert len({(row.thing, row.number) for row in rows}) == len(rows)
 
 
 def test_a_piece_of_a_node_that_dies_is_taken_by_the_other_and_nobody_is_planned_twice(
