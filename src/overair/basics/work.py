@@ -7,7 +7,7 @@ Nothing holds a transaction across an await; a service never begins or commits o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -26,6 +26,16 @@ class Notice:
     qos: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeToMany:
+    """The same said on several topics: as many notices, but written at once. A job over many things says the same to most."""
+
+    account: AccountId
+    topics: Sequence[str]
+    payload: bytes
+    qos: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """Something that the other processes of this server must hear once this unit has committed. Unlike a ``Notice`` it is kept
@@ -39,8 +49,9 @@ class News:
 class Tx(Protocol):
     """One unit of work. Services pass it on; only a room's ``store`` looks inside (``storage.work.SqlTx``)."""
 
-    def publish(self, notice: Notice) -> None:
-        """Add a row to the outbox: heard after the commit, in order, at least once; not at all if the unit fails."""
+    def publish(self, notice: Notice | NoticeToMany) -> None:
+        """Add a row to the outbox, or one for each topic: heard after the commit, in order, at least once; not at all if the
+        unit fails."""
         ...
 
     def after_commit(self, action: Callable[[], None]) -> None:

@@ -76,25 +76,39 @@ def plans_of(work: SqlWork, action: Callable[[Tx], object]) -> list[str]:
         (
             "list jobs",
             lambda tx, account: JOBS.page(
-                tx, account, status=None, target_selection=None, target=None, before=10**6, limit=251
+                tx, account, status=None, target_selection=None, target=None, namespace=None, before=10**6, limit=251
             ),
         ),
         (
             "list jobs in a state",
             lambda tx, account: JOBS.page(
-                tx, account, status=JobStatus.CANCELED, target_selection=None, target=None, before=10**6, limit=251
+                tx,
+                account,
+                status=JobStatus.CANCELED,
+                target_selection=None,
+                target=None,
+                namespace=None,
+                before=10**6,
+                limit=251,
             ),
         ),
         (
             "list continuous jobs",
             lambda tx, account: JOBS.page(
-                tx, account, status=None, target_selection=TargetSelection.CONTINUOUS, target=None, before=None, limit=251
+                tx,
+                account,
+                status=None,
+                target_selection=TargetSelection.CONTINUOUS,
+                target=None,
+                namespace=None,
+                before=None,
+                limit=251,
             ),
         ),
         (
             "list jobs of a group",
             lambda tx, account: JOBS.page(
-                tx, account, status=None, target_selection=None, target="arn:x", before=None, limit=251
+                tx, account, status=None, target_selection=None, target="arn:x", namespace=None, before=None, limit=251
             ),
         ),
         (
@@ -120,6 +134,7 @@ def plans_of(work: SqlWork, action: Callable[[Tx], object]) -> list[str]:
         ),
         ("all that a thing has before it", lambda tx, account: EXECUTIONS.pending_anywhere(tx, account, THING, limit=10)),
         ("several things' queues", lambda tx, account: EXECUTIONS.pending_of(tx, account, [THING, ThingName("b")])),
+        ("which queues read alike", lambda tx, account: EXECUTIONS.queues_of(tx, account, [THING, ThingName("b")])),
         ("who has an execution", lambda tx, account: EXECUTIONS.latest_of(tx, account, JOB, [THING, ThingName("b")])),
         (
             "list a job's executions",
@@ -148,13 +163,15 @@ def test_no_question_reads_a_whole_table(
     sqlite_work: SqlWork, place: Place, question: str, action: Callable[[Tx, Any], object]
 ) -> None:
     for step in plans_of(sqlite_work, lambda tx: action(tx, place.account)):
-        assert not step.startswith("SCAN"), (question, step)
+        # The list that the statement itself holds is read whole.
+        assert not step.startswith("SCAN") or "VIRTUAL TABLE" in step, (question, step)
         # A sort of one thing's few executions is fine; a job's many are read in order.
         allowed = question in (
             "a thing's queue",
             "a thing's queue in a namespace",
             "all that a thing has before it",
             "several things' queues",
+            "which queues read alike",
             "list a thing's executions",
             "which jobs follow a group",
         )
@@ -181,6 +198,19 @@ def test_a_piece_of_a_rollout_takes_as_many_statements_for_a_thousand_things_as_
         taken[size] = len([text for text in texts if "outbox" not in text])
     assert taken[THINGS_PER_STEP_MAX] <= taken[10] + 2
     assert sum(counts(room, f"g{THINGS_PER_STEP_MAX}").values()) == THINGS_PER_STEP_MAX + 100
+
+
+def test_a_queue_is_found_without_looking_at_what_has_ended(sqlite_work: SqlWork, place: Place) -> None:
+    two = [THING, ThingName("b")]
+    questions: list[Callable[[Tx], object]] = [
+        lambda tx: EXECUTIONS.pending(tx, place.account, THING, limit=10),
+        lambda tx: EXECUTIONS.pending_of(tx, place.account, two),
+        lambda tx: EXECUTIONS.queues_of(tx, place.account, two),
+    ]
+    for question in questions:
+        assert any("ix_job_executions_pending" in step for step in plans_of(sqlite_work, question))
+    overdue = plans_of(sqlite_work, lambda tx: EXECUTIONS.overdue(tx, now=Instant(5), limit=100))
+    assert any("ix_job_executions_timed" in step for step in overdue)
 
 
 async def test_a_large_metered_job_is_read_in_bounded_pieces(room: JobsRoom) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from overair.basics.ids import AccountId
-from overair.basics.work import Notice, Tx
+from overair.basics.work import Notice, NoticeToMany, Tx
 from overair.server.storage.outbox import BATCH_NOTICES_MAX, OutboxRelay
 from overair.server.storage.schema import outbox
 from overair.server.storage.work import SqlWork, sql
@@ -40,6 +40,27 @@ async def test_notices_are_heard_in_the_order_of_their_units(work: SqlWork) -> N
     while await relay.run_once():
         pass
     assert heard == [notice(n) for n in range(count)]
+    assert await left(work) == 0
+
+
+async def test_what_is_said_on_many_topics_is_heard_on_each_in_the_order_of_its_unit(work: SqlWork) -> None:
+    topics = [f"many/{number}" for number in range(3)]
+    said = NoticeToMany(account=ACCOUNT, topics=[*topics, 'quo"te/ü'], payload=b"\x00\xff alike")
+    nobody = NoticeToMany(account=ACCOUNT, topics=[], payload=b"")
+
+    def unit(tx: Tx) -> None:
+        for each in (notice(1), said, nobody, notice(2)):
+            tx.publish(each)
+
+    await work.run(unit)
+    heard: list[Notice] = []
+
+    async def deliver(one: Notice) -> None:
+        heard.append(one)
+
+    await OutboxRelay(work, deliver).run_once()
+    alike = [Notice(account=ACCOUNT, topic=topic, payload=b"\x00\xff alike") for topic in said.topics]
+    assert heard == [notice(1), *alike, notice(2)]
     assert await left(work) == 0
 
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from overair.basics.clock import Instant, epoch_seconds
 from overair.basics.ids import AccountId, ThingName
-from overair.basics.work import Notice, Tx
+from overair.basics.work import Notice, NoticeToMany, Tx
 from overair.server.jobs.documents import DeviceDocuments
-from overair.server.jobs.model import PENDING_LISTED_MAX, STARTED, Execution, Job
+from overair.server.jobs.model import PENDING_LISTED_MAX, STARTED, AlikeQueue, Execution, Job
 from overair.server.jobs.ports import ExecutionStore, JobStore
 from overair.server.jobs.views import summaries, view
 from overair.wire.job_messages import ExecutionReply, PendingChanged, notify_next_topic, notify_topic
@@ -63,36 +63,31 @@ class Announcer:
         things: Sequence[ThingName],
         *,
         numbers: Mapping[ThingName, int],
-        queues: Mapping[ThingName, Sequence[Execution]],
+        queues: Sequence[AlikeQueue],
         now: Instant,
     ) -> None:
         """Publish for things that were just given ``alike`` each, under their own ``numbers`` where it isn't their first
-        attempt; ``queues`` are those from before it.
+        attempt; ``queues`` are those from before it, of things that had something to do.
 
-        What a thing that had nothing to do hears names no thing, so it is written once for all of them. Nearly always an
-        execution stands last; but what was queued at the same instant by an earlier job, or before the clock was set back, may
-        stand first.
+        What a thing hears doesn't name it, so it is written once for all whose queues read alike. Nearly always an execution
+        stands last; but what was queued at the same instant by an earlier job, or before the clock was set back, may stand
+        first.
         """
-        account = job.place.account
         document: str | None = None
-        alone: dict[int, tuple[bytes, bytes]] = {}
+        queue_of = {thing: place for place, queue in enumerate(queues) for thing in queue.things}
+        told: dict[tuple[int, int | None], list[ThingName]] = {}
         for thing in things:
-            number, before = numbers.get(thing, 1), queues.get(thing, ())
-            execution = replace(alike, thing=thing, number=number) if before or number not in alone else alike
-            queue = sorted([*before, execution], key=_standing) if before else [execution]
-            if document is None and queue[0] is execution:
-                document = self._documents.for_device(tx, job)
-            if before:
-                tx.publish(_pending_notice(account, thing, job.namespace, _pending_payload(queue, now=now)))
-                if queue[0] is execution:
-                    payload = _next_payload(execution, document=document, now=now)
-                    tx.publish(_next_notice(account, thing, job.namespace, payload))
-                continue
-            if number not in alone:
-                alone[number] = (_pending_payload(queue, now=now), _next_payload(execution, document=document, now=now))
-            pending, following = alone[number]
-            tx.publish(_pending_notice(account, thing, job.namespace, pending))
-            tx.publish(_next_notice(account, thing, job.namespace, following))
+            told.setdefault((numbers.get(thing, 1), queue_of.get(thing)), []).append(thing)
+        for (number, place), hearing in told.items():
+            execution = replace(alike, number=number)
+            queue = sorted([execution, *([] if place is None else queues[place].executions)], key=_standing)
+            topics = [notify_topic(thing, namespace=job.namespace) for thing in hearing]
+            _tell_each(tx, job.place.account, topics, _pending_payload(queue, now=now))
+            if queue[0] is execution:
+                if document is None:
+                    document = self._documents.for_device(tx, job)
+                topics = [notify_next_topic(thing, namespace=job.namespace) for thing in hearing]
+                _tell_each(tx, job.place.account, topics, _next_payload(execution, document=document, now=now))
 
 
 def _pending_notice(account: AccountId, thing: ThingName, namespace: str | None, payload: bytes) -> Notice:
@@ -101,6 +96,13 @@ def _pending_notice(account: AccountId, thing: ThingName, namespace: str | None,
 
 def _next_notice(account: AccountId, thing: ThingName, namespace: str | None, payload: bytes) -> Notice:
     return Notice(account=account, topic=notify_next_topic(thing, namespace=namespace), payload=payload)
+
+
+def _tell_each(tx: Tx, account: AccountId, topics: Sequence[str], payload: bytes) -> None:
+    if len(topics) == 1:
+        tx.publish(Notice(account=account, topic=topics[0], payload=payload))
+    else:
+        tx.publish(NoticeToMany(account=account, topics=topics, payload=payload))
 
 
 def _pending_payload(queue: Sequence[Execution], *, now: Instant) -> bytes:

@@ -8,12 +8,9 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
-    JSON,
     ColumnElement,
-    Text,
     bindparam,
     case,
-    cast,
     delete,
     func,
     insert,
@@ -26,9 +23,10 @@ from sqlalchemy import (
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
-from overair.server.jobs.model import PENDING, PENDING_LISTED_MAX, STARTED, Execution
-from overair.server.jobs.tables import job_executions
-from overair.server.storage.work import HotStatement, is_writable, sql
+from overair.server.jobs.model import PENDING, PENDING_LISTED_MAX, STARTED, AlikeQueue, Execution
+from overair.server.jobs.tables import is_pending, job_executions
+from overair.server.storage.statements import HotStatement, listed
+from overair.server.storage.work import is_writable, sql
 from overair.wire.job_messages import ExecutionStatus
 
 ROWS_PER_INSERT_MAX: Final = 1_000
@@ -66,10 +64,7 @@ _ALIKE: Final = (
     "fulfilment",
     "namespace",
 )
-_from_json: Final = {
-    "sqlite": func.json_each(bindparam("b_things", type_=Text)).table_valued("value"),
-    "postgresql": func.json_array_elements_text(cast(bindparam("b_things", type_=Text), JSON)).table_valued("value"),
-}
+_things: Final = listed("b_things")
 _insert_alike: Final = {
     dialect: HotStatement(
         insert(job_executions).from_select(
@@ -77,7 +72,7 @@ _insert_alike: Final = {
             select(named.c.value, *(bindparam(f"b_{name}", type_=job_executions.c[name].type) for name in _ALIKE)),
         )
     )
-    for dialect, named in _from_json.items()
+    for dialect, named in _things.items()
 }
 _save: Final = HotStatement(
     update(job_executions)
@@ -87,7 +82,7 @@ _save: Final = HotStatement(
 # A hot statement holds no list of values, so the few states are spelt out.
 _any_pending: Final = (
     select(*job_executions.c)
-    .where(*_this_thing, or_(*(job_executions.c.status == status for status in _PENDING)))
+    .where(*_this_thing, is_pending)
     .order_by(
         case((or_(*(job_executions.c.status == status for status in _STARTED)), 0), else_=1),
         job_executions.c.queued_at,
@@ -99,6 +94,42 @@ _any_pending: Final = (
 _pending: Final = HotStatement(_any_pending.where(job_executions.c.namespace.is_(None)))
 _pending_in_namespace: Final = HotStatement(_any_pending.where(job_executions.c.namespace == bindparam("b_namespace")))
 _pending_anywhere: Final = HotStatement(_any_pending)
+# What tells one queue from another in the messages about it, behind whose it is and in which namespace.
+_SHOWN: Final = (
+    "thing",
+    "namespace",
+    "job",
+    "number",
+    "status",
+    "queued_at",
+    "started_at",
+    "last_updated_at",
+    "version",
+    "job_sequence",
+)
+_shown_of: Final = {
+    dialect: HotStatement(
+        select(*(job_executions.c[name] for name in _SHOWN))
+        .where(
+            job_executions.c.account == bindparam("b_account"),
+            job_executions.c.thing.in_(select(named.c.value)),
+            is_pending,
+        )
+        .order_by(job_executions.c.job_sequence)
+    )
+    for dialect, named in _things.items()
+}
+_latest_of: Final = {
+    dialect: HotStatement(
+        select(*job_executions.c).where(
+            job_executions.c.account == bindparam("b_account"),
+            job_executions.c.job == bindparam("b_job"),
+            job_executions.c.thing.in_(select(named.c.value)),
+            job_executions.c.latest.is_(True),
+        )
+    )
+    for dialect, named in _things.items()
+}
 
 # The path that every device waits on: progress of an execution that is already in progress, nothing else changes.
 _progress: Final = HotStatement(
@@ -200,7 +231,7 @@ class SqlExecutionStore:
             .where(
                 job_executions.c.account == account,
                 job_executions.c.thing.in_(things),
-                job_executions.c.status.in_(_PENDING),
+                is_pending,
                 job_executions.c.namespace.is_(None) if namespace is None else job_executions.c.namespace == namespace,
             )
             .order_by(_started_first, job_executions.c.queued_at, job_executions.c.job_sequence, job_executions.c.job)
@@ -210,6 +241,23 @@ class SqlExecutionStore:
             execution = _execution(row)
             queues.setdefault(execution.thing, []).append(execution)
         return queues
+
+    def queues_of(
+        self, tx: Tx, account: AccountId, things: Sequence[ThingName], *, namespace: str | None = None
+    ) -> Sequence[AlikeQueue]:
+        """The queues of several things that have something to do, those that read alike together."""
+        if len(things) == 1:
+            queue = self.pending(tx, account, things[0], namespace=namespace, limit=PENDING_LISTED_MAX)
+            return [AlikeQueue(executions=queue, things=things)] if queue else []
+        names = msgspec.json.encode(things).decode()
+        queues: dict[ThingName, list[tuple[Any, ...]]] = {}
+        for thing, within, *shown in _shown_of[sql(tx).dialect.name].all(tx, b_account=account, b_things=names):
+            if within == namespace:
+                queues.setdefault(thing, []).append(tuple(shown))
+        alike: dict[tuple[tuple[Any, ...], ...], list[ThingName]] = {}
+        for thing, rows in queues.items():
+            alike.setdefault(tuple(rows), []).append(thing)
+        return [AlikeQueue(executions=[_shown(named[0], *row) for row in rows], things=named) for rows, named in alike.items()]
 
     def insert(self, tx: Tx, account: AccountId, executions: Sequence[Execution]) -> None:
         """Add new attempts, at most ``ROWS_PER_INSERT_MAX``."""
@@ -287,13 +335,9 @@ class SqlExecutionStore:
         if len(things) == 1:
             found = self.find(tx, account, things[0], job)
             return {} if found is None else {things[0]: found}
-        query = select(*job_executions.c).where(
-            job_executions.c.account == account,
-            job_executions.c.job == job,
-            job_executions.c.thing.in_(things),
-            job_executions.c.latest.is_(True),
-        )
-        executions = [_execution(row) for row in sql(tx).execute(query).mappings()]
+        names = msgspec.json.encode(things).decode()
+        rows = _latest_of[sql(tx).dialect.name].all(tx, b_account=account, b_job=job, b_things=names)
+        executions = [_execution(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
         return {execution.thing: execution for execution in executions}
 
     def outlive(self, tx: Tx, account: AccountId, thing: ThingName) -> int:
@@ -390,6 +434,30 @@ def _changeable(execution: Execution) -> dict[str, Any]:
 
 def _instant(value: int | None) -> Instant | None:
     return None if value is None else Instant(value)
+
+
+def _shown(
+    thing: ThingName,
+    job: JobId,
+    number: int,
+    status: str,
+    queued_at: Instant,
+    started_at: Instant | None,
+    last_updated_at: Instant,
+    version: int,
+    job_sequence: int,
+) -> Execution:
+    return Execution(
+        job=job,
+        thing=thing,
+        number=number,
+        status=ExecutionStatus(status),
+        queued_at=queued_at,
+        started_at=started_at,
+        last_updated_at=last_updated_at,
+        version=version,
+        job_sequence=job_sequence,
+    )
 
 
 def _execution(row: Mapping[Any, Any]) -> Execution:

@@ -150,7 +150,7 @@ class Lifecycle:
         things = [*chosen.by_document, *chosen.fulfilled]
         if not things:
             return
-        queues = self._executions.pending_of(tx, account, things, namespace=job.namespace)
+        queues = self._executions.queues_of(tx, account, things, namespace=job.namespace)
         numbers = self._put_aside(tx, job, [earlier[thing] for thing in things if thing in earlier]) if earlier else {}
         alike = Execution(
             job=job.id,

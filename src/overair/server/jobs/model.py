@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -367,6 +367,15 @@ class Waiting:
     thing: ThingName
     ended: ExecutionStatus | None = None
     """How its attempt ended that is to be tried again; None: the job comes to it anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlikeQueue:
+    """Things whose queues read alike."""
+
+    executions: Sequence[Execution]
+    """The queue of the first of them, as far as a message shows it; in no order."""
+    things: Sequence[ThingName]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

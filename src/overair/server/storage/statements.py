@@ -5,9 +5,10 @@ SQLAlchemy's execution costs more than SQLite's: a version-checked UPDATE runs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from sqlalchemy import JSON, TableValuedAlias, Text, bindparam, cast, func
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Delete, Insert, Update
@@ -107,6 +108,15 @@ class HotStatement:
         transaction = tx if isinstance(tx, SqlTx) else sql_tx(tx)
         compiled = self._for(transaction)
         return [compiled.row(raw) for raw in transaction.driver.execute(compiled.text, compiled.bind(values)).fetchall()]
+
+
+def listed(name: str) -> Mapping[str, TableValuedAlias]:
+    """By dialect, a table of the strings (``value``) in the JSON array that a statement gets under ``name``: a hot statement
+    holds no list of values, but it may hold one text of them."""
+    return {
+        "sqlite": func.json_each(bindparam(name, type_=Text)).table_valued("value"),
+        "postgresql": func.json_array_elements_text(cast(bindparam(name, type_=Text), JSON)).table_valued("value"),
+    }
 
 
 def sql_tx(tx: Tx) -> SqlTx:

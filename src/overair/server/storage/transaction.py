@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from overair.basics.work import News, Notice
+from overair.basics.work import News, Notice, NoticeToMany
 
 
 class SqlTx:
@@ -24,11 +24,11 @@ class SqlTx:
         self.connection = connection
         self.driver = driver
         self.writable = writable
-        self.notices: list[Notice] = []
+        self.notices: list[Notice | NoticeToMany] = []
         self.actions: list[Callable[[], None]] = []
         self.news: list[News] = []
 
-    def publish(self, notice: Notice) -> None:
+    def publish(self, notice: Notice | NoticeToMany) -> None:
         if not self.writable:
             raise RuntimeError("A read has nothing to announce: use work.run.")
         self.notices.append(notice)

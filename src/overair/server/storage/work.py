@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import structlog
-from sqlalchemy import Table, insert
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Unavailable
-from overair.basics.work import News, Notice, Tx
+from overair.basics.work import News, Notice, NoticeToMany, Tx
 from overair.server.storage.dialects import Engines, driver_of, open_postgresql_engines, open_sqlite_engines
 from overair.server.storage.groups import groups
+from overair.server.storage.outbox_rows import leave_notices
 from overair.server.storage.readers import Asked, Readers, discard, resolve
-from overair.server.storage.schema import outbox
 from overair.server.storage.statements import HotStatement, sql_tx
 from overair.server.storage.transaction import SqlTx
 
@@ -39,8 +39,6 @@ GROUP_UNITS_MAX: Final = 256
 READERS_DEFAULT: Final = 3
 
 logger = structlog.get_logger("overair.storage")
-
-_insert_notice = HotStatement(insert(outbox), columns=("account", "topic", "payload", "qos", "created"))
 
 
 def sql(tx: Tx) -> Connection:
@@ -62,7 +60,7 @@ class _Asked:
     result: Any = None
     error: BaseException | None = None
     actions: list[Callable[[], None]] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
+    notices: list[Notice | NoticeToMany] = field(default_factory=list)
     news: list[News] = field(default_factory=list)
 
 
@@ -215,9 +213,8 @@ class SqlWork:
                 if inspect.iscoroutine(result):
                     result.close()
                     raise RuntimeError("A unit of work is a plain function: nothing awaits inside a transaction.")
-                created = self._clock.now() if tx.notices else 0
                 if tx.notices:
-                    _insert_notice.run_many(tx, [_row(notice, created) for notice in tx.notices])
+                    leave_notices(tx, now=self._clock.now())
                 driver.execute("RELEASE SAVEPOINT unit")
             except BaseException as error:
                 self._roll_back_to_savepoint(connection, driver, error)
@@ -263,16 +260,6 @@ class SqlWork:
             except RuntimeError:
                 # The loop was closed while its units were in flight: they are durable, and nobody is left to be told.
                 logger.warning("units were committed for a loop that has ended", units=len(waiting))
-
-
-def _row(notice: Notice, created: int) -> dict[str, Any]:
-    return {
-        "account": notice.account,
-        "topic": notice.topic,
-        "payload": notice.payload,
-        "qos": notice.qos,
-        "created": created,
-    }
 
 
 def _resolve_all(group: Sequence[_Asked]) -> None:

@@ -10,14 +10,29 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, GroupName, ThingName
 from overair.basics.work import Tx
 from overair.server.devices.model import DynamicQuery, DynamicStatus, GroupQuery, ThingGroup
 from overair.server.storage.schema import account_column, instant_column, metadata
-from overair.server.storage.work import is_writable, sql
+from overair.server.storage.work import HotStatement, is_writable, sql
 
 thing_groups: Final = Table(
     "thing_groups",
@@ -60,6 +75,24 @@ thing_group_members: Final = Table(
 )
 
 _BEYOND: Final = "\x7f"
+
+# A large job asks for a thousand members a step.
+_some_members: Final = (
+    select(thing_group_members.c.thing)
+    .where(thing_group_members.c.account == bindparam("b_account"), thing_group_members.c.thing > bindparam("b_after"))
+    .order_by(thing_group_members.c.thing)
+    .limit(bindparam("b_limit"))
+)
+_members: Final = HotStatement(_some_members.where(thing_group_members.c.group_name == bindparam("b_group")))
+_members_of_all_below: Final = HotStatement(
+    _some_members.where(
+        thing_group_members.c.group_name.in_(
+            select(thing_group_ancestors.c.name)
+            .where(thing_group_ancestors.c.account == bindparam("b_account"))
+            .where(thing_group_ancestors.c.ancestor == bindparam("b_group"))
+        )
+    ).distinct()
+)
 
 
 class SqlGroupStore:
@@ -187,16 +220,10 @@ class SqlGroupStore:
     def members(
         self, tx: Tx, account: AccountId, group: GroupName, *, nested: bool, after: str | None, limit: int
     ) -> Sequence[ThingName]:
-        member, line = thing_group_members, thing_group_ancestors
-        wanted = select(member.c.thing).where(member.c.account == account)
-        if nested:
-            below = select(line.c.name).where(line.c.account == account, line.c.ancestor == group)
-            wanted = wanted.where(member.c.group_name.in_(below)).distinct()
-        else:
-            wanted = wanted.where(member.c.group_name == group)
-        if after is not None:
-            wanted = wanted.where(member.c.thing > after)
-        return [ThingName(name) for (name,) in sql(tx).execute(wanted.order_by(member.c.thing).limit(limit))]
+        members = _members_of_all_below if nested else _members
+        # No name is empty, so all are behind it.
+        rows = members.all(tx, b_account=account, b_group=group, b_after=after or "", b_limit=limit)
+        return [ThingName(name) for (name,) in rows]
 
 
 def _group(row: Any) -> ThingGroup:

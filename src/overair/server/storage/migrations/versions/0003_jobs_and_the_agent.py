@@ -188,7 +188,23 @@ def upgrade() -> None:
     with op.batch_alter_table("job_executions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("outlived", sa.Boolean(), server_default=sa.false(), nullable=False))
         batch_op.add_column(sa.Column("namespace", sa.String(length=64), nullable=True))
+        batch_op.drop_index(batch_op.f("ix_job_executions_due"))
+        batch_op.drop_index(batch_op.f("ix_job_executions_of_thing"))
         batch_op.create_index("ix_job_executions_by_thing", ["account", "job", "thing", "number"], unique=False)
+        batch_op.create_index(
+            "ix_job_executions_pending",
+            ["account", "thing"],
+            unique=False,
+            sqlite_where=sa.text("status IN ('IN_PROGRESS', 'QUEUED')"),
+            postgresql_where=sa.text("status IN ('IN_PROGRESS', 'QUEUED')"),
+        )
+        batch_op.create_index(
+            "ix_job_executions_timed",
+            ["due_at"],
+            unique=False,
+            sqlite_where=sa.text("due_at IS NOT NULL"),
+            postgresql_where=sa.text("due_at IS NOT NULL"),
+        )
 
     with op.batch_alter_table("job_targets", schema=None) as batch_op:
         batch_op.create_index("ix_job_targets_unplanned", ["account", "job", "planned", "position"], unique=False)
