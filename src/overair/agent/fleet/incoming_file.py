@@ -51,7 +51,8 @@ class IncomingFile:
         while (following := self._early.pop(self._hashed, None)) is not None:
             self._hash.update(following)
             self._hashed += 1
-            if len(self._head) < HEAD_SIZE_BYTES_MAX:
+            begins = self._hashed == 1 and following.startswith(_LOCAL_SIGNATURE)
+            if begins or 0 < len(self._head) < HEAD_SIZE_BYTES_MAX:
                 self._head += following[: HEAD_SIZE_BYTES_MAX - len(self._head)]
 
     @property
