@@ -15,9 +15,9 @@ from typing import Any
 import awsiot
 import cbor2
 import pytest
-from awscrt import mqtt
+from awscrt import mqtt, mqtt5
 from awscrt.mqtt_request_response import ClientOptions, SubscriptionStatusEventType
-from awsiot import iotjobs, mqtt_connection_builder
+from awsiot import iotjobs, mqtt5_client_builder, mqtt_connection_builder
 
 from tests.support.paho_device import PahoDevice
 from tests.support.server_process import ServerProcess
@@ -55,17 +55,20 @@ def device(server: ServerProcess, iot: Any, tmp_path: Path) -> dict[str, Any]:
     return {"thing": thing, "arn": f"{stem}:thing/{thing}", "folder": tmp_path, "certificate": certificate}
 
 
-@pytest.fixture
-def connection(server: ServerProcess, device: dict[str, Any]) -> Iterator[mqtt.Connection]:
-    made = mqtt_connection_builder.mtls_from_path(
-        endpoint=server.endpoints["mqtt_host"],
-        port=server.endpoints["mqtt_port"],
-        cert_filepath=str(device["folder"] / "certificate.pem"),
-        pri_key_filepath=str(device["folder"] / "private.key"),
-        ca_filepath=server.endpoints["ca_file"],
-        client_id=device["thing"],
-        clean_session=True,
-    )
+@pytest.fixture(params=["MQTT 3.1.1", "MQTT 5"])
+def connection(server: ServerProcess, device: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[mqtt.Connection]:
+    where: dict[str, Any] = {
+        "endpoint": server.endpoints["mqtt_host"],
+        "port": server.endpoints["mqtt_port"],
+        "cert_filepath": str(device["folder"] / "certificate.pem"),
+        "pri_key_filepath": str(device["folder"] / "private.key"),
+        "ca_filepath": server.endpoints["ca_file"],
+    }
+    if request.param == "MQTT 5":
+        options = mqtt5.ConnectPacket(client_id=device["thing"], keep_alive_interval_sec=60)
+        made = mqtt5_client_builder.mtls_from_path(**where, connect_options=options).new_connection()
+    else:
+        made = mqtt_connection_builder.mtls_from_path(**where, client_id=device["thing"], clean_session=True)
     made.connect().result(PATIENCE_S)
     yield made
     made.disconnect().result(PATIENCE_S)

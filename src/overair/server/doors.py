@@ -10,6 +10,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from overair.basics.ids import IdSource
+from overair.server.access.websockets import PATH as WEBSOCKET_PATH
 from overair.server.certificates.authorities import ServerIdentity
 from overair.server.config import Settings
 from overair.server.gateway.http_publish import HttpPublish
@@ -19,6 +20,7 @@ from overair.server.listeners.demultiplexer import HTTP_ALPN, MQTT_ALPN, speak_b
 from overair.server.listeners.device_http import DevicePaths, Path
 from overair.server.listeners.http import HttpService, PlainHttpListener
 from overair.server.listeners.tls_context import ClientCertificate, tls_context
+from overair.server.listeners.websocket import WebSocketService
 from overair.server.nodes.model import Role
 from overair.server.rest.front import OperatorFront, is_object_link
 
@@ -62,9 +64,16 @@ class Doors:
             PortRefused: a port is taken; no client was served yet.
         """
         settings = self._settings
-        operator_http = HttpService(OperatorFront(rest=self._joined.rest_door, aws=self._joined.operator_door))
-        device_http = HttpService(self._device_paths())
+        holds = self._joined.cluster.has
         mqtt = self._joined.gateway.protocol
+        websocket = None
+        if holds(Role.GATEWAY):
+            # At both doors, as the cloud has it at its one: of several processes none has a gateway behind an operator port.
+            judge = self._joined.websockets.judge
+            websocket = WebSocketService(path=WEBSOCKET_PATH, subprotocol="mqtt", judge=judge, application=mqtt)
+        front = OperatorFront(rest=self._joined.rest_door, aws=self._joined.operator_door)
+        operator_http = HttpService(front, websocket)
+        device_http = HttpService(self._device_paths(), websocket)
 
         def listen(port: int, asks: ClientCertificate, alpn: tuple[bytes, ...], accept: Accept) -> TlsListener:
             def context(shown: ServerIdentity) -> SSL.Context:
@@ -75,7 +84,6 @@ class Doors:
             closing.push_async_callback(listener.close)
             return listener
 
-        holds = self._joined.cluster.has
         if holds(Role.OPERATOR):
             self.operator = listen(settings.operator_port, ClientCertificate.NOT_ASKED, HTTP_ALPN, speak_http(operator_http))
             if settings.plain_http is not None:

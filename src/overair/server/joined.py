@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from overair.basics.clock import Clock
 from overair.server import first_start
+from overair.server.access.websockets import OperatorProofs
 from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.broker.service import Broker
 from overair.server.certificates.renewal import ServerCertificateRenewal
@@ -33,6 +34,7 @@ class Joined:
     gateway: Gateway
     operator_door: AwsProtocol
     rest_door: RestDoor
+    websockets: OperatorProofs
     device_door: DeviceDoor
     device_jobs_door: DeviceJobsDoor
     downloads: PresignedDownloads

@@ -28,6 +28,8 @@ SKEW_OBJECT_STORE_MS: Final = 15 * 60_000
 SKEW_MS: Final = 5 * 60_000
 SERVICES: Final = frozenset({"iot", "iotdata", "iot-jobs-data", "signer", "acm", "s3", "iam", "sts", "overair"})
 """Signing names that this door answers to."""
+WEBSOCKET_SERVICE: Final = "iotdevicegateway"
+"""Signing name of MQTT over WebSockets, and of nothing else."""
 GLOBAL_SERVICES: Final = frozenset({"iam", "sts"})
 """Clients sign these for us-east-1, wherever they are."""
 GLOBAL_REGION: Final = "us-east-1"
@@ -125,6 +127,37 @@ class SignatureAuthenticator:
             presigned=claim.in_query,
         )
 
+    async def authenticate_websocket(self, request: HttpRequest) -> Caller:
+        """Who asks for MQTT over a WebSocket: Version 4 in the query, for the service ``iotdevicegateway``, its session token
+        added after signing (wire reference §8.1).
+
+        Raises:
+            NotAuthenticated: by the subjects of ``authenticate``.
+        """
+        signable = sigv4.SignableRequest(
+            method=request.method, path=request.raw_path, query=request.query_string, headers=request.headers
+        )
+        now = self._clock.now()
+        try:
+            claim = sigv4.read_claim(signable)
+            if claim is None or not claim.in_query:
+                _refuse("missing-token", "The query of a WebSocket's request is signed with AWS Signature Version 4.")
+            if claim.scope.service != WEBSOCKET_SERVICE:
+                _refuse("service-scope", f"A WebSocket's request is signed for {WEBSOCKET_SERVICE}.")
+            self._check_region(claim.scope)
+            if claim.access_key_id.startswith(LINK_KEY_PREFIX):
+                _refuse("session-token", "A link's key is good for GET and HEAD of an object alone.")
+            _check_cover(signable, claim)
+            _check_moment(claim, now, self._schedule_clock)
+            credential = await self._credential(claim.access_key_id, claim.security_token, now)
+            secret = credential.secret.reveal()
+            if not sigv4.is_signed_by(signable, claim, secret=secret, payload=sigv4.EMPTY_SHA256, normalise=True):
+                _refuse_signature()
+        except sigv4.MalformedSignature as error:
+            raise NotAuthenticated(str(error), subject="malformed-signature") from None
+        self._credentials.uses.note(credential, service=WEBSOCKET_SERVICE, region=claim.scope.region, now=now)
+        return caller_of(request, credential, region=self._region, now=now)
+
     async def _version_2(
         self, request: HttpRequest, signable: sigv4.SignableRequest, claim: sigv2.Claim, now: Instant
     ) -> Authentication:
@@ -162,6 +195,9 @@ class SignatureAuthenticator:
                 f"Credential should be scoped to a service of this server, not {scope.service[:60]!r}. "
                 f"It has: {', '.join(sorted(SERVICES))}.",
             )
+        self._check_region(scope)
+
+    def _check_region(self, scope: sigv4.Scope) -> None:
         is_global = scope.service in GLOBAL_SERVICES and scope.region == GLOBAL_REGION
         if scope.region != self._region and not is_global:
             raise NotAuthenticated(

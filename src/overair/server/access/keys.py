@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from overair.basics.ids import AccessKeyId, AccountId
@@ -31,6 +32,7 @@ class CredentialDirectory:
         self._store = store
         self._box = box
         self._remembered: dict[str, Credential] = {}
+        self._watchers: list[Callable[[], None]] = []
         self.uses = KeyUses()
         """Whoever believes a credential notes it here."""
         self._generation = 0
@@ -60,6 +62,13 @@ class CredentialDirectory:
         with self._gate:
             self._generation += 1
             self._remembered.clear()
+        for changed in self._watchers:
+            changed()
+
+    def watched_by(self, changed: Callable[[], None]) -> None:
+        """Register, at composition, whoever has let somebody in by a key and must ask again: called on the event loop after
+        each commit that changed a key or its holder."""
+        self._watchers.append(changed)
 
     def evict_after(self, tx: Tx) -> None:
         """Forget everything once this unit has committed."""

@@ -128,6 +128,7 @@ def compose(
         gateway=gateway.gateway,
         operator_door=operator_doors.aws,
         rest_door=operator_doors.rest,
+        websockets=operator_doors.websockets,
         device_door=device_doors.paths,
         device_jobs_door=device_doors.jobs,
         downloads=device_doors.downloads,

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from overair.server.access.account_operator_api import AccountOperatorApi
 from overair.server.access.authenticator import SignatureAuthenticator
+from overair.server.access.websockets import OperatorProofs
 from overair.server.access.authoriser import PolicyAuthoriser
 from overair.server.access.bearer_tokens import SealedTokens
 from overair.server.access.group_operator_api import UserGroupOperatorApi
@@ -110,6 +111,16 @@ class OperatorDoors:
             presigned_v2=ground.settings.presigned_v2,
             links=operators.link_keys,
         )
+        self.websockets = OperatorProofs(
+            work=ground.work,
+            authenticator=self.authenticator,
+            credentials=operators.credentials,
+            grants=operators.grants,
+            clock=ground.clock,
+            ids=ground.ids,
+        )
+        operators.credentials.watched_by(gateway.gateway.reconsider_operators)
+        operators.grants.watched_by(gateway.gateway.reconsider_operators)
         self.authoriser = PolicyAuthoriser(
             ground.work, operators.grants, buckets.objects, operators.bucket_policies, registry.tags
         )

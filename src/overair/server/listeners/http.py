@@ -13,6 +13,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from overair.server.listeners.websocket import UpgradeRequest, WebSocketProtocol, WebSocketService
+
 KEEP_ALIVE_TIMEOUT_S: Final = 75
 HEAD_TIMEOUT_S: Final = 30.0
 """From the handshake, or from the first byte of a later request, to the end of its headers; the library has no such timer."""
@@ -32,9 +34,10 @@ logger = structlog.get_logger("overair.listeners")
 
 
 class HttpService:
-    """One ASGI application for any number of connections."""
+    """One ASGI application for any number of connections, and perhaps one path that is a WebSocket."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, websocket: WebSocketService | None = None) -> None:
+        self._websocket = websocket
         self._config = Config(
             application,
             http=HttpToolsProtocol,
@@ -57,7 +60,9 @@ class HttpService:
 
     def protocol(self, state: dict[str, Any]) -> _TimedHttp:
         """A protocol for one connection; ``state`` becomes the ASGI scope's ``state``."""
-        return _TimedHttp(config=self._config, server_state=self._state, app_state=state, _loop=asyncio.get_running_loop())
+        protocol = _TimedHttp(config=self._config, server_state=self._state, app_state=state, _loop=asyncio.get_running_loop())
+        protocol.websocket = self._websocket
+        return protocol
 
     async def drain(self, timeout_s: float) -> None:
         """Let requests in flight end, close idle connections; return when none is left or the time is up."""
@@ -100,6 +105,11 @@ class JoinedWrites(asyncio.Transport):
         # The base class keeps a dictionary that nobody reads.
         self._transport = transport
         self._held = b""
+
+    @property
+    def below(self) -> asyncio.Transport:
+        """For another protocol, which joins its writes itself."""
+        return self._transport
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._held:
@@ -146,6 +156,7 @@ class JoinedWrites(asyncio.Transport):
 class _TimedHttp(HttpToolsProtocol):
     """The library's protocol with bounds on a request's head: how large it is, and how long it takes."""
 
+    websocket: WebSocketService | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_is_whole = True
     _head_size_bytes = 0
@@ -188,6 +199,29 @@ class _TimedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.cycle is not None:
             super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        service = self.websocket
+        if service is None or self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET":
+            return False
+        # Not while an earlier request of the same connection is still being answered.
+        is_free = self.cycle is None or self.cycle.response_complete
+        return is_free and self.url.partition(b"?")[0] == service.path
+
+    def handle_websocket_upgrade(self) -> None:
+        assert self.websocket is not None
+        assert isinstance(self.transport, JoinedWrites)
+        self.connections.discard(self)
+        raw_path, _, query_string = self.url.partition(b"?")
+        request = UpgradeRequest(
+            raw_path=raw_path,
+            query_string=query_string,
+            headers=tuple(self.headers),
+            source_ip=self.client[0] if self.client else "",
+            secure=bool(self.app_state.get("secure")),
+        )
+        below = self.transport.below
+        below.set_protocol(WebSocketProtocol(below, self.websocket, request))
 
     def _refuse_head(self) -> None:
         if not self.transport.is_closing():
