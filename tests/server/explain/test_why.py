@@ -26,6 +26,7 @@ from overair.server.jobs.model import (
     JobSettings,
     MaintenanceWindow,
     Report,
+    RetryCriterion,
     RolloutConfig,
     Schedule,
     TargetSelection,
@@ -326,6 +327,19 @@ async def test_a_thing_in_the_line_of_a_rate_hears_how_many_wait_with_it(room: R
     assert (await room.why("dev-9"))[1] == (
         "Job late is meant for it and goes out at a rate of 1 a minute: 3 things wait for their turn."
     )
+
+
+async def test_a_thing_that_waits_to_try_again_hears_so(room: Room) -> None:
+    road = room.road
+    road.make_thing("a", groups=("fleet",))
+    retry = (RetryCriterion(failure_type=FailureType.FAILED, retries=1),)
+    made = plan(room, settings=JobSettings(rollout=RolloutConfig(maximum_per_minute=1), retry=retry))
+    await road.work.run(lambda tx: road.jobs.create(tx, road.place, made))
+    failed = Report(status=ExecutionStatus.FAILED)
+    await road.work.run(lambda tx: road.jobs.device.report(tx, road.place, ThingName("a"), made.id, failed))
+    told = await room.why("a")
+    assert told[0].startswith("a has refused or failed job late")
+    assert "Job late comes to it once more: in its turn, at a rate of 1 a minute." in told
 
 
 async def test_a_maintenance_window_that_is_shut_is_told_with_the_time_it_opens(room: Room) -> None:

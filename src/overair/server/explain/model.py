@@ -50,6 +50,8 @@ class HeldBack:
     """When its schedule or its next maintenance window lets it go on; None: it may now."""
     cancelled: str | None = None
     """Why it never will: it was cancelled."""
+    again: bool = False
+    """It has reached it before: the next attempt waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,13 @@ def _not_yet(facts: Facts) -> list[str]:
 def _held_back(held: HeldBack) -> str:
     if held.cancelled is not None:
         return f"Job {held.job} was meant for it and was cancelled before its turn came: {held.cancelled}"
+    if held.again:
+        when = "when its turn comes"
+        if held.opens_at is not None:
+            when = f"not before {_moment(held.opens_at)}"
+        elif held.per_minute is not None:
+            when = f"in its turn, at a rate of {held.per_minute:,} a minute"
+        return f"Job {held.job} comes to it once more: {when}."
     if held.opens_at is not None:
         return (
             f"Job {held.job} is meant for it and may not go out before {_moment(held.opens_at)}: that is when its window opens."

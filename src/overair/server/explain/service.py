@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Final, Protocol
 
 from overair.basics.arn import Place
@@ -102,7 +103,7 @@ class ExplainService:
             pending=pending,
             last=last,
             cancelled=self._why_cancelled(tx, place, last),
-            rolling_out=self._held_back(tx, place, targets, known, since=last),
+            rolling_out=self._held_back(tx, place, thing, targets, known, since=last),
             updates=[update for update in meant if update.status is not UpdateStatus.CREATE_COMPLETE],
             unsigned_jobs=_unsigned(meant),
             heard_at=max((execution.last_updated_at for execution in executions if _was_heard(execution)), default=None),
@@ -123,17 +124,26 @@ class ExplainService:
         return frozenset({place.iot("thing", thing), *(place.iot("thinggroup", group) for group in groups)})
 
     def _held_back(
-        self, tx: Tx, place: Place, targets: Collection[str], known: Collection[JobId], *, since: Execution | None
+        self,
+        tx: Tx,
+        place: Place,
+        thing: ThingName,
+        targets: Collection[str],
+        known: Collection[JobId],
+        *,
+        since: Execution | None,
     ) -> list[HeldBack]:
-        """Jobs for one of the targets that have no execution on the thing: those under way, and those that were cancelled after
-        its last work."""
+        """Jobs for one of the targets that have no execution on the thing, or come to it again: those under way, and those that
+        were cancelled after its last work."""
         found: dict[JobId, HeldBack] = {}
+        lines = self._tallies.lines_of(tx, place.account, thing, limit=EXECUTIONS_MAX)
         for target in sorted(targets)[:TARGETS_MAX]:
             for status in (JobStatus.IN_PROGRESS, JobStatus.SCHEDULED, JobStatus.CANCELED):
                 for job in self._jobs.page(tx, place.account, status=status, target=target, limit=JOBS_PER_TARGET_MAX):
                     is_old = status is JobStatus.CANCELED and since is not None and job.created_at <= since.queued_at
-                    if job.id not in known and job.id not in found and not is_old:
-                        found[job.id] = self._held_back_by(tx, place, job)
+                    comes = job.id not in known or job.id in lines
+                    if comes and job.id not in found and not is_old:
+                        found[job.id] = replace(self._held_back_by(tx, place, job), again=job.id in known)
         return list(found.values())
 
     def _held_back_by(self, tx: Tx, place: Place, job: Job) -> HeldBack:

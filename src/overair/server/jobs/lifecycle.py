@@ -75,8 +75,6 @@ class Lifecycle:
         self._jobs.count(tx, account, job.id, changes)
         if after.fulfilled and not after.is_pending:
             self.fulfilment.ended(tx, job, after)
-        if after.status is ExecutionStatus.SUCCEEDED:
-            self.packages.succeeded(tx, job, after.thing, now=now)
         if not after.is_pending:
             self._events.execution(tx, job, after, now=now)
         self._announcer.compare(
@@ -87,6 +85,9 @@ class Lifecycle:
             self.conclude(tx, account, job.id, now=now)
         becomes = after.status if changes.get(after.status) else ExecutionStatus.QUEUED
         self.statuses.statuses_changed(tx, account, job.id, [before.thing], becomes)
+        # Last: groups may follow the versions on a thing, and jobs those groups.
+        if after.status is ExecutionStatus.SUCCEEDED:
+            self.packages.succeeded(tx, job, after.thing, now=now)
 
     def end(
         self, tx: Tx, job: Job, execution: Execution, status: ExecutionStatus, *, now: Instant, force: bool = False

@@ -43,6 +43,7 @@ class TallyStore(Protocol):
         ...
 
     def queued(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]: ...
+    def lines_of(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> frozenset[JobId]: ...
 
 
 class JobTallies:
@@ -59,6 +60,10 @@ class JobTallies:
     def waiting(self, tx: Tx, account: AccountId, job: JobId) -> int:
         """Things that a rate still holds back."""
         return self._store.waiting(tx, account, job)
+
+    def lines_of(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> frozenset[JobId]:
+        """Jobs in whose line a thing stands, for the first time or again."""
+        return self._store.lines_of(tx, account, thing, limit=limit)
 
     def queued(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]:
         """Things that have it queued, at most ``limit``."""

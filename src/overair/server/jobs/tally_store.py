@@ -49,6 +49,11 @@ class SqlTallyStore:
         )
         return int(sql(tx).execute(query).scalar_one())
 
+    def lines_of(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> frozenset[JobId]:
+        table = job_waiting_things.c
+        query = select(table.job).where(table.account == account, table.thing == thing)
+        return frozenset(JobId(job) for job in sql(tx).execute(query.limit(limit)).scalars())
+
     def queued(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[ThingName]:
         table = job_executions.c
         query = select(table.thing).where(
