@@ -13,8 +13,9 @@ import pytest
 from overair.basics.arn import Place
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.ids import AccountId, SeededIds
+from overair.server.storage.dialects import Engines, open_postgresql_engines
 from overair.server.storage.schema import metadata
-from overair.server.storage.work import SqlWork, open_postgresql, open_sqlite
+from overair.server.storage.work import SqlWork, open_sqlite, sql
 
 START = Instant(1_767_225_600_000)
 """2026-01-01T00:00:00Z."""
@@ -72,25 +73,42 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pa
     return template
 
 
+@pytest.fixture(scope="session")
+def postgresql_engines(postgresql_url: str) -> Engines:
+    """The same for every test: they keep what they have compiled and learnt of the server."""
+    return open_postgresql_engines(postgresql_url)
+
+
+@pytest.fixture
+def readers() -> int:
+    """Each opens a connection of its own; what several do beside each other is asked in ``storage``."""
+    return 1
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def work(
-    request: pytest.FixtureRequest, clock: SettableClock, tmp_path: Path, sqlite_template: Callable[[], Path]
+    request: pytest.FixtureRequest, clock: SettableClock, tmp_path: Path, sqlite_template: Callable[[], Path], readers: int
 ) -> Iterator[SqlWork]:
     """Empty records with all tables of the rooms imported, on each database in turn."""
     if request.param == "sqlite":
         path = tmp_path / "records.sqlite3"
         shutil.copyfile(sqlite_template(), path)
-        work = open_sqlite(path, clock=clock)
+        work = open_sqlite(path, clock=clock, readers=readers)
     else:
-        work = open_postgresql(request.getfixturevalue("postgresql_url"), clock=clock)
+        work = SqlWork(request.getfixturevalue("postgresql_engines"), clock=clock, readers=readers)
         empty_postgresql(work)
     yield work
     work.close()
 
 
+_tables_made: dict[str, int] = {}
+
+
 def empty_postgresql(work: SqlWork) -> None:
-    """Every table there, and nothing in it."""
-    metadata.create_all(work.engine)
+    """Every table there, and nothing in it. Whether a table is there is asked once for each that is imported."""
+    url = str(work.engine.url)
+    if _tables_made.get(url) != len(metadata.tables):
+        metadata.create_all(work.engine)
+        _tables_made[url] = len(metadata.tables)
     names = ";".join(f'DELETE FROM "{table.name}"' for table in reversed(metadata.sorted_tables))
-    with work.engine.connect() as connection:
-        connection.exec_driver_sql(names)
+    work.run_blocking(lambda tx: sql(tx).exec_driver_sql(names))
