@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from overair.agent.image_builder import build_image
+from tests.support.balancer import Balancer
 from tests.support.device_process import DeviceProcess, wait_until
 from tests.support.field_device import Device, Identity, enroll
 from tests.support.nodes import Nodes
@@ -268,7 +270,6 @@ def test_updates_go_on_while_one_of_each_kind_is_killed_and_devices_of_the_kille
         one = here.ship(second_version)
         nodes.kill("workers1")
         nodes.kill("operator1")
-        old = nodes.parts["gateway2"].endpoints
         nodes.kill("gateway2")
         for device in (here, there):
             device.server = wait_until(lambda: after_deaths(nodes), timeout_s=120, what=nodes.logs)
@@ -281,12 +282,98 @@ def test_updates_go_on_while_one_of_each_kind_is_killed_and_devices_of_the_kille
         back = make("gateway1", waiting.identity, clean=False).connect()
         assert back.next_message() == (topic, b"owed")
         # Behind no balancer its devices wait for it.
-        nodes.start("gateway2", "--mqtt-port", str(old["mqtt_port"]))
+        nodes.revive("gateway2")
         assert there.wait_for_end(other, timeout_s=240)["status"] == "SUCCEEDED", nodes.logs()
         assert {here.status()["version"], there.status()["version"]} == {"2.0.0"}
     finally:
         here.stop()
         there.stop()
+
+
+def test_a_device_whose_gateway_is_killed_during_its_download_goes_on_at_the_other_and_asks_for_what_is_missing(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    nodes.revive(*nodes.dead())
+    first, second = (nodes.parts[name].endpoints["mqtt_port"] for name in ("gateway1", "gateway2"))
+    content = build_image("journey", "2.0.0", "posix", payload=os.urandom(6_000_000))
+    with Balancer([first, second]) as balancer:
+        device = DeviceProcess(nodes.server(), "behind-a-balancer", tmp_path / "device")
+        device.enroll(build_image("journey", "1.0.0", "posix")).change_settings(mqtt_port=balancer.port)
+        try:
+            device.boot()
+            balancer.when(len(content) // 2, lambda: nodes.kill("gateway1"))
+            job = device.ship(content)
+            assert device.wait_for_end(job, timeout_s=240)["status"] == "SUCCEEDED", nodes.logs()
+        finally:
+            device.stop()
+        assert first in balancer.reached
+        assert balancer.reached[-1] == second
+        # The blocks with what carries them. Whoever begins again takes half as much again.
+        assert len(content) < balancer.to_devices_bytes < 1.25 * len(content)
+    nodes.revive("gateway1")
+
+
+def test_a_session_outlives_its_gateway_and_the_gateway_that_took_it_over(nodes: Nodes, make: Callable[..., Device]) -> None:
+    nodes.revive(*nodes.dead())
+    topic = f"room/{uuid.uuid4().hex}"
+    waiting = make("gateway2", clean=False).connect()
+    waiting.subscribe(topic)
+    waiting.close()
+    speaker = make("gateway1").connect()
+    speaker.publish(topic, b"while both are there", qos=1)
+    nodes.kill("gateway2")
+    speaker.publish(topic, b"while nobody holds it", qos=1)
+    wait_until(lambda: count_of_gateways(nodes) == 1, timeout_s=120, what=nodes.logs)
+    speaker.publish(topic, b"while the heir holds it", qos=1)
+    nodes.kill("gateway1")
+    nodes.client("operator2", "iot-data").publish(topic=topic, qos=1, payload=b"while there is no gateway")
+    nodes.revive("gateway2")
+    wait_until(lambda: count_of_gateways(nodes) == 1, timeout_s=120, what=nodes.logs)
+    back = make("gateway2", waiting.identity, clean=False).connect()
+    heard = [back.next_message()[1].decode() for _ in range(4)]
+    assert [each.removeprefix("while ") for each in heard] == [
+        "both are there",
+        "nobody holds it",
+        "the heir holds it",
+        "there is no gateway",
+    ]
+    nodes.revive("gateway1")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", ["operator1", "operator2", "gateway1", "gateway2", "workers1", "workers2"])
+def test_updates_go_on_whichever_part_is_killed(nodes: Nodes, tmp_path: Path, part: str) -> None:
+    nodes.revive(*nodes.dead())
+    content = build_image("journey", "2.0.0", "posix", payload=os.urandom(3_000_000))
+    devices = []
+    try:
+        for gateway in ("gateway1", "gateway2"):
+            device = DeviceProcess(at(nodes, gateway), f"{part}-at-{gateway}", tmp_path / gateway)
+            devices.append(device.enroll(build_image("journey", "1.0.0", "posix")))
+            device.change_settings(mqtt_port=nodes.parts[gateway].endpoints["mqtt_port"]).boot()
+        jobs = [device.ship(content) for device in devices]
+        wait_until(lambda: any(is_under_way(device, job) for device, job in zip(devices, jobs, strict=True)), what=nodes.logs)
+        nodes.kill(part)
+        # Who is asked meanwhile lives.
+        door = "operator2" if part == "operator1" else "operator1"
+        for device in devices:
+            device.server = nodes.parts[door]
+        thing = f"made-without-{part}"
+        nodes.client(door, "iot").create_thing(thingName=thing)
+        nodes.revive(part)
+        for device, job in zip(devices, jobs, strict=True):
+            assert device.wait_for_end(job, timeout_s=240)["status"] == "SUCCEEDED", nodes.logs()
+            assert device.status()["version"] == "2.0.0"
+        for each in ("operator1", "operator2"):
+            assert nodes.client(each, "iot").describe_thing(thingName=thing)["thingName"] == thing
+    finally:
+        for device in devices:
+            device.stop()
+
+
+def is_under_way(device: DeviceProcess, job: str) -> bool:
+    progress = device.progress
+    return progress is not None and progress.job == job and progress.received_blocks > 0
 
 
 def after_deaths(nodes: Nodes) -> ServerProcess | None:

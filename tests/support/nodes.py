@@ -53,6 +53,18 @@ class Nodes:
     def kill(self, name: str) -> None:
         self.parts[name].kill()
 
+    def revive(self, *names: str) -> None:
+        """Start parts that were killed; a gateway comes back to the port that its devices know."""
+        for name in names:
+            old = self.parts[name]
+            assert old.process is not None
+            assert old.process.poll() is not None, f"{name} lives"
+            self.start(name, *(("--mqtt-port", str(old.endpoints["mqtt_port"])) if old.part == "gateway" else ()))
+
+    def dead(self) -> list[str]:
+        """Parts that were killed and not revived."""
+        return [name for name, part in self.parts.items() if part.process is not None and part.process.poll() is not None]
+
     def stop(self) -> None:
         for part in self.parts.values():
             if part.process is not None and part.process.poll() is None:
