@@ -1,4 +1,4 @@
-"""The SQL of jobs, their targets and the things that wait for their turn."""
+"""The SQL of jobs and their targets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
+from overair.server.jobs.line_store import SqlLineRows
 from overair.server.jobs.model import (
     RUNNING,
     Given,
@@ -22,7 +23,6 @@ from overair.server.jobs.model import (
     JobTarget,
     Schedule,
     TargetSelection,
-    Waiting,
 )
 from overair.server.jobs.tables import job_documents, job_targets, job_waiting_things, jobs
 from overair.server.storage.work import HotStatement, is_writable, sql
@@ -84,15 +84,9 @@ _save_target: Final = HotStatement(
     )
     .values(planned=bindparam("b_planned"), cursor=bindparam("b_cursor"))
 )
-_waiting: Final = HotStatement(
-    select(job_waiting_things.c.thing, job_waiting_things.c.ended)
-    .where(job_waiting_things.c.account == bindparam("b_account"), job_waiting_things.c.job == bindparam("b_job"))
-    .order_by(job_waiting_things.c.position)
-    .limit(bindparam("b_limit"))
-)
 
 
-class SqlJobStore:
+class SqlJobStore(SqlLineRows):
     """``JobStore`` over SQL."""
 
     def next_sequence(self, tx: Tx, account: AccountId) -> int:
@@ -293,88 +287,6 @@ class SqlJobStore:
         _save_target.run(
             tx, b_account=account, b_job=job, b_position=target.position, b_planned=target.planned, b_cursor=target.cursor
         )
-
-    # Things that wait for their turn --------------------------------------------------------------------------------------
-
-    def add_waiting(
-        self,
-        tx: Tx,
-        account: AccountId,
-        job: JobId,
-        things: Sequence[ThingName],
-        *,
-        ended: ExecutionStatus | None = None,
-    ) -> None:
-        """Put things at the end of the line; those that stand in it already keep their place. ``ended``: how their attempts
-        ended that are to be tried again."""
-        in_line = (
-            job_waiting_things.c.account == account,
-            job_waiting_things.c.job == job,
-            job_waiting_things.c.thing.in_(things),
-        )
-        known = set(sql(tx).execute(select(job_waiting_things.c.thing).where(*in_line)).scalars())
-        if known and ended is None:
-            # Whom the job comes to anew has all its retries before it.
-            sql(tx).execute(update(job_waiting_things).where(*in_line).values(ended=None))
-        last = sql(tx).execute(
-            select(func.max(job_waiting_things.c.position)).where(
-                job_waiting_things.c.account == account, job_waiting_things.c.job == job
-            )
-        )
-        position = int(last.scalar() or 0)
-        rows = [
-            {
-                "account": account,
-                "job": job,
-                "thing": thing,
-                "position": position + offset,
-                "ended": None if ended is None else ended.value,
-            }
-            for offset, thing in enumerate((thing for thing in things if thing not in known), start=1)
-        ]
-        if rows:
-            sql(tx).execute(insert(job_waiting_things), rows)
-
-    def waiting(self, tx: Tx, account: AccountId, job: JobId, *, limit: int) -> Sequence[Waiting]:
-        return [
-            Waiting(thing=ThingName(thing), ended=None if ended is None else ExecutionStatus(ended))
-            for thing, ended in _waiting.all(tx, b_account=account, b_job=job, b_limit=limit)
-        ]
-
-    def waiting_to_retry(self, tx: Tx, account: AccountId, job: JobId) -> Mapping[ExecutionStatus, int]:
-        """How many of those in line wait to try again, by how their last attempt ended."""
-        query = (
-            select(job_waiting_things.c.ended, func.count())
-            .where(
-                job_waiting_things.c.account == account,
-                job_waiting_things.c.job == job,
-                job_waiting_things.c.ended.is_not(None),
-            )
-            .group_by(job_waiting_things.c.ended)
-        )
-        return {ExecutionStatus(ended): int(count) for ended, count in sql(tx).execute(query)}
-
-    def drop_retry(self, tx: Tx, account: AccountId, job: JobId, thing: ThingName) -> None:
-        """The attempt that was to be tried again is gone."""
-        sql(tx).execute(
-            delete(job_waiting_things).where(
-                job_waiting_things.c.account == account,
-                job_waiting_things.c.job == job,
-                job_waiting_things.c.thing == thing,
-                job_waiting_things.c.ended.is_not(None),
-            )
-        )
-
-    def drop_waiting(
-        self, tx: Tx, account: AccountId, *, job: JobId | None = None, things: Sequence[ThingName] | None = None
-    ) -> None:
-        """Take things out of the line: of one job, of some things, or of both together."""
-        statement = delete(job_waiting_things).where(job_waiting_things.c.account == account)
-        if job is not None:
-            statement = statement.where(job_waiting_things.c.job == job)
-        if things is not None:
-            statement = statement.where(job_waiting_things.c.thing.in_(things))
-        sql(tx).execute(statement)
 
 
 def _changeable(job: Job) -> dict[str, Any]:
