@@ -238,7 +238,13 @@ def test_percentiles_need_numbers(room: FleetRoom) -> None:
 
 @pytest.mark.parametrize(
     ("query", "reason"),
-    [("connectivity.connected:true", "thingConnectivityIndexingMode"), ("jobs.j1:FAILED", "custom field")],
+    [
+        ("connectivity.connected:true", "thingConnectivityIndexingMode"),
+        ("jobs.j1:FAILED", "custom field"),
+        ("shadow.name.$package.reported.app.version:1", "packages aren't indexed"),
+        ("shadow.name.mine.reported.x:1", "no device shadows here but"),
+        ("shadow.name.$package.reported..version:1", "no device shadows here but"),
+    ],
 )
 def test_what_is_not_indexed_is_not_searched(room: FleetRoom, query: str, reason: str) -> None:
     room.thing("one")
@@ -247,11 +253,17 @@ def test_what_is_not_indexed_is_not_searched(room: FleetRoom, query: str, reason
         room.search(query)
 
 
+PACKAGES = {"namedShadowIndexingMode": "ON", "filter": {"namedShadowNames": ["$package"]}}
 REFUSED: list[tuple[dict[str, object], str]] = [
     ({"thingIndexingMode": "REGISTRY_AND_SHADOW"}, "no device shadows"),
     ({"deviceDefenderIndexingMode": "VIOLATIONS"}, "no Device Defender"),
     ({"namedShadowIndexingMode": "ON"}, "no device shadows"),
     ({"filter": {"namedShadowNames": ["x"]}}, "no device shadows"),
+    ({"namedShadowIndexingMode": "ON", "filter": {"namedShadowNames": ["$package", "x"]}}, "no device shadows"),
+    ({"filter": {"namedShadowNames": ["$package"]}}, "no device shadows"),
+    ({"thingIndexingMode": "OFF", **PACKAGES}, "need thingIndexingMode"),
+    ({"customFields": [{"name": "shadow.name.$package.reported.app.version", "type": "String"}]}, "needs namedShadowIndexing"),
+    ({"customFields": [{"name": "shadow.name.$package.reported.app.version", "type": "Number"}]}, "of type String"),
     ({"filter": {"geoLocations": [{"name": "x"}]}}, "places aren't indexed"),
     ({"thingIndexingMode": "OFF", "thingConnectivityIndexingMode": "STATUS"}, "need thingIndexingMode"),
     ({"customFields": [{"name": "shadow.x", "type": "String"}]}, "can't be a custom field"),

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 from overair.basics.clock import Instant
-from overair.basics.ids import ClientId, ThingName
+from overair.basics.ids import ClientId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.fleet_index import connectivity as connectivity_module
 from overair.server.fleet_index.connectivity import Connectivity
+from overair.server.fleet_index.operator_api import FleetIndexOperatorApi
+from overair.server.packages.installed import InstalledPackages
+from overair.server.packages.model import Configuration
+from overair.server.packages.service import PackagesService, VersionContent
+from overair.server.packages.store import SqlPackageStore
+from tests.support.engine_door import CALLER
 from tests.support.fleet_room import FleetRoom
+from tests.support.jobs_room import Roles, Tags
+from tests.support.streams_room import Buckets
 
 ONLINE = "connectivity.connected:true"
 
@@ -234,3 +243,53 @@ def test_a_job_of_one_group_leads_to_the_next_in_the_same_unit(room: FleetRoom) 
     room.dynamic("second", "jobs.j:QUEUED")
     room.thing("one", colour="red")
     assert room.members("second") == ["one"]
+
+
+def version_of(package: str, value: str) -> str:
+    return f"shadow.name.$package.reported.{package}.version:{value}"
+
+
+async def test_what_jobs_have_put_on_things_is_found_counted_and_followed_by_groups(room: FleetRoom) -> None:
+    store = SqlPackageStore()
+    installed = InstalledPackages(store=store, things=room.registry.devices)
+    room.fleet.hears_of_packages_from(installed)
+    installed.searched_by(room.fleet.indexer)
+    now = room.clock.now()
+    packages = PackagesService(store=store, roles=Roles(), objects=Buckets(room.place), tags=Tags(), clock=room.clock)
+
+    def prepare(tx: Tx) -> None:
+        store.save_configuration(tx, room.account, Configuration(enabled=True))
+        for package, versions in (("an-app", ("1.0", "2.0")), ("other", ("7",))):
+            packages.create(tx, room.place, package)
+            for version in versions:
+                packages.create_version(tx, room.place, package, version, VersionContent())
+
+    def put(thing: str, *versions: tuple[str, str]) -> None:
+        room.run(lambda tx: installed.succeeded(tx, room.account, ThingName(thing), JobId("J"), versions, now=now))
+
+    room.run(prepare)
+
+    for name in ("one", "two", "three"):
+        room.thing(name)
+    put("one", ("an-app", "1.0"))
+    on = {"namedShadowIndexingMode": "ON", "filter": {"namedShadowNames": ["$package"]}}
+    field = {"name": "shadow.name.$package.reported.an-app.version", "type": "String"}
+    room.configure(**on, customFields=[field])
+    assert room.search(version_of("an-app", "1.0")) == ["one"], "what was there before is indexed with the rest"
+    room.dynamic("behind", f"NOT {version_of('an-app', '2.0')}")
+    assert room.members("behind") == ["one", "three", "two"]
+    put("one", ("an-app", "2.0"), ("other", "7"))
+    put("two", ("an-app", "2.0"))
+    assert (room.search(version_of("an-app", "2.0")), room.members("behind")) == (["one", "two"], ["three"])
+    assert room.search(f"{version_of('an-app', '*')} AND NOT {version_of('other', '*')}") == ["two"]
+    put("two", ("an-app", "$null"))
+    assert (room.search(version_of("an-app", "*")), room.members("behind")) == (["one"], ["three", "two"])
+    door = FleetIndexOperatorApi(work=room.work, fleet=room.fleet, groups=room.registry.groups)
+    found = (await door.search_index(CALLER, {"queryString": version_of("other", "7")}))["things"]
+    reported = {"an-app": {"version": "2.0"}, "other": {"version": "7"}}
+    assert json.loads(found[0]["shadow"]) == {"name": {"$package": {"reported": reported, "hasDelta": False}}}
+    counted = {"queryString": "*", "aggregationField": field["name"], "bucketsAggregationType": {"termsAggregation": {}}}
+    assert (await door.get_buckets_aggregation(CALLER, counted))["buckets"] == [{"keyValue": "2.0", "count": 1}]
+    told = (await door.get_indexing_configuration(CALLER, {}))["thingIndexingConfiguration"]
+    assert {name: told[name] for name in on} == on
+    assert (await door.describe_index(CALLER, {"indexName": "AWS_Things"}))["schema"] == "MULTI_INDEXING_MODE"

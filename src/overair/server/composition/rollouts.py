@@ -105,6 +105,8 @@ class RolloutRooms:
             clock=clock, reads_per_s_max=limits.jobs_reads_per_s_max, writes_per_s_max=limits.jobs_writes_per_s_max
         )
         self.jobs.deploys_from(self.packages, self.installed)
+        self.installed.searched_by(self.fleet_index.indexer)
+        self.fleet_index.hears_of_packages_from(self.installed)
         devices.provisioning_watched_by(self.jobs)
         self.jobs.searched_by(self.fleet_index.indexer)
         self.fleet_index.hears_of_jobs_from(self.jobs)

@@ -12,7 +12,7 @@ from overair.basics.ids import AccountId
 from overair.basics.work import Tx
 from overair.server.devices.model import DynamicQuery
 from overair.server.devices.thing_groups import ThingGroupsService
-from overair.server.fleet_index.fields import JOBS, Index, jobs_named, names_connectivity, resolve
+from overair.server.fleet_index.fields import JOBS, Index, jobs_named, names_connectivity, names_packages, resolve
 from overair.server.fleet_index.model import Configuration, IndexState, Phase
 from overair.server.fleet_index.ports import SettingsStore
 from overair.server.fleet_index.query import Query, parse, refused
@@ -135,6 +135,8 @@ def require_fields(query: Query, configuration: Configuration) -> None:
         raise refused("things aren't indexed. Set thingIndexingMode to REGISTRY.")
     if names_connectivity(query) and not configuration.connectivity:
         raise refused("connectivity isn't indexed. Set thingConnectivityIndexingMode to STATUS.")
+    if names_packages(query) and not configuration.packages:
+        raise refused("packages aren't indexed. Set namedShadowIndexingMode to ON, with $package in the filter.")
     for name in jobs_named(query):
         if not configuration.has_job(name):
             raise refused(
@@ -145,4 +147,4 @@ def require_fields(query: Query, configuration: Configuration) -> None:
 
 def _sources(configuration: Configuration) -> tuple[object, ...]:
     jobs = frozenset(field.name for field in configuration.fields if field.name.startswith(JOBS))
-    return configuration.things, configuration.connectivity, jobs
+    return configuration.things, configuration.connectivity, configuration.packages, jobs

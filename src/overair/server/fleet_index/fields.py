@@ -11,12 +11,16 @@ from typing import Final
 from overair.basics.errors import InvalidRequest
 from overair.server.fleet_index.query import AllOf, AnyOf, Equals, Not, Query, Term, Value, refused, terms
 
-FIELD_LENGTH_MAX: Final = 160
-"""``attributes.`` and a name of 128 characters."""
+FIELD_LENGTH_MAX: Final = 176
+"""A package's name of 128 characters, and what stands around it."""
 ATTRIBUTES: Final = "attributes."
 JOBS: Final = "jobs."
 EVERY_JOB: Final = "jobs.*"
 CONNECTIVITY: Final = "connectivity."
+SHADOW: Final = "shadow."
+PACKAGE_SHADOW: Final = "$package"
+_PACKAGES: Final = "shadow.name.$package.reported."
+_PACKAGE_VERSION: Final = ".version"
 VERSION: Final = "registry.version"
 DESCRIPTION: Final = "thingGroupDescription"
 
@@ -71,7 +75,7 @@ _SEARCHED: Final = {
 SEARCHED_WITHOUT_FIELD: Final = frozenset(name for names in _SEARCHED.values() for name in names)
 """Beside all attributes: where a term without a field is looked for."""
 _NOT_HERE: Final = {
-    "shadow": "there are no device shadows here",
+    "shadow": f"there are no device shadows here but {_PACKAGES}PACKAGE{_PACKAGE_VERSION}, what jobs have put on a thing",
     "deviceDefender": "there is no Device Defender here",
     "registry": "of registry.… a query may name thingTypeName and thingGroupNames; versions aren't searchable",
 }
@@ -118,6 +122,23 @@ def names_connectivity(query: Query) -> bool:
     return any(term.field is not None and term.field.startswith(CONNECTIVITY) for term in terms(query))
 
 
+def package_field(package: str) -> str:
+    """Where the version of a package on a thing stands, as the cloud names it."""
+    return f"{_PACKAGES}{package}{_PACKAGE_VERSION}"
+
+
+def package_of(field: str) -> str | None:
+    """Which package's version a field holds; None for another field."""
+    if field.startswith(_PACKAGES) and field.endswith(_PACKAGE_VERSION):
+        return field[len(_PACKAGES) : -len(_PACKAGE_VERSION)] or None
+    return None
+
+
+def names_packages(query: Query) -> bool:
+    """Whether what jobs have put on things changes the answer."""
+    return any(term.field is not None and term.field.startswith(SHADOW) for term in terms(query))
+
+
 def jobs_named(query: Query) -> Sequence[str]:
     """The fields of jobs whose executions' states change the answer."""
     return [term.field for term in terms(query) if term.field is not None and term.field.startswith(JOBS)]
@@ -129,7 +150,7 @@ def _known(field: str, index: Index) -> str:
     known = field in _SEARCHED[index] or (field.startswith(ATTRIBUTES) and len(field) > len(ATTRIBUTES))
     if index is Index.THINGS:
         known = known or field in {each.name for each in CONNECTIVITY_FIELDS}
-        known = known or (field.startswith(JOBS) and len(field) > len(JOBS))
+        known = known or (field.startswith(JOBS) and len(field) > len(JOBS)) or package_of(field) is not None
     if known:
         return field
     if (reason := _NOT_HERE.get(field.partition(".")[0])) is not None:

@@ -16,7 +16,7 @@ from overair.basics.work import Tx
 from overair.server.devices.service import DevicesService
 from overair.server.devices.thing_groups import ThingGroupsService
 from overair.server.fleet_index.configurations import Configurations, query_of
-from overair.server.fleet_index.fields import ATTRIBUTES, DESCRIPTION, JOBS, VERSION, Index
+from overair.server.fleet_index.fields import ATTRIBUTES, DESCRIPTION, JOBS, VERSION, Index, package_field
 from overair.server.fleet_index.matching import matches
 from overair.server.fleet_index.model import (
     NEVER_CONNECTED,
@@ -27,7 +27,7 @@ from overair.server.fleet_index.model import (
     Source,
     document_of,
 )
-from overair.server.fleet_index.ports import DocumentStore, JobStatuses
+from overair.server.fleet_index.ports import DocumentStore, JobStatuses, PackagesOnThings
 from overair.server.fleet_index.query import Query, terms
 
 WORD_LENGTH_MAX = 400
@@ -47,8 +47,16 @@ class NoJobs:
         return {}
 
 
+class NoPackages:
+    """``ports.PackagesOnThings`` where nothing is written down."""
+
+    def versions_on(self, tx: Tx, account: AccountId, thing: ThingName) -> Mapping[str, str]:
+        return {}
+
+
 class Indexer:
-    """Hears what changes (``devices.ports.RegistryChanged``, ``jobs.ports.StatusesChanged``) and writes it into the index."""
+    """Hears what changes and writes it into the index: ``devices.ports.RegistryChanged``, ``jobs.ports.StatusesChanged``,
+    ``packages.ports.PackagesChanged``."""
 
     def __init__(
         self,
@@ -66,6 +74,8 @@ class Indexer:
         """Things whose groups are being changed, and what has changed of them meanwhile. On the writer's thread alone."""
         self.jobs: JobStatuses = NoJobs()
         """Who knows of executions; ``composition`` points it at jobs."""
+        self.packages: PackagesOnThings = NoPackages()
+        """Who knows what jobs have put on things; ``composition`` points it at packages."""
         self.look: Callable[[AccountId, ClientId], None] = _nobody_connects
         """Asks after the commit whether a new thing is connected already; ``composition`` points it at ``connectivity``."""
 
@@ -111,6 +121,8 @@ class Indexer:
             if configuration.has_jobs:
                 statuses = self.jobs.statuses_of(tx, account, thing)
                 said += [(JOBS + job, status) for job, status in statuses.items() if configuration.has_job(JOBS + job)]
+            if configuration.packages:
+                said += self._packaged(tx, account, thing)
         self._write(tx, account, thing, old, said, lambda name: any(source.owns(name) for source in sources))
         if is_new and configuration.connectivity:
             tx.after_commit(lambda: self.look(account, ClientId(thing)))
@@ -157,7 +169,19 @@ class Indexer:
                 said = [] if status is None else [(named, status)]
                 self._write(tx, account, thing, old, said, lambda name: name == named)
 
+    def packages_changed(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """See ``packages.ports.PackagesChanged``."""
+        if not self._configurations.remembered(tx, account).packages:
+            return
+        if self._documents.lock(tx, account, Index.THINGS, thing):
+            old = self._documents.entries(tx, account, Index.THINGS, thing)
+            self._write(tx, account, thing, old, self._packaged(tx, account, thing), Source.PACKAGES.owns)
+
     # ----------------------------------------------------------------------------------------------------------------------
+
+    def _packaged(self, tx: Tx, account: AccountId, thing: ThingName) -> list[Entry]:
+        versions = self.packages.versions_on(tx, account, thing)
+        return [(package_field(package), version) for package, version in versions.items()]
 
     def _registered(self, tx: Tx, account: AccountId, name: ThingName) -> list[Entry]:
         thing = self._devices.find(tx, account, name)

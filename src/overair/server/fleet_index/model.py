@@ -15,6 +15,7 @@ from overair.server.fleet_index.fields import (
     EVERY_JOB,
     JOBS,
     MANAGED,
+    SHADOW,
     Field,
     Index,
 )
@@ -61,6 +62,8 @@ class Configuration:
     things: bool = False
     connectivity: bool = False
     groups: bool = False
+    packages: bool = False
+    """What jobs have put on things."""
     fields: tuple[Field, ...] = ()
     """Custom fields of things."""
     group_fields: tuple[Field, ...] = ()
@@ -90,13 +93,16 @@ class Source(Enum):
     REGISTRY = "registry"
     CONNECTIVITY = "connectivity"
     JOBS = "jobs"
+    PACKAGES = "packages"
 
     def owns(self, name: str) -> bool:
         if self is Source.CONNECTIVITY:
             return name.startswith(CONNECTIVITY)
         if self is Source.JOBS:
             return name.startswith(JOBS)
-        return not name.startswith((CONNECTIVITY, JOBS))
+        if self is Source.PACKAGES:
+            return name.startswith(SHADOW)
+        return not name.startswith((CONNECTIVITY, JOBS, SHADOW))
 
 
 Entry = tuple[str, str]

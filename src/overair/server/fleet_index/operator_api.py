@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import GroupName
 from overair.basics.work import Work
@@ -13,7 +15,7 @@ from overair.server.aws_protocol.operations import Caller, Members, Request, ope
 from overair.server.aws_protocol.page_tokens import cut, page_token, read_page_token
 from overair.server.devices.thing_groups import KIND, GroupSettings, ThingGroupsService
 from overair.server.fleet_index.dynamic_groups import checked_version
-from overair.server.fleet_index.fields import ATTRIBUTES, Index, index_named
+from overair.server.fleet_index.fields import ATTRIBUTES, PACKAGE_SHADOW, Index, index_named, package_of
 from overair.server.fleet_index.model import Found, Phase, Statistics
 from overair.server.fleet_index.service import FleetIndexService, Question
 from overair.server.fleet_index.settings_messages import described, read_configuration
@@ -72,6 +74,8 @@ class FleetIndexOperatorApi:
         )
         connected = index is Index.THINGS and configuration.connectivity
         schema = "THING_GROUPS" if index is Index.GROUPS else f"{SCHEMA}_AND_CONNECTIVITY_STATUS" if connected else SCHEMA
+        if index is Index.THINGS and configuration.packages:
+            schema = "MULTI_INDEXING_MODE"
         return {"indexName": index.value, "indexStatus": _STATUS[state.phase], "schema": schema}
 
     # Searches -------------------------------------------------------------------------------------------------------------
@@ -205,6 +209,10 @@ def _thing(found: Found) -> dict[str, Any]:
         if (reason := found.value("connectivity.disconnectReason")) is not None:
             connectivity["disconnectReason"] = reason
         thing["connectivity"] = connectivity
+    versions = {package: {"version": shown} for name, shown in found.entries if (package := package_of(name)) is not None}
+    if versions:
+        shadow = {"name": {PACKAGE_SHADOW: {"reported": versions, "hasDelta": False}}}
+        thing["shadow"] = msgspec.json.encode(shadow).decode()
     return {name: value for name, value in thing.items() if value is not None}
 
 

@@ -19,6 +19,12 @@ class JobStatuses(Protocol):
     def statuses_of(self, tx: Tx, account: AccountId, thing: ThingName) -> Mapping[str, str]: ...
 
 
+class PackagesOnThings(Protocol):
+    """Which package versions jobs have put on a thing (``packages.installed.InstalledPackages``)."""
+
+    def versions_on(self, tx: Tx, account: AccountId, thing: ThingName) -> Mapping[str, str]: ...
+
+
 class Connections(Protocol):
     """Who is connected to this process now (``broker.service.Broker``)."""
 

@@ -12,7 +12,7 @@ from overair.server.fleet_index.configurations import Configurations
 from overair.server.fleet_index.connectivity import Connectivity
 from overair.server.fleet_index.dynamic_groups import DynamicGroups
 from overair.server.fleet_index.indexing import Indexer
-from overair.server.fleet_index.ports import Connections, DocumentStore, JobStatuses, SettingsStore
+from overair.server.fleet_index.ports import Connections, DocumentStore, JobStatuses, PackagesOnThings, SettingsStore
 from overair.server.fleet_index.search import Question, Searches
 from overair.server.fleet_index.worker import IndexBuilder
 
@@ -71,6 +71,10 @@ class FleetIndexService:
     def hears_of_jobs_from(self, statuses: JobStatuses) -> None:
         """Register, at composition, who knows of executions."""
         self.indexer.jobs = statuses
+
+    def hears_of_packages_from(self, packages: PackagesOnThings) -> None:
+        """Register, at composition, who knows what jobs have put on things."""
+        self.indexer.packages = packages
 
     def connectivity(
         self, connections: Connections, *, node: str, living: Callable[[Tx], Collection[str]] | None = None

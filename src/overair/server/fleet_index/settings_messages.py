@@ -7,7 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from overair.basics.errors import InvalidRequest
-from overair.server.fleet_index.fields import ATTRIBUTES, EVERY_JOB, FIELD_LENGTH_MAX, JOBS, Field, FieldType, Index
+from overair.server.fleet_index.fields import (
+    ATTRIBUTES,
+    EVERY_JOB,
+    FIELD_LENGTH_MAX,
+    JOBS,
+    PACKAGE_SHADOW,
+    Field,
+    FieldType,
+    Index,
+    package_field,
+    package_of,
+)
 from overair.server.fleet_index.model import CUSTOM_FIELDS_MAX, Configuration
 
 
@@ -35,8 +46,10 @@ def described(configuration: Configuration) -> dict[str, Any]:
         "thingIndexingMode": "REGISTRY" if configuration.things else "OFF",
         "thingConnectivityIndexingMode": "STATUS" if configuration.connectivity else "OFF",
         "deviceDefenderIndexingMode": "OFF",
-        "namedShadowIndexingMode": "OFF",
+        "namedShadowIndexingMode": "ON" if configuration.packages else "OFF",
     }
+    if configuration.packages:
+        things["filter"] = {"namedShadowNames": [PACKAGE_SHADOW]}
     groups: dict[str, Any] = {"thingGroupIndexingMode": "ON" if configuration.groups else "OFF"}
     for members, index in ((things, Index.THINGS), (groups, Index.GROUPS)):
         if configuration.has(index):
@@ -50,22 +63,30 @@ def _things(members: Mapping[str, Any], standing: Configuration) -> Configuratio
     for member, value, reason in (
         ("thingIndexingMode", "REGISTRY_AND_SHADOW", "there are no device shadows here; REGISTRY indexes all there is"),
         ("deviceDefenderIndexingMode", "VIOLATIONS", "there is no Device Defender here"),
-        ("namedShadowIndexingMode", "ON", "there are no device shadows here"),
     ):
         if members.get(member) == value:
             raise _refused(f"{member} {value} isn't supported: {reason}.")
     for member, reason in (
-        ("namedShadowNames", "there are no device shadows here"),
         ("geoLocations", "places aren't indexed"),
         ("connectivity", "sockets aren't described here"),
     ):
         if members.get("filter", {}).get(member):
             raise _refused(f"filter.{member} isn't supported: {reason}.")
+    packages = members.get("namedShadowIndexingMode") == "ON"
+    if (members.get("filter", {}).get("namedShadowNames") or []) != ([PACKAGE_SHADOW] if packages else []):
+        raise _refused(
+            f"There are no device shadows here but {PACKAGE_SHADOW}, what jobs have put on a thing: namedShadowIndexingMode ON "
+            f"takes filter.namedShadowNames with {PACKAGE_SHADOW} alone, and the filter takes the mode."
+        )
     connectivity = members.get("thingConnectivityIndexingMode") == "STATUS"
     fields = _custom(members.get("customFields", ()), Index.THINGS)
-    if mode == "OFF" and (connectivity or fields):
-        raise _refused("thingConnectivityIndexingMode STATUS and customFields need thingIndexingMode REGISTRY.")
-    return replace(standing, things=mode != "OFF", connectivity=connectivity, fields=fields)
+    if mode == "OFF" and (connectivity or fields or packages):
+        raise _refused(
+            "thingConnectivityIndexingMode STATUS, namedShadowIndexingMode ON and customFields need thingIndexingMode REGISTRY."
+        )
+    if not packages and (named := next((field.name for field in fields if package_of(field.name) is not None), None)):
+        raise _refused(f"The custom field {named[:64]} needs namedShadowIndexingMode ON.")
+    return replace(standing, things=mode != "OFF", connectivity=connectivity, packages=packages, fields=fields)
 
 
 def _custom(members: Sequence[Mapping[str, Any]], index: Index) -> tuple[Field, ...]:
@@ -80,11 +101,17 @@ def _custom(members: Sequence[Mapping[str, Any]], index: Index) -> tuple[Field, 
             raise _refused(f"The custom field {name[:64]!r} has a name that no field has.")
         is_attribute = name.startswith(ATTRIBUTES) and name != ATTRIBUTES
         is_job = index is Index.THINGS and name.startswith(JOBS) and name != JOBS
-        if not is_attribute and not is_job:
-            allowed = f"attributes.NAME, jobs.JOB_ID and {EVERY_JOB}" if index is Index.THINGS else "attributes.NAME"
+        is_package = index is Index.THINGS and package_of(name) is not None
+        if not is_attribute and not is_job and not is_package:
+            versions = package_field("NAME")
+            allowed = (
+                f"attributes.NAME, jobs.JOB_ID, {EVERY_JOB} and {versions}" if index is Index.THINGS else "attributes.NAME"
+            )
             raise _refused(f"{name[:64]} can't be a custom field: these are {allowed}.")
         if is_job and kind != FieldType.STRING.value:
             raise _refused(f"{name[:64]} is of type String: it holds a job execution's status.")
+        if is_package and kind != FieldType.STRING.value:
+            raise _refused(f"{name[:64]} is of type String: it holds a version's name.")
         if any(field.name == name for field in fields):
             raise _refused(f"The custom field {name[:64]} is given twice.")
         fields.append(Field(name, FieldType(kind)))

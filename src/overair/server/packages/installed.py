@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -11,9 +11,16 @@ from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, GroupName, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.packages.model import ABSENT, Installed
-from overair.server.packages.ports import PackageStore, Things
+from overair.server.packages.ports import PackagesChanged, PackageStore, Things
 
 logger = structlog.get_logger("overair.packages")
+
+
+class NobodySearches:
+    """``ports.PackagesChanged`` where there is no index."""
+
+    def packages_changed(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """Nobody hears of it."""
 
 
 class InstalledPackages:
@@ -22,6 +29,11 @@ class InstalledPackages:
     def __init__(self, *, store: PackageStore, things: Things) -> None:
         self._store = store
         self._things = things
+        self._searched_by: PackagesChanged = NobodySearches()
+
+    def searched_by(self, index: PackagesChanged) -> None:
+        """Register, at composition, the index that must know of changes."""
+        self._searched_by = index
 
     def succeeded(
         self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, versions: Sequence[tuple[str, str]], *, now: Instant
@@ -40,6 +52,12 @@ class InstalledPackages:
                 logger.warning("a package version is gone and isn't written down", thing=thing, job=job, package=package)
         if changes:
             self._store.set_installed(tx, account, thing, changes, job=job, now=now)
+            self._searched_by.packages_changed(tx, account, thing)
+
+    def versions_on(self, tx: Tx, account: AccountId, thing: ThingName) -> Mapping[str, str]:
+        """What is on a thing now: version by package."""
+        found = self._store.installed(tx, account, thing)
+        return {each.package: each.version for each in found if each.version is not None}
 
     def of_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[Installed]:
         """A thing's record, by package: what jobs have put on it and taken off it.

@@ -76,6 +76,13 @@ class Things(Protocol):
     def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool: ...
 
 
+class PackagesChanged(Protocol):
+    """Who must know, in the same transaction, that the record of a thing's packages has changed. Implemented by the fleet
+    index."""
+
+    def packages_changed(self, tx: Tx, account: AccountId, thing: ThingName) -> None: ...
+
+
 class Tags(Protocol):
     """Where tags are kept (``devices.tags.TagsService``)."""
 

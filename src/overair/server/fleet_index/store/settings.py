@@ -21,6 +21,7 @@ _CONFIGURATION: Final = HotStatement(
         fleet_settings.c.things,
         fleet_settings.c.connectivity,
         fleet_settings.c.groups,
+        fleet_settings.c.packages,
         fleet_settings.c.fields,
         fleet_settings.c.group_fields,
     ).where(fleet_settings.c.account == bindparam("b_account"))
@@ -43,11 +44,12 @@ class SqlSettingsStore:
         row = _CONFIGURATION.first(tx, b_account=account)
         if row is None:
             return None
-        things, connectivity, groups, fields, group_fields = row
+        things, connectivity, groups, packages, fields, group_fields = row
         return Configuration(
             things=bool(things),
             connectivity=bool(connectivity),
             groups=bool(groups),
+            packages=bool(packages),
             fields=_fields(fields),
             group_fields=_fields(group_fields),
         )
@@ -57,6 +59,7 @@ class SqlSettingsStore:
             "things": configuration.things,
             "connectivity": configuration.connectivity,
             "groups": configuration.groups,
+            "packages": configuration.packages,
             "fields": _text(configuration.fields),
             "group_fields": _text(configuration.group_fields),
         }

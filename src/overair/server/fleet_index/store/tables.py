@@ -19,6 +19,7 @@ fleet_settings: Final = Table(
     Column("things", Boolean, nullable=False),
     Column("connectivity", Boolean, nullable=False),
     Column("groups", Boolean, nullable=False),
+    Column("packages", Boolean, nullable=False),
     Column("fields", Text, nullable=False),
     Column("group_fields", Text, nullable=False),
 )
@@ -57,7 +58,7 @@ fleet_values: Final = Table(
     metadata,
     account_column(),
     Column("index_name", String(32), primary_key=True),
-    Column("field", String(160), primary_key=True),
+    Column("field", String(176), primary_key=True),
     Column("text", String(800), primary_key=True),
     Column("name", String(128), primary_key=True),
     # As it is shown; empty where that is the text itself.
