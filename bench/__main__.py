@@ -15,6 +15,7 @@ from bench.large_jobs import measure_large_jobs
 from bench.operator_api import measure_operator_api
 from bench.profiles import FULL, SHORT, Profile
 from bench.report import HERE, write_report
+from bench.several_processes import measure_several_processes
 from bench.uptane import measure_uptane
 from bench.virtual_fleet import measure_virtual_fleet
 
@@ -36,6 +37,8 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
             results.uptane = await measure_uptane(profile, work)
         if only in (None, "virtual_fleet"):
             results.virtual_fleet = await measure_virtual_fleet(profile, work)
+        if only in (None, "several_processes"):
+            results.several_processes = await measure_several_processes(profile, work)
     return write_report(profile, results, out)
 
 
@@ -44,7 +47,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
     parser.add_argument(
         "--only",
-        choices=["operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet"],
+        choices=["operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet", "several_processes"],
         help="the others' numbers stay as they are",
     )
     parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")

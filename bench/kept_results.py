@@ -13,6 +13,7 @@ from bench.gateway import GatewayResults
 from bench.large_jobs import Figure, LargeJobResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
+from bench.several_processes import SeveralProcessesResults
 from bench.uptane import UptaneResults
 from bench.virtual_fleet import VirtualFleetResults, read_virtual_fleet
 
@@ -30,6 +31,7 @@ class Results:
     large_jobs: LargeJobResults | None = None
     uptane: UptaneResults | None = None
     virtual_fleet: VirtualFleetResults | None = None
+    several_processes: SeveralProcessesResults | None = None
     taken: dict[str, str] = field(default_factory=dict)
 
 
@@ -40,7 +42,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     document: Mapping[str, Any] = json.loads(path.read_text())
     operator, gateway, downloads, uptane = (document.get(part) for part in ("operator", "gateway", "downloads", "uptane"))
-    large = document.get("large_jobs")
+    large, several = document.get("large_jobs"), document.get("several_processes")
     return Results(
         profile=document["profile"],
         operator=None if operator is None else OperatorResults(**{**operator, **_by_operation(operator, "raw", "boto3")}),
@@ -55,6 +57,7 @@ def read_results(folder: Path) -> Results | None:
         if uptane is None
         else UptaneResults(**{**uptane, **_measured(uptane, "polls", "cycles", "ranges", "pushes")}),
         virtual_fleet=read_virtual_fleet(document.get("virtual_fleet")),
+        several_processes=None if several is None else SeveralProcessesResults(**{**several, **_measured(several, "statuses")}),
         taken=dict(document.get("taken", {})),
     )
 

@@ -16,9 +16,9 @@ _SETTLE_STEP_S = 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time so far of a process with all its threads and children."""
-    return sum(_own_cpu_seconds(each) for each in _family(pid))
+def cpu_seconds(*pids: int) -> float:
+    """User and system time so far of processes with all their threads and children."""
+    return sum(_own_cpu_seconds(each) for pid in pids for each in _family(pid))
 
 
 def _own_cpu_seconds(pid: int) -> float:
@@ -78,6 +78,8 @@ class Subject:
 
     name: str
     pid: int
+    beside: tuple[int, ...] = ()
+    """More processes that do the work."""
     run: Callable[[], Awaitable[int]]
     prepare: Callable[[int], Awaitable[None]] = _nothing
     first_count: int = 32
@@ -113,22 +115,23 @@ async def interleaved(subjects: Sequence[Subject], *, rounds: int, seconds: floa
 
 
 async def _timed(subject: Subject) -> Round:
-    await settled(subject.pid)
-    cpu_before, began = cpu_seconds(subject.pid), time.perf_counter()
+    pids = (subject.pid, *subject.beside)
+    await settled(*pids)
+    cpu_before, began = cpu_seconds(*pids), time.perf_counter()
     operations = await subject.run()
     took = time.perf_counter() - began
     # What an answer leaves to be done afterwards is part of its price.
-    await settled(subject.pid)
-    return Round(rate=operations / took, cpu_us=(cpu_seconds(subject.pid) - cpu_before) / operations * 1e6)
+    await settled(*pids)
+    return Round(rate=operations / took, cpu_us=(cpu_seconds(*pids) - cpu_before) / operations * 1e6)
 
 
-async def settled(pid: int) -> None:
-    """Wait until the process does next to nothing; at most ``SETTLE_TIMEOUT_S``."""
+async def settled(*pids: int) -> None:
+    """Wait until the processes do next to nothing; at most ``SETTLE_TIMEOUT_S``."""
     until = time.perf_counter() + SETTLE_TIMEOUT_S
-    before = cpu_seconds(pid)
+    before = cpu_seconds(*pids)
     while time.perf_counter() < until:
         await asyncio.sleep(_SETTLE_STEP_S)
-        now = cpu_seconds(pid)
+        now = cpu_seconds(*pids)
         if now - before <= 1 / _TICKS:
             return
         before = now

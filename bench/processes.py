@@ -128,12 +128,18 @@ def free_port() -> int:
 class Overair:
     """Our server, as ``overair up`` starts it."""
 
-    def __init__(self, data: Path, *, program: Sequence[str] = (sys.executable, "-m", "overair.cli.main")) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        program: Sequence[str] = (sys.executable, "-m", "overair.cli.main"),
+        flags: Sequence[str] = (),
+    ) -> None:
         self.data = data
         self.endpoints: dict[str, Any] = {}
-        flags = [flag for port in ("operator", "mqtt", "device") for flag in (f"--{port}-port", "0")]
+        ports = [flag for port in ("operator", "mqtt", "device") for flag in (f"--{port}-port", "0")]
         self._process = Process(
-            [*program, "up", "--data", str(data), "--plain-http", "0", *flags], data.parent / f"{data.name}.log"
+            [*program, "up", "--data", str(data), "--plain-http", "0", *ports, *flags], data.parent / f"{data.name}.log"
         )
 
     @property

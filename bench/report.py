@@ -20,13 +20,14 @@ from bench.measure import Measured
 from bench.operator_api import OperatorResults
 from bench.profiles import Profile
 from bench.raw_client import IN_FLIGHT
+from bench.several_processes import several_processes_lines
 from bench.uptane import RANGE_SIZE_BYTES, UptaneResults
 from bench.vehicles import IN_FLIGHT as IN_FLIGHT_UPTANE
 from bench.vehicles import Session
 from bench.virtual_fleet import virtual_fleet_lines, virtual_fleet_shortfalls
 
 HERE = Path(__file__).parent
-PARTS = ("operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet")
+PARTS = ("operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet", "several_processes")
 TIMES_MOTO = 2.0
 BLOCKS_PER_S = 25_000
 STATUSES_PER_S = 5_000
@@ -66,6 +67,8 @@ def write_report(profile: Profile, results: Results, out: Path) -> Path:
         lines += _dated(_uptane_lines(results.uptane), results.taken["uptane"])
     if results.virtual_fleet is not None:
         lines += _dated(virtual_fleet_lines(results.virtual_fleet), results.taken["virtual_fleet"])
+    if results.several_processes is not None:
+        lines += _dated(several_processes_lines(results.several_processes), results.taken["several_processes"])
     lines += ["## What falls short", "", *_shortfalls(results), ""]
     findings = HERE / "findings.md"
     if findings.exists():

@@ -17,6 +17,7 @@ from bench.operator_api import OPERATIONS, measure_operator_api
 from bench.processes import NotRun, Peer
 from bench.profiles import SHORT
 from bench.report import write_report
+from bench.several_processes import GATEWAYS_COUNT, measure_several_processes
 from bench.static_server import StaticServer
 from bench.uptane import UptaneResults, measure_uptane
 from bench.vehicles import Session
@@ -147,3 +148,18 @@ def test_a_virtual_fleet_comes_to_its_end_over_both_protocols_and_jobs_are_measu
     kept = read_results(tmp_path)
     assert kept is not None
     assert kept.virtual_fleet == results
+
+
+@pytest.mark.long
+def test_status_updates_through_one_process_and_through_several_are_measured(tmp_path: Path) -> None:
+    results = uvloop.run(measure_several_processes(SHORT, tmp_path))
+
+    assert [each.subject.partition(",")[0] for each in results.statuses] == ["one process", "one process"] + [
+        "several processes"
+    ] * GATEWAYS_COUNT
+    assert all(is_a_number(each) for each in results.statuses)
+    report = write_report(SHORT, Results(profile="short", several_processes=results), tmp_path).read_text()
+    assert all(each.subject in report for each in results.statuses)
+    kept = read_results(tmp_path)
+    assert kept is not None
+    assert kept.several_processes == results
