@@ -231,6 +231,30 @@ async def test_a_large_metered_job_is_read_in_bounded_pieces(room: JobsRoom) -> 
     assert counts(room, "A") == {"QUEUED": 1}
 
 
+async def test_a_slow_machine_takes_smaller_pieces_and_larger_ones_when_it_is_quick_again(room: JobsRoom) -> None:
+    room.add_things(*(f"t{number:05}" for number in range(3_000)), group="g")
+    asked: list[int] = []
+    members = room.registry.members
+    slow = True
+
+    def noted(*arguments: Any, limit: int, **named: Any) -> Any:
+        asked.append(limit)
+        room.clock.advance(milliseconds=limit if slow else 1)
+        return members(*arguments, limit=limit, **named)
+
+    room.registry.members = noted  # type: ignore[method-assign]
+    room.create("A", room.group_arn("g"))
+    for _ in range(6):
+        await room.planner.run_once()
+    slow = False
+    while await room.planner.run_once():
+        pass
+    # A piece of 50 things takes 50 ms.
+    assert asked[:7] == [100, 1_000, 500, 250, 125, 62, 50]
+    assert asked[7:11] == [50, 100, 200, 400]
+    assert counts(room, "A") == {"QUEUED": 3_000}
+
+
 async def test_ten_thousand_things_can_be_named_one_by_one(sqlite_work: SqlWork, place: Place, clock: SettableClock) -> None:
     room = JobsRoom(sqlite_work, place, clock)
     things = [f"t{number:05}" for number in range(10_000)]

@@ -36,6 +36,9 @@ from overair.wire.job_messages import ExecutionStatus
 
 THINGS_PER_STEP_MAX: Final = 1_000
 """Things planned in one transaction; each leaves up to two notices."""
+THINGS_PER_STEP_MIN: Final = 50
+STEP_MS: Final = 50
+"""About as long as a step may take: what devices report meanwhile waits behind it."""
 ENDINGS_PER_STEP_MAX: Final = 200
 SCHEDULE_ENDED: Final = "SCHEDULE_ENDED"
 
@@ -68,15 +71,15 @@ class Planner:
         """Whether some job of any account has background work that is due."""
         return self._jobs.unsettled(tx, now=now) is not None
 
-    def step(self, tx: Tx, *, now: Instant) -> bool:
-        """Do one piece of the background work that has waited longest. False: there was none."""
+    def step(self, tx: Tx, *, now: Instant, limit: int = THINGS_PER_STEP_MAX) -> bool:
+        """Do one piece of the background work that has waited longest, at most ``limit`` things. False: there was none."""
         job = self._jobs.unsettled(tx, now=now)
         if job is None:
             return False
         if job.ends_at is not None and job.ends_at <= now:
             self._end_schedule(tx, job, now=now)
         else:
-            self.advance(tx, job, limit=THINGS_PER_STEP_MAX, now=now)
+            self.advance(tx, job, limit=limit, now=now)
         return True
 
     def advance(self, tx: Tx, job: Job, *, limit: int, now: Instant) -> None:
@@ -310,7 +313,8 @@ class Planner:
 
 
 class JobPlanner:
-    """The worker (``workers.loop.Worker``) that takes all jobs further."""
+    """The worker (``workers.loop.Worker``) that takes all jobs further, in steps of about ``STEP_MS``: as many things as that
+    is enough for, on this machine and beside what else it does just now."""
 
     name = "jobs"
 
@@ -318,9 +322,21 @@ class JobPlanner:
         self._work = work
         self._planner = planner
         self._clock = clock
+        self._things = THINGS_PER_STEP_MAX
 
     async def run_once(self) -> bool:
         now = self._clock.now()
         if not await self._work.read(lambda tx: self._planner.has_step(tx, now=now)):
             return False
-        return await self._work.run(lambda tx: self._planner.step(tx, now=now))
+
+        def piece(tx: Tx) -> tuple[bool, int]:
+            began = self._clock.now()
+            did_something = self._planner.step(tx, now=now, limit=self._things)
+            return did_something, self._clock.now() - began
+
+        did_something, took_ms = await self._work.run(piece)
+        # One slow step, and a clock that was set, says little: the number is halved or doubled at most.
+        fitting = self._things * STEP_MS // max(took_ms, 1)
+        fitting = max(self._things // 2, min(fitting, self._things * 2))
+        self._things = max(THINGS_PER_STEP_MIN, min(fitting, THINGS_PER_STEP_MAX))
+        return did_something
