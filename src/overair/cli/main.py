@@ -31,6 +31,7 @@ COMMANDS: Final = {
 GROUPS: Final = {
     "jobs": "jobs",
     "executions": "executions",
+    "account": "account",
     "device": "device",
     "credentials": "credentials",
     "fleet-ca": "fleet_ca",

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,9 @@ from overair.basics.redacted import Redacted
 from overair.cli.ends import CommandEnded, ExitCode
 
 DATA_DEFAULT = Path("overair-data")
+ACCOUNT_FILE = "root-key.json"
+SIGNER_FILE = "signer.pem"
+"""What lies in the folder of another account of the server (``overair account create``), which OVERAIR_ACCOUNT_DIR names."""
 
 Data = Annotated[Path, typer.Option("--data", envvar="OVERAIR_DATA", help="The server's state directory.")]
 
@@ -117,8 +120,8 @@ def read_endpoints(data: Path) -> Endpoints:
 
 def read_key(data: Path) -> AccessKey:
     """The key in the environment if there is one, else the root key that lies in the state directory."""
-    if (key_id := os.environ.get("AWS_ACCESS_KEY_ID")) and (secret := os.environ.get("AWS_SECRET_ACCESS_KEY")):
-        return AccessKey(access_key_id=key_id, secret=Redacted(secret))
+    if (key := _key_in_environment()) is not None:
+        return key
     file = data / "root-key.json"
     try:
         content = json.loads(file.read_bytes())
@@ -129,15 +132,47 @@ def read_key(data: Path) -> AccessKey:
         ) from error
 
 
-def operator_of(data: Path) -> Operator:
-    """The operator of the server that runs on ``data``."""
-    return Operator(data, read_endpoints(data), read_key(data))
+def operator_of(data: Path, account: Path | None = None) -> Operator:
+    """The operator of the server that runs on ``data``: in the account whose folder is named, here or by OVERAIR_ACCOUNT_DIR,
+    else in the server's first one."""
+    named = os.environ.get("OVERAIR_ACCOUNT_DIR")
+    folder = account or (Path(named) if named else None)
+    endpoints = read_endpoints(data)
+    if folder is None:
+        return Operator(data, endpoints, read_key(data))
+    return Operator(data, *_in_account(folder, endpoints, has_key=account is None))
+
+
+def _in_account(folder: Path, endpoints: Endpoints, *, has_key: bool) -> tuple[Endpoints, AccessKey]:
+    """What is another account's own, and its key; ``has_key``: unless one stands in the environment."""
+    try:
+        content = json.loads((folder / ACCOUNT_FILE).read_bytes())
+        key = AccessKey(access_key_id=content["access_key_id"], secret=Redacted(content["secret_access_key"]))
+        own = replace(
+            endpoints,
+            account=content["account"],
+            bucket=content["bucket"],
+            ota_role_arn=content["ota_role_arn"],
+            signing_profile=content["signing_profile"],
+            signer_certificate_file=str((folder / SIGNER_FILE).resolve()),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CommandEnded(
+            ExitCode.REFUSED, f"{folder} isn't the folder of an account that `overair account create` made ({error})."
+        ) from error
+    return own, (_key_in_environment() or key) if has_key else key
+
+
+def _key_in_environment() -> AccessKey | None:
+    if (key_id := os.environ.get("AWS_ACCESS_KEY_ID")) and (secret := os.environ.get("AWS_SECRET_ACCESS_KEY")):
+        return AccessKey(access_key_id=key_id, secret=Redacted(secret))
+    return None
 
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
     """Turn what boto3 raises into one line and the code that says what kind of end this is."""
-    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, SSLError
+    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, ParamValidationError, SSLError
 
     try:
         yield
@@ -146,6 +181,8 @@ def told_plainly() -> Iterator[None]:
         raise CommandEnded(
             ExitCode.REFUSED, f"{error.operation_name} was refused ({what['Code']}): {what['Message']}"
         ) from error
+    except ParamValidationError as error:
+        raise CommandEnded(ExitCode.USAGE, " ".join(str(error).split())) from error
     except SSLError as error:
         raise CommandEnded(ExitCode.UNREACHABLE, f"The server's certificate doesn't fit {error}.") from error
     except (EndpointConnectionError, BotoCoreError) as error:

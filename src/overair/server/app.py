@@ -18,6 +18,7 @@ from overair.basics.clock import Clock
 from overair.basics.errors import Unavailable
 from overair.basics.ids import AccountId, IdSource
 from overair.server import first_start
+from overair.server.access.accounts import new_account
 from overair.server.certificates.authorities import ServerIdentity
 from overair.server.composition import compose
 from overair.server.config import Settings
@@ -110,7 +111,7 @@ class Server:
             self.is_first_start = True
             made = await joined.work.run(lambda tx: first_start.seed(tx, joined.first, place))
         else:
-            await joined.work.run(lambda tx: first_start.complete(tx, joined.first, place))
+            await joined.work.run(lambda tx: first_start.complete_all(tx, joined.first, place))
         hosts = self._settings.host
         identity = await joined.work.run(lambda tx: joined.first.authorities.server_identity(tx, place.account, hosts))
         write_file(self._state.ca_file, identity.authority_pem.encode("ascii"), mode=0o644)
@@ -174,7 +175,7 @@ class Server:
 
     def _place(self, marker: Marker | None) -> Place:
         if marker is None:
-            account = AccountId(self._settings.account) if self._settings.account else first_start.new_account(self._ids)
+            account = AccountId(self._settings.account) if self._settings.account else new_account(self._ids)
             return Place(self._settings.region, account)
         asked = self._settings
         if "region" in asked.model_fields_set and asked.region != marker.region:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from overair.basics.arn import Place
-from overair.basics.ids import AccountId, IdSource, SigningProfileName
+from overair.basics.ids import AccountId, SigningProfileName
 from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
+from overair.server.access.account_operations import Furnished
+from overair.server.access.accounts import Accounts
 from overair.server.access.identities import Identities
 from overair.server.access.model import Owner, OwnerKind
 from overair.server.access.policies import Policies
@@ -30,7 +32,6 @@ SIGNER_PATH_ON_DEVICE: Final = "/trust/signer.pem"
 """``certfile`` of what the default profile signs; its last segment is the anchor's name in a device's trust folder."""
 PLATFORM: Final = "AmazonFreeRTOS-Default"
 OTA_POLICY_ARN: Final = "arn:aws:iam::aws:policy/service-role/AmazonFreeRTOSOTAUpdate"
-ACCOUNT_ALPHABET: Final = "0123456789"
 
 TRUST: Final = json.dumps(
     {
@@ -44,6 +45,7 @@ TRUST: Final = json.dumps(
 class Rooms:
     """The services that a first start calls."""
 
+    accounts: Accounts
     identities: Identities
     policies: Policies
     authorities: AuthoritiesService
@@ -51,11 +53,6 @@ class Rooms:
     objects: ObjectsService
     signing: SigningService
     roots: RootsService
-
-
-def new_account(ids: IdSource) -> AccountId:
-    """Twelve random digits, the first not zero."""
-    return AccountId(ids.token(1, ACCOUNT_ALPHABET[1:]) + ids.token(11, ACCOUNT_ALPHABET))
 
 
 def default_bucket(account: AccountId) -> str:
@@ -96,10 +93,31 @@ def seed(tx: Tx, rooms: Rooms, place: Place) -> Made:
     return Made(root_key_id=key.key_id, root_secret=key.secret, signer_certificate_pem=signer.pem)
 
 
+def furnish(tx: Tx, rooms: Rooms, place: Place) -> Furnished:
+    """What another account has from its start: the same."""
+    made = seed(tx, rooms, place)
+    return Furnished(
+        root_key_id=made.root_key_id,
+        root_secret=made.root_secret,
+        signer_certificate_pem=made.signer_certificate_pem,
+        bucket=default_bucket(place.account),
+        role_arn=role_arn(place),
+        profile=PROFILE_NAME,
+    )
+
+
 def complete(tx: Tx, rooms: Rooms, place: Place) -> None:
     """What an account of an earlier version lacks; done at every start, and nothing where it is there."""
+    rooms.accounts.note(tx, place.account)
     for repository in Repository:
         rooms.roots.create(tx, place, repository)
+
+
+def complete_all(tx: Tx, rooms: Rooms, place: Place) -> None:
+    """The same for the server's first account and every other one."""
+    complete(tx, rooms, place)
+    for known in rooms.accounts.all(tx):
+        complete(tx, rooms, Place(place.region, known.account))
 
 
 def _role_policy(place: Place, bucket: str) -> str:

@@ -1,6 +1,6 @@
 """Every room's tables, in one ``metadata``: what migrations and tests look at."""
 
-from overair.server.access import group_store, policy_store, store  # noqa: F401
+from overair.server.access import account_store, group_store, policy_store, store  # noqa: F401
 from overair.server.audit import store as audit_store  # noqa: F401
 from overair.server.broker import store as broker_store  # noqa: F401
 from overair.server.certificates import store as certificate_store  # noqa: F401

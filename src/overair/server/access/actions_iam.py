@@ -82,6 +82,8 @@ TABLE: Final = {
     **_on(_POLICY, "SetDefaultPolicyVersion", "ListPolicyVersions", "ListEntitiesForPolicy"),
     **_on(_POLICY, "TagPolicy", "UntagPolicy", "ListPolicyTags"),
     **_on(member_arn("PolicySourceArn"), "SimulatePrincipalPolicy", "GetContextKeysForPrincipalPolicy"),
+    # The server's accounts; the handler lets the first account's principals alone.
+    **by_resource("overair", anything, "CreateAccount", "ListAccounts"),
     # Whoever is proved may ask who he is; a role's trust policy takes part in the other, so it is judged inside.
     ("sts", "GetCallerIdentity"): OPEN,
     ("sts", "AssumeRole"): OPEN,

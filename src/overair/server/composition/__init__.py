@@ -88,8 +88,19 @@ def compose(
         repositories=repositories,
     )
     gateway = GatewayRooms(ground, buckets=buckets, registry=registry, rollouts=rollouts)
+    first = first_start.Rooms(
+        accounts=operators.accounts,
+        identities=operators.identities,
+        policies=operators.policies,
+        authorities=registry.authorities,
+        acm=registry.acm,
+        objects=buckets.objects,
+        signing=rollouts.signing,
+        roots=repositories.roots,
+    )
     operator_doors = OperatorDoors(
         ground,
+        first=first,
         operators=operators,
         buckets=buckets,
         registry=registry,
@@ -142,13 +153,5 @@ def compose(
             workers_failing=lambda: len(ground.workers.failing),
             metadata_ends=lambda: standing.metadata_renewal.ends,
         ),
-        first=first_start.Rooms(
-            identities=operators.identities,
-            policies=operators.policies,
-            authorities=registry.authorities,
-            acm=registry.acm,
-            objects=buckets.objects,
-            signing=rollouts.signing,
-            roots=repositories.roots,
-        ),
+        first=first,
     )

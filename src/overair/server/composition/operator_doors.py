@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 
+from overair.server import first_start
+from overair.server.access.account_operations import AccountOperations
 from overair.server.access.account_operator_api import AccountOperatorApi
 from overair.server.access.authenticator import SignatureAuthenticator
-from overair.server.access.websockets import OperatorProofs
 from overair.server.access.authoriser import PolicyAuthoriser
 from overair.server.access.bearer_tokens import SealedTokens
 from overair.server.access.group_operator_api import UserGroupOperatorApi
@@ -15,6 +16,7 @@ from overair.server.access.link_tickets import SealedTickets
 from overair.server.access.operator_api import IdentityOperatorApi
 from overair.server.access.policy_operator_api import PolicyOperatorApi
 from overair.server.access.simulation_operator_api import SimulationOperatorApi
+from overair.server.access.websockets import OperatorProofs
 from overair.server.audit.operator_api import AuditOperations
 from overair.server.audit.service import AuditService
 from overair.server.aws_protocol.dispatcher import AsgiApplication, AwsProtocol, Observe
@@ -84,6 +86,7 @@ class OperatorDoors:
         self,
         ground: Ground,
         *,
+        first: first_start.Rooms,
         operators: OperatorRooms,
         buckets: BucketRooms,
         registry: RegistryRooms,
@@ -95,6 +98,7 @@ class OperatorDoors:
         observe: Observe,
     ) -> None:
         self._ground = ground
+        self._first = first
         self._operators = operators
         self._buckets = buckets
         self._registry = registry
@@ -258,6 +262,12 @@ class OperatorDoors:
                     failing_workers=lambda: ground.workers.failing,
                 ),
                 clock=ground.clock,
+            ),
+            AccountOperations(
+                work=work,
+                accounts=self._operators.accounts,
+                home=ground.place.account,
+                furnish=lambda tx, place: first_start.furnish(tx, self._first, place),
             ),
             BrokerOperations(work=work, broker=gateway.broker, store=ground.cluster.broker_store),
             AuditOperations(work=work, audit=AuditService(ground.audit_store)),

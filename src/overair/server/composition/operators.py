@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from overair.server.access.account_store import SqlAccountStore
+from overair.server.access.accounts import Accounts
 from overair.server.access.bucket_policies import BucketPolicyMemory
 from overair.server.access.grants import GrantsDirectory
 from overair.server.access.group_store import SqlUserGroupStore
@@ -30,6 +32,7 @@ class OperatorRooms:
         )
         self.policies = Policies(policy_store, self.identity_store, group_store, self.grants, clock=clock, ids=ids)
         self.groups = UserGroups(group_store, self.identity_store, policy_store, self.grants, clock=clock, ids=ids)
+        self.accounts = Accounts(SqlAccountStore(), clock=clock, ids=ids)
         self.sessions = Sessions(self.identity_store, self.grants, secret_box, clock=clock, ids=ids)
         self.access = AccessService(self.identity_store, self.grants, clock=clock)
         self.bucket_policies = BucketPolicyMemory()

@@ -13,6 +13,13 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "access_accounts",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_access_accounts")),
+    )
+    op.create_table(
         "access_group_members",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("group_name", sa.String(length=64), nullable=False),
@@ -239,6 +246,10 @@ def upgrade() -> None:
 
     with op.batch_alter_table("mqtt_subscriptions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("options", sa.Integer(), server_default="0", nullable=False))
+
+    with op.batch_alter_table("outbox", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("properties", sa.LargeBinary(), nullable=True))
+        batch_op.add_column(sa.Column("expires", sa.BigInteger(), nullable=True))
 
     with op.batch_alter_table("thing_groups", schema=None) as batch_op:
         batch_op.add_column(sa.Column("index_name", sa.String(length=32), nullable=True))
