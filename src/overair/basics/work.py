@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from overair.basics.clock import Instant
 from overair.basics.ids import AccountId
 
 T = TypeVar("T")
@@ -24,6 +25,9 @@ class Notice:
     topic: str
     payload: bytes
     qos: int = 1
+    properties: bytes = b""
+    """What MQTT 5 says beside the payload, as it writes that."""
+    expires: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,58 @@ async def test_an_operator_publishes_to_devices(world: World, door: BrokerOperat
     assert await device.next() == Publish(topic="a/2", payload=b"")
 
 
+async def test_what_an_operator_says_beside_the_payload_reaches_devices_that_speak_5(
+    world: World, door: BrokerOperations, caller: Caller
+) -> None:
+    device = await world.client("dev", level=5)
+    await device.subscribe(("a", 0))
+    said = {
+        "payloadFormatIndicator": "UTF8_DATA",
+        "contentType": "text/plain",
+        "responseTopic": "answers",
+        "correlationData": "AAE=",
+        "userProperties": '[{"b": "1"}, {"a": "2"}]',
+        "messageExpiry": 60,
+    }
+    await door.publish(caller, {"topic": "a", "payload": b"x", "retain": True, **said})
+    assert await device.next() == Publish(
+        topic="a",
+        payload=b"x",
+        properties=(
+            (0x01, 1),
+            (0x03, "text/plain"),
+            (0x08, "answers"),
+            (0x09, b"\x00\x01"),
+            (0x26, ("b", "1")),
+            (0x26, ("a", "2")),
+            (0x02, 60),
+        ),
+    )
+    found = await door.get_retained_message(caller, {"topic": "a"})
+    assert json.loads(found["userProperties"]) == [{"b": "1"}, {"a": "2"}]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"payloadFormatIndicator": "TEXT"},
+        {"contentType": "\x00"},
+        {"responseTopic": "a/+"},
+        {"correlationData": "%"},
+        {"userProperties": "{}"},
+        {"userProperties": "nonsense"},
+        {"userProperties": '[{"a": 1}]'},
+        {"userProperties": '[{"a": "1", "b": "2"}]'},
+        {"userProperties": '[{"a": "' + "x" * 17_000 + '"}]'},
+        {"messageExpiry": -1},
+    ],
+)
+async def test_what_is_said_beside_the_payload_has_a_form(door: BrokerOperations, caller: Caller, said: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await door.publish(caller, {"topic": "a", **said})
+    assert refused.value.subject == "properties"
+
+
 @pytest.mark.parametrize(
     ("request_", "subject"),
     [
@@ -68,6 +122,7 @@ async def test_retained_messages_are_read_and_listed_by_page(
     for number in range(5):
         await door.publish(caller, {"topic": f"t/{number}", "payload": b"x" * number, "qos": 1, "retain": True})
     assert await door.get_retained_message(caller, {"topic": "t/3"}) == {
+        "userProperties": None,
         "topic": "t/3",
         "payload": b"xxx",
         "qos": 1,

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ async def ask(
     certificate: bytes | None = b"c1",
     chunks: int = 1,
     declared: bytes | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[int, Any]:
     """One request to the application, its body in so many events: (status, JSON)."""
     size = -(-len(body) // chunks) or 1
@@ -46,7 +48,7 @@ async def ask(
         "path": path,
         "raw_path": path.encode(),
         "query_string": query,
-        "headers": [(b"content-length", declared)] if declared is not None else [],
+        "headers": [*headers, *([(b"content-length", declared)] if declared is not None else [])],
         "client": ("127.0.0.1", 1),
         "state": {"peer_der": certificate},
     }
@@ -93,6 +95,23 @@ async def test_what_may_not_be_published_is_refused(world: World, path: str, opt
     world.authority.policies[b"c1"] = Patterns(publish=["mine", "$aws/*", "xxx*"], retain=[])
     answered, answer = await ask(world, path, **options)
     assert (answered, set(answer)) == (status, {"message", "traceId"})
+
+
+async def test_what_is_said_beside_the_payload_reaches_listeners_that_speak_5(world: World) -> None:
+    listener = await world.client("listener", level=5)
+    await listener.subscribe(("a", 1))
+    pairs = (b"x-amz-mqtt5-user-properties", base64.b64encode(b'[{"k": "v"}]'))
+    query = b"qos=1&contentType=text%2Fplain&responseTopic=b&messageExpiry=9"
+    assert (await ask(world, "/topics/a", b"x", query=query, headers=[pairs]))[0] == 200
+    said = ((0x03, "text/plain"), (0x08, "b"), (0x26, ("k", "v")), (0x02, 9))
+    assert await listener.next() == Publish(topic="a", payload=b"x", qos=1, packet_id=1, properties=said)
+    for query, headers in (
+        (b"messageExpiry=x", []),
+        (b"responseTopic=%2B", []),
+        (b"", [(b"x-amz-mqtt5-user-properties", b"%")]),
+        (b"", [(b"x-amz-mqtt5-payload-format-indicator", b"x")]),
+    ):
+        assert (await ask(world, "/topics/a", b"x", query=query, headers=headers))[0] == 400
 
 
 async def test_a_reserved_topic_is_handled_for_its_effect(world: World) -> None:

@@ -8,6 +8,7 @@ import threading
 import pytest
 from sqlalchemy import delete, func, select
 
+from overair.basics.clock import Instant
 from overair.basics.ids import AccountId
 from overair.basics.work import Notice, NoticeToMany, Tx
 from overair.server.storage.outbox import BATCH_NOTICES_MAX, OutboxRelay
@@ -18,7 +19,8 @@ ACCOUNT = AccountId("123456789012")
 
 
 def notice(number: int) -> Notice:
-    return Notice(account=ACCOUNT, topic=f"t/{number}", payload=b"\x00%d" % number, qos=number % 2)
+    more = {"properties": b"\x02\x01\x00", "expires": Instant(number)} if number % 2 else {}
+    return Notice(account=ACCOUNT, topic=f"t/{number}", payload=b"\x00%d" % number, qos=number % 2, **more)
 
 
 async def left(work: SqlWork) -> int:

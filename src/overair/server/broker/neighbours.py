@@ -23,6 +23,9 @@ from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import News, Notice, Tx, Work
 from overair.server.broker.model import StoredSession
 from overair.server.gateway.model import Link, Message
+from overair.wire.mqtt.body import Body
+from overair.wire.mqtt.packets import Properties
+from overair.wire.mqtt.properties import Place, encode_properties, read_properties
 from overair.wire.topics import matches
 
 QOS_0_SIZE_BYTES_MAX: Final = 4_000
@@ -189,11 +192,15 @@ class Neighbours:
 
     def publish(self, account: AccountId, message: Message, work: Work) -> Awaitable[None] | None:
         """A message that was published here, to subscribers wherever they are. See ``Broker.publish``."""
-        size_bytes = len(message.topic.encode()) + len(message.payload)
+        properties = encode_properties(message.properties) if message.properties else b""
+        size_bytes = len(message.topic.encode()) + len(message.payload) + len(properties)
         if not message.qos and not message.retain and size_bytes <= QOS_0_SIZE_BYTES_MAX:
             self._sessions.hand_out_here(account, message)
             payload = base64.b85encode(message.payload).decode("ascii")
-            self.tell(News(PASSING, (account, message.topic, payload, self._ids.token(8, "0123456789abcdef"))))
+            said = base64.b85encode(properties).decode("ascii")
+            expires = "" if message.expires is None else str(message.expires)
+            salt = self._ids.token(8, "0123456789abcdef")
+            self.tell(News(PASSING, (account, message.topic, payload, said, expires, salt)))
             return None
         now = self._clock.now()
 
@@ -203,7 +210,16 @@ class Neighbours:
                 is_there = bool(message.payload)
                 tx.after_commit(lambda: self._sessions.retained_now(account, message.topic, is_there=is_there))
                 tx.tell_nodes(News(RETAINED, (account, message.topic, "1" if is_there else "")))
-            tx.publish(Notice(account=account, topic=message.topic, payload=message.payload, qos=message.qos))
+            tx.publish(
+                Notice(
+                    account=account,
+                    topic=message.topic,
+                    payload=message.payload,
+                    qos=message.qos,
+                    properties=properties,
+                    expires=message.expires,
+                )
+            )
 
         return work.run(unit)
 
@@ -290,7 +306,7 @@ class Neighbours:
                     continue
                 if self._records.may_queue(tx, account, stored.client_id, number):
                     last, count, size = last + 1, count + 1, size + len(notice.payload)
-                    message = Message(topic=notice.topic, payload=notice.payload, qos=1)
+                    message = message_of(notice, qos=1)
                     self._records.enqueue(tx, account, stored.client_id, last, message)
         return replace(
             stored, queued_count=count, queued_size_bytes=size, last_position=last, heard_to=max(after, to, stored.heard_to)
@@ -364,7 +380,13 @@ class Neighbours:
     def heard_passing(self, parts: Sequence[str]) -> None:
         """A message of QoS 0 was published elsewhere."""
         if parts:
-            message = Message(topic=parts[1], payload=base64.b85decode(parts[2]), qos=0)
+            message = Message(
+                topic=parts[1],
+                payload=base64.b85decode(parts[2]),
+                qos=0,
+                properties=properties_in(base64.b85decode(parts[3])),
+                expires=Instant(int(parts[4])) if parts[4] else None,
+            )
             self._sessions.hand_out_here(AccountId(parts[0]), message)
 
     def heard_retained(self, parts: Sequence[str]) -> None:
@@ -465,6 +487,22 @@ class Neighbours:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task among gateways failed", exc_info=task.exception())
+
+
+def properties_in(data: bytes) -> Properties:
+    """As they were written for a notice, or for the bus."""
+    return read_properties(Body(data, 0, len(data)), Place.PUBLISH) if data else ()
+
+
+def message_of(notice: Notice, *, qos: int) -> Message:
+    """What a notice says to clients."""
+    return Message(
+        topic=notice.topic,
+        payload=notice.payload,
+        qos=qos,
+        properties=properties_in(notice.properties),
+        expires=notice.expires,
+    )
 
 
 def _is_heard(stored: StoredSession, topic: str) -> bool:

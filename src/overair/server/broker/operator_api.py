@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from overair.basics.errors import InvalidRequest, NotFound
 from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import cut, read_page_token
 from overair.server.broker.service import Broker, Records
+from overair.server.gateway.http_properties import read_properties_said
 from overair.server.gateway.model import Message
 from overair.wire.topics import is_valid_topic
 
@@ -30,7 +33,8 @@ class BrokerOperations:
         """Hand a message to subscribers; returns once whoever must still get it after a crash has it in the store.
 
         Raises:
-            InvalidRequest: not a topic to publish to (subject ``topic``); a payload over 128 KiB (``too-large``).
+            InvalidRequest: not a topic to publish to (subject ``topic``); a payload over 128 KiB (``too-large``); what MQTT 5
+                says beside it isn't in its form (``properties``).
             LimitExceeded: the account retains as many messages as it may (``retained``).
         """
         topic = request["topic"]
@@ -51,7 +55,15 @@ class BrokerOperations:
             raise InvalidRequest(
                 f"The payload has {len(payload)} bytes; a message holds at most {PAYLOAD_SIZE_BYTES_MAX}.", subject="too-large"
             )
-        message = Message(topic=topic, payload=payload, qos=request.get("qos", 0), retain=request.get("retain", False))
+        properties, expires = read_properties_said(request, caller.now)
+        message = Message(
+            topic=topic,
+            payload=payload,
+            qos=request.get("qos", 0),
+            retain=request.get("retain", False),
+            properties=properties,
+            expires=expires,
+        )
         # What is retained stays until somebody changes it, so it leaves a record; a message that passes by leaves none.
         pending = self._broker.publish(caller.account, message, work=self._work if message.retain else None)
         if pending is not None:
@@ -69,11 +81,13 @@ class BrokerOperations:
         message = await self._broker.retained(caller.account, topic)
         if message is None:
             raise NotFound(f"No message is retained for the topic {topic[:100]!r}.", subject="retained")
+        pairs = [dict([value]) for _, value in message.properties if isinstance(value, tuple)]
         return {
             "topic": message.topic,
             "payload": message.payload,
             "qos": message.qos,
             "lastModifiedTime": message.last_modified,
+            "userProperties": msgspec.json.encode(pairs) if pairs else None,
         }
 
     @operation("iot-data", "ListRetainedMessages")

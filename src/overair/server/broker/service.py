@@ -19,7 +19,7 @@ from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
 from overair.server.broker.deliveries import LOAD_COUNT, Deliveries
 from overair.server.broker.model import ClientPresence, RetainedMessage, StoredSession
-from overair.server.broker.neighbours import Neighbours
+from overair.server.broker.neighbours import Neighbours, message_of
 from overair.server.broker.ports import PresenceWatcher, Records
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionCounts, SessionRecord
@@ -392,7 +392,7 @@ class Broker:
     async def deliver(self, notice: Notice, number: int = 0) -> None:
         """Hand a notice of the outbox to the sessions here: returns once whoever must still get it after a crash has it in the
         store."""
-        message = Message(topic=notice.topic, payload=notice.payload, qos=min(notice.qos, 1))
+        message = message_of(notice, qos=min(notice.qos, 1))
         pending = self._publish_here(notice.account, message, self._work, number=number)
         if pending is not None:
             await pending

@@ -25,12 +25,12 @@ from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, ClientId
 from overair.basics.work import Tx
 from overair.server.broker.model import QueuedMessage, RetainedMessage, RetainedSummary, StoredSession
+from overair.server.broker.neighbours import properties_in
 from overair.server.gateway.model import Message
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
-from overair.wire.mqtt.body import Body
 from overair.wire.mqtt.packets import Properties
-from overair.wire.mqtt.properties import Place, encode_properties, read_properties
+from overair.wire.mqtt.properties import encode_properties
 
 CLIENT_ID_LENGTH = 128
 
@@ -101,11 +101,6 @@ def _ends(now: Instant, expiry_ms: int) -> ColumnElement[int]:
 def kept_properties(properties: Properties) -> bytes | None:
     """As a row holds them."""
     return encode_properties(properties) if properties else None
-
-
-def properties_kept(data: bytes | None) -> Properties:
-    """As a row held them."""
-    return read_properties(Body(bytes(data), 0, len(data)), Place.PUBLISH) if data else ()
 
 
 class BrokerStore:
@@ -284,7 +279,7 @@ class BrokerStore:
                 position=row.position,
                 topic=row.topic,
                 payload=bytes(row.payload),
-                properties=properties_kept(row.properties),
+                properties=properties_in(bytes(row.properties or b"")),
                 expires=None if row.expires is None else Instant(row.expires),
             )
             for row in rows
@@ -316,7 +311,7 @@ class BrokerStore:
             payload=bytes(row.payload),
             qos=row.qos,
             last_modified=Instant(row.last_modified),
-            properties=properties_kept(row.properties),
+            properties=properties_in(bytes(row.properties or b"")),
             expires=None if row.expires is None else Instant(row.expires),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -10,10 +11,11 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 import structlog
 
-from overair.basics.errors import LimitExceeded, OverairError
+from overair.basics.errors import InvalidRequest, LimitExceeded, OverairError
 from overair.basics.ids import CertificateId, ClientId, IdSource
 from overair.server.gateway.authority import DeviceIdentity, Refusal
 from overair.server.gateway.handlers import Connection, Replies
+from overair.server.gateway.http_properties import read_properties_said
 from overair.server.gateway.model import DisconnectReason, Message
 from overair.server.gateway.rights import Refused, Rights
 from overair.server.gateway.service import Gateway
@@ -26,6 +28,11 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PREFIX: Final = b"/topics/"
+_SAID_IN_HEADERS: Final = {
+    b"x-amz-mqtt5-user-properties": "userProperties",
+    b"x-amz-mqtt5-payload-format-indicator": "payloadFormatIndicator",
+    b"x-amz-mqtt5-correlation-data": "correlationData",
+}
 STALL_TIMEOUT_S: Final = 60.0
 """How long a device may send nothing in the middle of a body."""
 
@@ -76,7 +83,7 @@ class HttpPublish:
     async def _publish(self, scope: Scope, receive: Receive) -> None:
         if scope["method"] != "POST":
             raise _Answer(405, "Publish with POST /topics/{topic}?qos=0 or 1.")
-        topic, qos, retain = _what(scope)
+        topic, qos, retain, said = _what(scope)
         identity = await self._identity(scope)
         limits = self._gateway.limits_for(identity.place.account)
         payload = await _body(scope, receive, limits.payload_size_bytes_max)
@@ -95,11 +102,13 @@ class HttpPublish:
                 if not isinstance(answer, (list, tuple)):
                     await answer  # type: ignore[misc]
                 return
-            pending = self._gateway.broker.publish(
-                identity.place.account, Message(topic=topic, payload=payload, qos=qos, retain=retain)
-            )
+            properties, expires = read_properties_said(said, self._gateway.clock.now())
+            message = Message(topic=topic, payload=payload, qos=qos, retain=retain, properties=properties, expires=expires)
+            pending = self._gateway.broker.publish(identity.place.account, message)
             if pending is not None:
                 await pending
+        except InvalidRequest as error:
+            raise _Answer(400, error.message) from None
         except LimitExceeded as error:
             raise _Answer(429, error.message) from None
         except OverairError as error:
@@ -122,8 +131,8 @@ class HttpPublish:
         return verdict
 
 
-def _what(scope: Scope) -> tuple[str, int, bool]:
-    """(topic, QoS, retain) of a request."""
+def _what(scope: Scope) -> tuple[str, int, bool, dict[str, Any]]:
+    """(topic, QoS, retain, what MQTT 5 says beside the payload) of a request."""
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     path = path.partition(b"?")[0]
     if not path.startswith(PREFIX):
@@ -140,7 +149,25 @@ def _what(scope: Scope) -> tuple[str, int, bool]:
         raise _Answer(400, "The query has more parameters than a publish knows: qos and retain.") from None
     if query.get("qos", "0") not in {"0", "1"} or query.get("retain", "false") not in {"true", "false"}:
         raise _Answer(400, "qos is 0 or 1, retain is true or false.")
-    return topic, int(query.get("qos", "0")), query.get("retain") == "true"
+    return topic, int(query.get("qos", "0")), query.get("retain") == "true", _said(scope, query)
+
+
+def _said(scope: Scope, query: dict[str, str]) -> dict[str, Any]:
+    said: dict[str, Any] = {name: query[name] for name in ("contentType", "responseTopic") if name in query}
+    if "messageExpiry" in query:
+        if not query["messageExpiry"].isdecimal() or len(query["messageExpiry"]) > 10:
+            raise _Answer(400, "messageExpiry is a number of seconds.")
+        said["messageExpiry"] = int(query["messageExpiry"])
+    for name, value in scope["headers"]:
+        member = _SAID_IN_HEADERS.get(name)
+        if member is not None:
+            said[member] = value.decode("latin-1")
+    if "userProperties" in said:
+        try:
+            said["userProperties"] = b64decode(said["userProperties"], validate=True).decode()
+        except ValueError:
+            raise _Answer(400, "x-amz-mqtt5-user-properties is JSON in Base64.") from None
+    return said
 
 
 async def _body(scope: Scope, receive: Receive, size_bytes_max: int) -> bytes:

@@ -62,7 +62,12 @@ def expires(properties: Properties, clock: Clock) -> Instant | None:
     expiry_s = number_in(properties, Property.MESSAGE_EXPIRY_INTERVAL, -1)
     if expiry_s < 0:
         return None
-    return Instant(clock.now() + min(max(expiry_s, MESSAGE_EXPIRY_S_MIN), MESSAGE_EXPIRY_S_MAX) * 1000)
+    return Instant(clock.now() + honoured_expiry_s(expiry_s) * 1000)
+
+
+def honoured_expiry_s(asked_s: int) -> int:
+    """What a message's expiry becomes."""
+    return min(max(asked_s, MESSAGE_EXPIRY_S_MIN), MESSAGE_EXPIRY_S_MAX)
 
 
 def last_word(will: Will, clock: Clock) -> LastWord:

@@ -10,6 +10,7 @@ from overair.basics.clock import Instant
 from overair.basics.ids import AccountId
 from overair.basics.work import Notice, Tx
 from overair.server.nodes.model import Node, Role
+from overair.server.storage.outbox_rows import notice_of
 from overair.server.storage.schema import account_column, instant_column, metadata, outbox
 from overair.server.storage.work import sql
 
@@ -104,7 +105,7 @@ class SqlNodeStore:
         if to is not None:
             query = query.where(outbox.c.id <= to)
         return [
-            (row.id, Notice(account=AccountId(row.account), topic=row.topic, payload=bytes(row.payload), qos=row.qos))
+            (row.id, notice_of(row.account, row.topic, row.payload, row.qos, row.properties, row.expires))
             for row in sql(tx).execute(query)
         ]
 

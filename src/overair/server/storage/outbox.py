@@ -7,15 +7,23 @@ from typing import Final
 
 from sqlalchemy import bindparam, delete, select
 
-from overair.basics.ids import AccountId
 from overair.basics.work import Notice, Tx, Work
+from overair.server.storage.outbox_rows import notice_of
 from overair.server.storage.schema import outbox
 from overair.server.storage.work import HotStatement, sql
 
 BATCH_NOTICES_MAX: Final = 500
 
 _oldest = HotStatement(
-    select(outbox.c.id, outbox.c.account, outbox.c.topic, outbox.c.payload, outbox.c.qos)
+    select(
+        outbox.c.id,
+        outbox.c.account,
+        outbox.c.topic,
+        outbox.c.payload,
+        outbox.c.qos,
+        outbox.c.properties,
+        outbox.c.expires,
+    )
     .order_by(outbox.c.id)
     .limit(BATCH_NOTICES_MAX)
 )
@@ -41,8 +49,8 @@ class OutboxRelay:
         rows = await self._work.read(_oldest.all)
         delivered: list[int] = []
         try:
-            for notice_id, account, topic, payload, qos in rows:
-                await self._deliver(Notice(account=AccountId(account), topic=topic, payload=bytes(payload), qos=qos))
+            for notice_id, *row in rows:
+                await self._deliver(notice_of(*row))
                 delivered.append(notice_id)
         finally:
             if delivered:

@@ -8,12 +8,15 @@ import msgspec
 from sqlalchemy import bindparam, insert, select
 
 from overair.basics.clock import Instant
+from overair.basics.ids import AccountId
 from overair.basics.work import Notice
 from overair.server.storage.schema import outbox
 from overair.server.storage.statements import HotStatement, listed
 from overair.server.storage.transaction import SqlTx
 
-_insert: Final = HotStatement(insert(outbox), columns=("account", "topic", "payload", "qos", "created"))
+_insert: Final = HotStatement(
+    insert(outbox), columns=("account", "topic", "payload", "qos", "created", "properties", "expires")
+)
 _TOLD_ALIKE: Final = ("account", "payload", "qos", "created")
 _insert_alike: Final = {
     dialect: HotStatement(
@@ -24,6 +27,18 @@ _insert_alike: Final = {
     )
     for dialect, topics in listed("b_topics").items()
 }
+
+
+def notice_of(account: str, topic: str, payload: bytes, qos: int, properties: bytes | None, expires: int | None) -> Notice:
+    """A row's notice."""
+    return Notice(
+        account=AccountId(account),
+        topic=topic,
+        payload=bytes(payload),
+        qos=qos,
+        properties=bytes(properties) if properties else b"",
+        expires=None if expires is None else Instant(expires),
+    )
 
 
 def leave_notices(tx: SqlTx, *, now: Instant) -> None:
@@ -57,6 +72,8 @@ def _leave_each(tx: SqlTx, notices: list[Notice], *, now: Instant) -> None:
                     "payload": notice.payload,
                     "qos": notice.qos,
                     "created": now,
+                    "properties": notice.properties or None,
+                    "expires": notice.expires,
                 }
                 for notice in notices
             ],

@@ -40,6 +40,8 @@ outbox: Final = Table(
     Column("payload", LargeBinary, nullable=False),
     Column("qos", Integer, nullable=False),
     instant_column("created"),
+    Column("properties", LargeBinary, nullable=True),
+    instant_column("expires", nullable=True),
     sqlite_autoincrement=True,
 )
 """Notices that units of work have left and nobody has heard yet. Ids are never given twice."""
