@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from overair.basics.arn import Place
 from overair.basics.errors import InvalidRequest, NotFound, OverairError
-from overair.basics.ids import JobId, ThingName
+from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.model import Given, Job, JobPlan, JobSettings, JobTemplate, PresignConfig
-from overair.server.jobs.packages import check_placeholders
+from overair.server.jobs.packages import JobPackages, check_placeholders
 from overair.server.packages.installed import InstalledPackages
-from overair.server.packages.model import Artifact, VersionAction
+from overair.server.packages.model import Artifact, PackageVersion, VersionAction
 from overair.server.packages.service import PackagesService, VersionContent
 from overair.server.packages.store import SqlPackageStore
 from overair.wire.job_messages import ExecutionStatus
-from tests.support.jobs_room import JobsRoom
+from tests.support.jobs_room import AnyPackage, JobsRoom
 from tests.support.streams_room import Buckets
 
 ROLE = "arn:aws:iam::123456789012:role/r"
@@ -26,6 +30,9 @@ ATTRIBUTES = {"url": "https://s3.us-east-1.amazonaws.com/b/k", "note": 'a "quote
 SIGNED = JobSettings(presign=PresignConfig(role_arn=ROLE))
 APP = "${aws:iot:package:app:version:1.0:"
 LATEST = "${aws:iot:package:app:version:$default:"
+
+
+NO_UNIT = cast("Tx", None)
 
 
 class Shelf:
@@ -244,3 +251,28 @@ async def test_a_templates_jobs_mean_what_is_the_default_when_they_are_made(shel
     made = shelf.room.work.read_blocking(lambda tx: shelf.room.jobs.templates.find(tx, place.account, "T"))
     shelf.create("J", json.loads(made.document), "$default")
     assert await shelf.read("J") == {"url": ATTRIBUTES["url"]}
+
+
+class OnePackage:
+    """A catalogue of one version."""
+
+    def __init__(self, attributes: dict[str, str]) -> None:
+        self.attributes = attributes
+
+    def deployable(self, tx: Tx, account: AccountId, package: str, version: str) -> PackageVersion:
+        found = AnyPackage().deployable(tx, account, package, version)
+        return replace(found, attributes=self.attributes)
+
+
+VALUES = st.text(max_size=60).filter(lambda text: "${aws:" not in text)
+
+
+@given(value=VALUES, before=VALUES, after=VALUES, number=st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+def test_whatever_a_value_holds_the_document_says_just_that(value: str, before: str, after: str, number: float) -> None:
+    packages = JobPackages()
+    packages.catalogue = OnePackage({"key": value})
+    asked = {before: [APP + "attributes}", number], "text": before + APP + "attributes:key}" + after, "last": '"' + after}
+    place = Place("us-east-1", AccountId("123456789012"))
+    filled = packages.fill(NO_UNIT, place, json.dumps(asked), [ARN + "1.0"], signed=False)
+    told = {before: [{"key": value}, number], "text": before + value + after, "last": '"' + after}
+    assert json.loads(filled.document) == told
