@@ -65,7 +65,14 @@ class Killer:
 def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed_under_load(
     killed_server: ForkedServer, tmp_path: Path, kills: int
 ) -> None:
-    asyncio.run(kill_again_and_again(killed_server, tmp_path, kills=kills, seed=5))
+    async def bounded() -> None:
+        try:
+            await kill_again_and_again(killed_server, tmp_path, kills=kills, seed=5)
+        finally:
+            # The operator's thread goes on as long as there is a server.
+            killed_server.stop()
+
+    asyncio.run(bounded())
 
 
 async def kill_again_and_again(server: ForkedServer, folder: Path, *, kills: int, seed: int) -> None:

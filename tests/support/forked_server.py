@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 
-from tests.support.server_process import ANSWER_TIMEOUT_S, REPOSITORY, STOP_TIMEOUT_S, ServerProcess, clean_environment
+from tests.support.server_process import ANSWER_TIMEOUT_S, REPOSITORY, ServerProcess, clean_environment
 
 
 class ForkedServer(ServerProcess):
@@ -56,24 +56,22 @@ class ForkedServer(ServerProcess):
         return self
 
     def kill(self) -> None:
-        self._end(signal.SIGKILL, ANSWER_TIMEOUT_S)
-
-    def stop(self) -> int:
-        """SIGTERM to the server, if it runs, and the end of its parent; the server's exit status."""
-        status = 0 if self._pid is None else self._end(signal.SIGTERM, STOP_TIMEOUT_S)
-        if self.process is not None:
-            self._close_pipes()
-            self.process.wait(STOP_TIMEOUT_S)
-        return status
-
-    def _end(self, number: signal.Signals, timeout_s: float) -> int:
         assert self._pid is not None
-        os.kill(self._pid, number)
+        os.kill(self._pid, signal.SIGKILL)
         # What it had still said before it ended passes.
-        while not (line := self._line(timeout_s)).startswith("ended "):
+        while not self._line(ANSWER_TIMEOUT_S).startswith("ended "):
             pass
         self._pid = None
-        return int(line.removeprefix("ended "))
+
+    def stop(self) -> int:
+        """The end of what forks the server, and SIGKILL to the server if it runs. A second call does nothing."""
+        if self._pid is not None:
+            self.kill()
+        if self.process is not None:
+            self._close_pipes()
+            self.process.wait(ANSWER_TIMEOUT_S)
+            self.process = None
+        return 0
 
     def _line(self, timeout_s: float) -> str:
         try:
