@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from overair.basics.arn import Place, parse_arn
-from overair.basics.clock import SettableClock
+from overair.basics.clock import Instant, SettableClock
 from overair.basics.errors import InvalidRequest, NotFound
 from overair.basics.ids import (
     AccountId,
