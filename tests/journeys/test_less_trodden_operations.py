@@ -147,7 +147,7 @@ UNSERVED = [
     ("signer", "list_profile_permissions", {"profileName": "pp"}, 400),
     ("acm", "get_account_configuration", {}, 400),
     ("s3", "put_bucket_website", {"Bucket": "bkt", "WebsiteConfiguration": {}}, 400),
-    ("iam", "list_groups", {}, 400),
+    ("iam", "list_account_aliases", {}, 400),
     ("sts", "get_federation_token", {"Name": "nn"}, 400),
 ]
 """One or more operations of every service that we don't have."""

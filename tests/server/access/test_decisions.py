@@ -26,7 +26,7 @@ from overair.server.access.model import AssumedRole, Owner, OwnerKind
 from overair.server.access.service import judge
 from overair.server.aws_protocol.operations import _MARK, Caller
 from overair.server.policy_language.document import Kind, parse_policy
-from overair.server.policy_language.evaluation import CompiledPolicy
+from overair.server.policy_language.evaluation import CompiledPolicy, Decision, Question
 from overair.server.rest import door as rest
 from overair.server.rest.operations import _ROUTES
 from overair.server.storage.work import SqlWork
@@ -499,3 +499,25 @@ def test_the_policies_that_stand_ready_are_well_formed_and_let_the_pipeline_thro
         assert AWS_MANAGED[arn].arn == arn
     assert "arn:aws:iam::aws:policy/service-role/AmazonFreeRTOSOTAUpdate" in DOCUMENTS
     assert "arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration" in DOCUMENTS
+    assert len({policy.policy_id for policy in AWS_MANAGED.values()}) == len(DOCUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "denied"),
+    [
+        (
+            "AWSIoTConfigAccess",
+            ["iot:CreateThing", "iot:UpdateCertificate", "iot:SearchIndex"],
+            ["iot:Publish", "s3:GetObject"],
+        ),
+        ("AWSIoTConfigReadOnlyAccess", ["iot:ListThings", "iot:GetPolicy"], ["iot:CreateThing", "iot:Connect"]),
+        ("AWSIoTDataAccess", ["iot:Publish", "iotjobsdata:UpdateJobExecution"], ["iot:CreateThing"]),
+        ("service-role/AWSIoTOTAUpdate", ["iot:CreateJob"], ["iot:DeleteJob"]),
+        ("IAMReadOnlyAccess", ["iam:ListUsers", "iam:SimulateCustomPolicy"], ["iam:CreateUser"]),
+        ("AWSCertificateManagerReadOnly", ["acm:ListCertificates"], ["acm:ImportCertificate"]),
+    ],
+)
+def test_ready_made_policies_grant_what_their_names_say(name: str, allowed: list[str], denied: list[str]) -> None:
+    grants = Grants(identity=(CompiledPolicy.parse(DOCUMENTS[f"arn:aws:iam::aws:policy/{name}"], Kind.MANAGED),))
+    decisions = {action: grants.decide(Question(action=action, resource="*", context={})) for action in (*allowed, *denied)}
+    assert decisions == {**dict.fromkeys(allowed, Decision.ALLOW), **dict.fromkeys(denied, Decision.IMPLICIT_DENY)}

@@ -69,6 +69,13 @@ _THINGS_REGISTRATION: Final = _document(
 
 _SERVICES: Final = ("acm", "iam", "iot", "iotjobsdata", "overair", "s3", "signer")
 _READING: Final = ("Get", "List", "Describe")
+_BROKER: Final = ("iot:Connect", "iot:Publish", "iot:Subscribe", "iot:Receive", "iot:RetainPublish")
+_CONFIGURING: Final = (
+    "Accept Add Associate Attach Cancel Create Delete Deprecate Describe Detach Disable Enable Get List Register Reject Remove "
+    "Replace SearchIndex Set Start Stop Tag TestAuthorization Transfer Untag Update Validate"
+)
+"""What operations of IoT begin with, but for the broker's."""
+_IAM_READING: Final = ("iam:Get*", "iam:List*", "iam:Simulate*")
 
 _POLICIES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("/", "AdministratorAccess", "Everything.", _document(_allow(["*"], "*"))),
@@ -91,6 +98,39 @@ _POLICIES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("/", "IAMFullAccess", "All identities and their policies.", _document(_allow(["iam:*"], "*"))),
     ("/service-role/", "AmazonFreeRTOSOTAUpdate", "What the OTA service role needs.", _OTA_UPDATE),
     ("/service-role/", "AWSIoTThingsRegistration", "What registering things needs.", _THINGS_REGISTRATION),
+    (
+        "/service-role/",
+        "AWSIoTOTAUpdate",
+        "Making jobs and looking at signing.",
+        _document(_allow(["iot:CreateJob", "signer:DescribeSigningJob"], "*")),
+    ),
+    (
+        "/",
+        "AWSIoTDataAccess",
+        "The message broker and the jobs of devices.",
+        _document(_allow([*_BROKER, "iotjobsdata:*"], "*")),
+    ),
+    (
+        "/",
+        "AWSIoTConfigAccess",
+        "All of IoT's registry, policies and jobs.",
+        _document(_allow([f"iot:{verb}*" for verb in _CONFIGURING.split()], "*")),
+    ),
+    (
+        "/",
+        "AWSIoTConfigReadOnlyAccess",
+        "Looking at IoT's registry, policies and jobs.",
+        _document(_allow(["iot:Describe*", "iot:Get*", "iot:List*", "iot:SearchIndex", "iot:TestAuthorization"], "*")),
+    ),
+    ("/", "IAMReadOnlyAccess", "Looking at identities and their policies.", _document(_allow(_IAM_READING, "*"))),
+    (
+        "/",
+        "AWSCertificateManagerReadOnly",
+        "Looking at certificates.",
+        _document(
+            _allow(["acm:DescribeCertificate", "acm:ListCertificates", "acm:GetCertificate", "acm:ListTagsForCertificate"], "*")
+        ),
+    ),
 )
 
 _SINCE: Final = Instant(1_514_764_800_000)
