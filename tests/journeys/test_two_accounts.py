@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from overair.basics.ids import AccountId
 from overair.server import first_start
 from tests.support.accounts import Accounts, furnish, server_of_accounts
 from tests.support.model_walk import ModelWalk
+from tests.support.paho_device import PahoDevice
 
 OWNER, STRANGER = AccountId("111122223333"), AccountId("999988887777")
 ROUNDS = 6
@@ -132,3 +134,44 @@ def test_what_is_named_by_arn_or_id_is_told_as_absent_or_forbidden(accounts: Acc
         else:
             done.append((what, 200))
     assert done == []
+
+
+def test_devices_of_one_name_in_two_accounts_never_hear_of_each_other(accounts: Accounts, tmp_path: Path) -> None:
+    everything = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]})
+
+    def device(account: AccountId) -> PahoDevice:
+        iot = accounts.client("iot", account)
+        iot.create_thing(thingName="same")
+        iot.create_policy(policyName="everything", policyDocument=everything)
+        certificate = iot.create_keys_and_certificate(setAsActive=True)
+        iot.attach_policy(policyName="everything", target=certificate["certificateArn"])
+        iot.attach_thing_principal(thingName="same", principal=certificate["certificateArn"])
+        return PahoDevice(accounts.endpoints, tmp_path / account, "same", certificate)
+
+    def job(account: AccountId) -> None:
+        thing = f"arn:aws:iot:{accounts.endpoints['region']}:{account}:thing/same"
+        accounts.client("iot", account).create_job(jobId="same-job", targets=[thing], document=json.dumps({"of": account}))
+
+    with device(OWNER) as one, device(STRANGER) as other:
+        for each, account in ((one, OWNER), (other, STRANGER)):
+            assert each.subscribe("#") == 1
+            assert each.subscribe("$aws/things/same/jobs/#") == 1
+            accounts.client("iot-data", account).publish(topic="both/retained", qos=1, retain=True, payload=account.encode())
+            each.publish("both/say", account.encode())
+            job(account)
+        heard: dict[str, list[tuple[str, bytes]]] = {OWNER: [], STRANGER: []}
+        for each, account in ((one, OWNER), (other, STRANGER)):
+            each.publish("both/last", account.encode())
+            # On one connection everything before this one has come by then, but for what the workers send: the job.
+            while not {"both/last", "$aws/things/same/jobs/notify-next"} <= {topic for topic, _ in heard[account]}:
+                heard[account].append(each.message())
+        assert not one.cut.is_set(), "the same client id in another account is another client"
+        assert not other.cut.is_set()
+    for mine, theirs in ((OWNER, STRANGER), (STRANGER, OWNER)):
+        topics = {topic for topic, _ in heard[mine]}
+        assert {"both/retained", "both/say", "both/last", "$aws/things/same/jobs/notify-next"} <= topics
+        assert not [payload for _, payload in heard[mine] if theirs.encode() in payload]
+        kept = accounts.client("iot-data", mine).list_retained_messages()["retainedTopics"]
+        assert [each["topic"] for each in kept] == ["both/retained"]
+        retained = accounts.client("iot-data", mine).get_retained_message(topic="both/retained")
+        assert retained["payload"] == mine.encode()
