@@ -73,6 +73,34 @@ def test_what_is_read_back_has_the_same_spelling_again(value: dict[str, object])
     assert canonical(read(pretty, size_bytes_max=len(pretty))) == data
 
 
+ANY_TEXT = st.text(st.characters() | st.sampled_from(':[,-1."\\\x7f'), max_size=20)
+ANY_NUMBER = st.integers() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    st.dictionaries(ANY_TEXT, st.recursive(ANY_NUMBER | ANY_TEXT, lambda inner: st.lists(inner, max_size=3), max_leaves=6)),
+    st.booleans(),
+    st.sampled_from([None, 1, "\t"]),
+)
+def test_what_a_text_lets_through_at_a_glance_a_closer_look_lets_through(
+    value: dict[str, object], in_ascii: bool, indent: int | str | None
+) -> None:
+    try:
+        data = json.dumps(value, ensure_ascii=in_ascii, indent=indent).encode()
+    except UnicodeEncodeError:
+        return  # Half a surrogate pair has no bytes.
+    try:
+        expected = canonical(value)
+    except MetadataRefused:
+        with pytest.raises(MetadataRefused):
+            read(data, size_bytes_max=10_000)
+        return
+    found = read(data, size_bytes_max=10_000)
+    for form in CanonicalForm:
+        assert canonical(found, form, checked=True) == canonical(value, form)
+    assert canonical(found) == expected
+
+
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_an_object_or_our_own_error(data: bytes) -> None:
     with contextlib.suppress(MetadataRefused):
@@ -87,6 +115,9 @@ def test_arbitrary_bytes_are_an_object_or_our_own_error(data: bytes) -> None:
         ('{"version":1.0}', "version"),
         ('{"version":1e2}', "version"),
         ('{"length":9007199254740993}', "length"),
+        ('{"length": \n-9007199254740993}', "length"),
+        ('{"a":[1,\t2.5]}', "a[1]"),
+        ('{"a":[-0.0]}', "a[0]"),
         ('{"length":NaN}', ""),
         ('{"name":"a\\u007f"}', "name"),
         ('{"name":"ä\\u007f"}', "name"),

@@ -6,7 +6,7 @@ SQLAlchemy's execution costs more than SQLite's: a version-checked UPDATE runs a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import JSON, TableValuedAlias, Text, bindparam, cast, func
 from sqlalchemy.engine.interfaces import Dialect
@@ -17,50 +17,51 @@ from sqlalchemy.sql.selectable import Select
 from overair.basics.work import Tx
 from overair.server.storage.transaction import SqlTx
 
-_MISSING: Final = object()
 _Row = tuple[Any, ...]
 
 
 class _Compiled:
     """One statement's text and parameters in one dialect."""
 
-    __slots__ = ("parameters", "positional", "results", "text")
+    __slots__ = ("constants", "names", "positional", "processors", "results", "text")
 
     def __init__(self, statement: Any, columns: Sequence[str] | None, dialect: Dialect) -> None:
         compiled: SQLCompiler = statement.compile(dialect=dialect, column_keys=columns)
         if any(bind.expanding or bind.literal_execute for bind in compiled.binds.values()):
             raise RuntimeError("A hot statement can't hold a list of values (IN): its text would change. Use sql(tx).execute.")
-        constants = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
+        self.constants = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
         processors: dict[str, Any] = dict(compiled._bind_processors)
         self.positional = compiled.positional
         names = compiled.positiontup if compiled.positional else list(compiled.binds)
         assert names is not None
         self.text = str(compiled)
-        self.parameters = tuple((name, constants.get(name, _MISSING), processors.get(name)) for name in names)
+        self.names = tuple(names)
+        # Few values need one, and few columns: those are named by their place.
+        self.processors = tuple((place, processors[name]) for place, name in enumerate(names) if name in processors)
         results: list[Callable[[Any], Any] | None] = []
         if isinstance(statement, Select):
             results = [
                 column.type.dialect_impl(dialect).result_processor(dialect, None) for column in statement.selected_columns
             ]
-        self.results = tuple(results) if any(results) else None
+        self.results = tuple((place, process) for place, process in enumerate(results) if process is not None)
 
     def bind(self, values: dict[str, Any]) -> Any:
-        bound = []
-        for name, constant, processor in self.parameters:
-            value = values.get(name, constant)
-            if value is _MISSING:
-                raise RuntimeError(f"The hot statement needs a value for {name!r}.")
-            bound.append(processor(value) if processor is not None else value)
-        if self.positional:
-            return bound
-        return {parameter[0]: value for parameter, value in zip(self.parameters, bound, strict=True)}
+        given = {**self.constants, **values} if self.constants else values
+        try:
+            bound = [given[name] for name in self.names]
+        except KeyError as missing:
+            raise RuntimeError(f"The hot statement needs a value for {missing.args[0]!r}.") from None
+        for place, process in self.processors:
+            bound[place] = process(bound[place])
+        return bound if self.positional else dict(zip(self.names, bound, strict=True))
 
     def row(self, raw: _Row) -> _Row:
-        if self.results is None:
+        if not self.results:
             return raw
-        return tuple(
-            value if processor is None else processor(value) for value, processor in zip(raw, self.results, strict=True)
-        )
+        values = list(raw)
+        for place, process in self.results:
+            values[place] = process(values[place])
+        return tuple(values)
 
 
 class HotStatement:

@@ -21,6 +21,8 @@ INTEGER_MAX: Final = 2**53 - 1
 """What every JSON reader keeps exactly; also the largest length and version that a document may say."""
 VERSION_MAX: Final = 2**31 - 1
 
+# In the text of a document: numbers that may be no integers that everybody keeps. Inside a string it may look so, too.
+_NUMBER_TO_LOOK_AT: Final = re.compile(rb"[:\[,]\s*-?(?:[0-9]{16,}|[0-9]+[.eE])")
 _ESCAPED_BY_ONE_FORM_ONLY: Final = re.compile(r'\\[^"\\]')
 
 Json = Mapping[str, object]
@@ -33,14 +35,17 @@ class CanonicalForm(StrEnum):
     OLPC = "olpc"
 
 
-def canonical(value: object, form: CanonicalForm = CanonicalForm.ESCAPED) -> bytes:
+def canonical(value: object, form: CanonicalForm = CanonicalForm.ESCAPED, *, checked: bool = False) -> bytes:
     """The one spelling of a value made of dict, list, str, int, bool and None.
+
+    Args:
+        checked: It is, or is part of, what ``read`` or this function has let through already.
 
     Raises:
         MetadataRefused: INVALID_METADATA: a float, U+007F (which clients and servers spell differently), a lone surrogate.
     """
     if form is CanonicalForm.OLPC:
-        if _is_plain(value):
+        if checked or _is_plain(value):
             escaped = _escaped(value)
             if _ESCAPED_BY_ONE_FORM_ONLY.search(escaped) is None:
                 return escaped.encode("ascii")
@@ -48,7 +53,8 @@ def canonical(value: object, form: CanonicalForm = CanonicalForm.ESCAPED) -> byt
             return _olpc(value).encode("utf-8")
         except UnicodeEncodeError:
             raise MetadataRefused(Reason.INVALID_METADATA, "A string holds half of a surrogate pair.") from None
-    _refuse_ambiguous(value)
+    if not checked:
+        _refuse_ambiguous(value)
     return _escaped(value).encode("ascii")
 
 
@@ -64,7 +70,8 @@ def read(data: bytes, *, size_bytes_max: int) -> dict[str, object]:
         value = strict_json.decode_object(data, size_bytes_max=size_bytes_max, depth_max=DEPTH_MAX)
     except strict_json.MalformedJson as error:
         raise MetadataRefused(Reason.INVALID_METADATA, str(error)) from None
-    _refuse_ambiguous(value)
+    if not _reads_plain(data):
+        _refuse_ambiguous(value)
     return value
 
 
@@ -76,6 +83,13 @@ def _refuse_ambiguous(value: object) -> None:
     """What two readers could understand in two ways is refused before anything is made of it."""
     if not _is_plain(value):
         _find_ambiguous(value, path="")
+
+
+def _reads_plain(data: bytes) -> bool:
+    """``_is_plain`` of what a JSON text says, by the text alone: False where only a closer look can tell."""
+    return (
+        data.isascii() and b"\x7f" not in data and b"\\u" not in data and _NUMBER_TO_LOOK_AT.search(data) is None
+    )  # fmt: skip
 
 
 def _is_plain(value: object) -> bool:

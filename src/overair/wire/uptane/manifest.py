@@ -155,14 +155,14 @@ def read_manifest(data: bytes) -> VehicleManifest:
         reports=_read_reports(signed),
         installation_report=None if report is None else read_report(report),
         custom=cast("Mapping[str, Any]", custom) if isinstance(custom, Mapping) else {},
-        signed_bytes=canonical(signed),
+        signed_bytes=canonical(signed, checked=True),
         signatures=_read_signatures(envelope.get("signatures"), "signatures"),
         raw=data,
     )
 
 
 def read_signed_report(value: object, path: str = "report") -> SignedReport:
-    """One ECU's report, ``{"signatures", "signed"}``.
+    """One ECU's report, ``{"signatures", "signed"}``, of what ``canonical.read`` has let through.
 
     Raises:
         MetadataRefused: INVALID_METADATA.
@@ -190,7 +190,7 @@ def read_signed_report(value: object, path: str = "report") -> SignedReport:
     )
     return SignedReport(
         report=report,
-        signed_bytes=canonical(signed),
+        signed_bytes=canonical(signed, checked=True),
         signatures=_read_signatures(envelope.get("signatures"), f"{path}.signatures"),
     )
 

@@ -60,12 +60,12 @@ def read_document(
         role=role,
         flavour=flavour,
         signed=signed,
-        signed_bytes=canonical(signed, form or form_of(flavour)),
+        signed_bytes=canonical(signed, form or form_of(flavour), checked=True),
         signatures=_signatures(envelope.get("signatures"), flavour),
         version=integer_at(signed.get("version"), "signed.version", minimum=1, maximum=VERSION_MAX),
         expires=read_expires(signed.get("expires"), field="signed.expires"),
         raw=data,
-        hashed_bytes=data if flavour is Flavour.TUF else canonical(envelope, form or form_of(flavour)),
+        hashed_bytes=data if flavour is Flavour.TUF else canonical(envelope, form or form_of(flavour), checked=True),
     )
 
 

@@ -67,8 +67,11 @@ def bytes_to_sign(signed: Mapping[str, object], flavour: Flavour = Flavour.UPTAN
     return canonical(signed, form_of(flavour))
 
 
-def assemble(signed: Mapping[str, object], signatures: Sequence[Signature], flavour: Flavour = Flavour.UPTANE) -> bytes:
-    """The document's bytes as they are stored and served: canonical, so that hashing bytes and hashing meaning agree."""
+def assemble(
+    signed: Mapping[str, object], signatures: Sequence[Signature], flavour: Flavour = Flavour.UPTANE, *, checked: bool = False
+) -> bytes:
+    """The document's bytes as they are stored and served: canonical, so that hashing bytes and hashing meaning agree.
+    ``checked``: the bytes to sign have been made of it already."""
     rows: list[dict[str, str]] = []
     for signature in signatures:
         if flavour is Flavour.UPTANE:
@@ -77,13 +80,13 @@ def assemble(signed: Mapping[str, object], signatures: Sequence[Signature], flav
         else:
             rows.append({"keyid": signature.key_id, "sig": signature.value.hex()})
     # Of the two forms only the escaped one is JSON for every string.
-    return canonical({"signatures": rows, "signed": signed}, CanonicalForm.ESCAPED)
+    return canonical({"signatures": rows, "signed": signed}, CanonicalForm.ESCAPED, checked=checked)
 
 
 def sign_payload(signed: Mapping[str, object], signers: Sequence[MetadataSigner], flavour: Flavour = Flavour.UPTANE) -> bytes:
     """A whole document by these signers, in their order."""
     data = bytes_to_sign(signed, flavour)
-    return assemble(signed, [signature_by(signer, data, flavour) for signer in signers], flavour)
+    return assemble(signed, [signature_by(signer, data, flavour) for signer in signers], flavour, checked=True)
 
 
 def signature_by(signer: MetadataSigner, data: bytes, flavour: Flavour = Flavour.UPTANE) -> Signature:
