@@ -59,6 +59,7 @@ def _distributions(python: Path) -> set[str]:
     return {each["name"].lower() for each in json.loads(listed)}
 
 
+@pytest.mark.timeout(600)
 def test_the_base_install_brings_the_device_and_no_database_or_web_framework(wheel: Path, tmp_path: Path) -> None:
     python = _empty_environment(tmp_path / "base")
     _install(python, str(wheel))
@@ -75,6 +76,7 @@ def test_the_base_install_brings_the_device_and_no_database_or_web_framework(whe
     assert ran.stdout == "16 cases hold\n"
 
 
+@pytest.mark.timeout(600)
 def test_the_server_comes_up_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
     python = _empty_environment(tmp_path / "server")
     _install(python, f"{wheel}[server]")
@@ -97,5 +99,5 @@ def test_the_server_comes_up_from_the_wheel_alone(wheel: Path, tmp_path: Path) -
         assert json.loads(text)["pid"] == process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        status = process.wait(15)
+        status = process.wait(60)
     assert status == 0

@@ -92,9 +92,11 @@ class DeviceProcess:
     def wait_for_end(self, job: str, *, timeout_s: float = 60) -> dict[str, Any]:
         """The execution, once it is in a terminal state."""
 
+        iot = self.server.client("iot")
+
         def ended() -> dict[str, Any] | None:
-            time.sleep(0.1)
-            execution = self.execution(job)
+            time.sleep(0.05)
+            execution = iot.describe_job_execution(jobId=job, thingName=self.name)["execution"]
             return execution if execution["status"] not in ("QUEUED", "IN_PROGRESS") else None
 
         return dict(wait_until(ended, timeout_s=timeout_s, what=self.log))

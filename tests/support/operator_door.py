@@ -19,7 +19,7 @@ from overair.basics.clock import Clock
 from overair.basics.ids import RandomIds
 from overair.server.aws_protocol.authentication import Authentication, HttpRequest
 from overair.server.aws_protocol.dispatcher import AwsProtocol
-from overair.server.aws_protocol.operations import Caller, Request
+from overair.server.aws_protocol.operations import Caller, Request, operations_of
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/([^/]+)/aws4_request")
 
@@ -77,7 +77,13 @@ class OperatorDoor:
 @contextmanager
 def operator_door(place: Place, clock: Clock, *doors: object) -> Iterator[OperatorDoor]:
     """Serve these rooms' doors in a thread of their own."""
-    engine = AwsProtocol(authenticator=TrustingAuthenticator(place, clock), authoriser=AllowingAuthoriser(), ids=RandomIds())
+    engine = AwsProtocol(
+        authenticator=TrustingAuthenticator(place, clock),
+        authoriser=AllowingAuthoriser(),
+        ids=RandomIds(),
+        # A service's model takes longer to read than most tests to run.
+        services={service for door in doors for service, _, _ in operations_of(door)},
+    )
     engine.add(*doors)
     # The protocol is named: asyncio turns off the delay of small packets only where it is.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

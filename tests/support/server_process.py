@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 100.0
 STOP_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 60.0
 REPOSITORY = Path(__file__).parents[2]
@@ -31,11 +31,11 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 @functools.cache
-def _session() -> boto3.Session:
+def session() -> boto3.Session:
     """Reading a service's model costs twenty times what a client of it does: one session reads each once."""
-    session = boto3.Session()
-    session._loader.search_paths.append(str(MODELS))
-    return session
+    made = boto3.Session()
+    made._loader.search_paths.append(str(MODELS))
+    return made
 
 
 _session_gate = threading.Lock()
@@ -140,7 +140,7 @@ class ServerProcess:
             "config": Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60),
         }
         with _session_gate:
-            return _session().client(service, **(given | options))
+            return session().client(service, **(given | options))
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import uvicorn
 from botocore.config import Config
 
@@ -28,6 +27,7 @@ from overair.server.audit.store import SqlAuditStore
 from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.storage.work import SqlWork
 from tests.support.access import AccessRoom, build_access_room
+from tests.support.server_process import session
 
 
 @dataclass
@@ -50,7 +50,7 @@ class SignedDoor:
             "aws_session_token": keys.token.reveal() if keys.token else None,
             "config": Config(retries={"total_max_attempts": 1}),
         }
-        return boto3.session.Session().client(service, **(given | options))
+        return session().client(service, **(given | options))
 
 
 @contextmanager
