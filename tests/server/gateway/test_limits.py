@@ -11,8 +11,10 @@ import pytest
 from overair.basics.clock import SettableClock
 from overair.basics.ids import SeededIds
 from overair.server.gateway.limits import AWS, GENEROUS, GatewayLimits
+from overair.server.gateway.model import DisconnectReason
 from overair.server.storage.work import SqlWork
 from overair.wire.mqtt.packets import SERVER_UNAVAILABLE, Connack, Connect, Publish, Will, encode
+from overair.wire.mqtt.reasons import Reason
 from tests.support.gateway_world import ACCOUNT, World
 
 Make = Callable[[GatewayLimits], AsyncIterator[World]]
@@ -65,10 +67,43 @@ async def test_aws_bounds_filters(aws: World) -> None:
 async def test_the_two_slashes_of_a_shared_subscription_are_not_counted(aws: World) -> None:
     client = await aws.client("c")
     assert await client.subscribe(("$share/group/a/a/a/a/a/a/a/a", 1), (f"$share/{'g' * 128}/{'x' * 256}", 1)) == (1, 1)
-    for name in ("$share/group/a/a/a/a/a/a/a/a/a", f"$share/g/{'x' * 257}", f"$share/{'g' * 129}/a", "$share/g", "$share//a"):
-        client = await aws.client("c")
+    wrong = ("$share/group/a/a/a/a/a/a/a/a/a", f"$share/g/{'x' * 257}", f"$share/{'g' * 129}/a", "$share/g", "$share//a")
+    for number, name in enumerate(wrong):
+        client = await aws.client(f"c{number}")
         client.send(client.wire.subscribe((name, 0)))
         assert await client.is_closed_by_server()
+
+
+async def test_aws_lets_a_client_id_connect_once_a_second_and_another_at_once(
+    aws: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await aws.client("c")
+    again = await aws.open(level=5)
+    assert (await again.connect("c")).return_code == Reason.QUOTA_EXCEEDED
+    old = await aws.open()
+    assert (await old.connect("c")).return_code == 3
+    assert (await (await aws.open()).connect("d")).return_code == 0
+    assert aws.gateway.ended[DisconnectReason.THROTTLED] == 2
+    loop = asyncio.get_running_loop()
+    later_s = loop.time() + 1
+    monkeypatch.setattr(loop, "time", lambda: later_s)
+    assert (await (await aws.open()).connect("c")).return_code == 0
+
+
+async def test_aws_moves_no_more_than_its_throughput_in_a_second(work: SqlWork, clock: SettableClock, ids: SeededIds) -> None:
+    world = World(work, clock, ids, limits=dataclasses.replace(AWS, throughput_bytes_per_s_max=30_000))
+    await world.start()
+    try:
+        client = await world.client("c")
+        await client.subscribe(("a", 0))
+        started = asyncio.get_running_loop().time()
+        for _ in range(7):
+            client.publish("a", bytes(10_000))
+        assert len(await client.before_ping_answer()) == 7
+        # Three in each second: the seventh comes in the third.
+        assert asyncio.get_running_loop().time() - started > 1
+    finally:
+        await world.stop()
 
 
 async def test_aws_reads_100_publishes_a_second(work: SqlWork, clock: SettableClock, ids: SeededIds) -> None:

@@ -22,10 +22,9 @@ from overair.basics.errors import OverairError, Unavailable
 from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import News, Notice, Tx, Work
 from overair.server.broker.model import StoredSession
+from overair.server.broker.notices import message_of, properties_in
 from overair.server.gateway.model import Link, Message
-from overair.wire.mqtt.body import Body
-from overair.wire.mqtt.packets import Properties
-from overair.wire.mqtt.properties import Place, encode_properties, read_properties
+from overair.wire.mqtt.properties import encode_properties
 from overair.wire.topics import matches
 
 QOS_0_SIZE_BYTES_MAX: Final = 4_000
@@ -487,22 +486,6 @@ class Neighbours:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task among gateways failed", exc_info=task.exception())
-
-
-def properties_in(data: bytes) -> Properties:
-    """As they were written for a notice, or for the bus."""
-    return read_properties(Body(data, 0, len(data)), Place.PUBLISH) if data else ()
-
-
-def message_of(notice: Notice, *, qos: int) -> Message:
-    """What a notice says to clients."""
-    return Message(
-        topic=notice.topic,
-        payload=notice.payload,
-        qos=qos,
-        properties=properties_in(notice.properties),
-        expires=notice.expires,
-    )
 
 
 def _is_heard(stored: StoredSession, topic: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Coroutine, Sequence
-from dataclasses import replace
 
+import msgspec
 import structlog
 
 from overair.basics.clock import Clock, Instant
@@ -19,25 +19,20 @@ from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
 from overair.server.broker.deliveries import LOAD_COUNT, Deliveries
 from overair.server.broker.model import ClientPresence, RetainedMessage, StoredSession
-from overair.server.broker.neighbours import Neighbours, message_of
+from overair.server.broker.neighbours import Neighbours
+from overair.server.broker.notices import message_of
 from overair.server.broker.ports import PresenceWatcher, Records
 from overair.server.broker.presence import Presence
 from overair.server.broker.sessions import LimitsFor, SessionCounts, SessionRecord
-from overair.server.broker.shared import SharedSubscriptions
 from overair.server.broker.stored_sessions import StoredSessions
+from overair.server.broker.subscriptions import Subscriptions
 from overair.server.broker.wills import DelayedWills
 from overair.server.gateway.model import DisconnectReason, LastWord, Link, Message, SessionWish
-from overair.wire.mqtt.decoder5 import NO_LOCAL, RETAIN_AS_PUBLISHED
 from overair.wire.mqtt.outgoing import properties_size_bytes
-from overair.wire.shared_subscriptions import is_shared
-from overair.wire.topics import SubscriptionTrie
 
 __all__ = ["Broker", "Records", "SessionRecord"]
 
 EXPIRED_AT_ONCE_MAX = 200
-
-Trie = SubscriptionTrie[SessionRecord, tuple[str, int]]
-"""Whoever subscribed, with the filter and what was granted: the QoS in the two low bits, MQTT 5's options above them."""
 
 logger = structlog.get_logger("overair.broker")
 
@@ -51,13 +46,12 @@ class Broker:
         self._clock = clock
         self._limits_for = limits_for
         self._sessions: dict[tuple[AccountId, ClientId], SessionRecord] = {}
-        self._tries: dict[AccountId, Trie] = {}
         self._retained: dict[AccountId, set[str]] = {}
         self._stored = StoredSessions(store)
         self._counts = SessionCounts()
-        self._shared: dict[AccountId, SharedSubscriptions] = {}
         self._wills = DelayedWills(self.publish_soon)
         self._deliveries = Deliveries(work=work, store=store, clock=clock, spawn=self._spawn)
+        self._subscriptions = Subscriptions(self._deliveries)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: list[PresenceWatcher] = []
         self._presence = Presence(clock=clock, ids=ids, publish=self._publish_event, is_heard=self._may_be_heard)
@@ -105,7 +99,7 @@ class Broker:
         self._sessions[account, stored.client_id] = record
         for topic_filter, octet in stored.subscriptions:
             record.session.grant(topic_filter, octet & 3)
-            self._hold(record, topic_filter, octet)
+            self._subscriptions.add(record, topic_filter, octet)
 
     async def stop(self) -> None:
         """The gateway has stopped: wills that wait are said now, since nobody will be here later; then all is ``idle``."""
@@ -273,7 +267,7 @@ class Broker:
         if (record := self._held_by(link)) is None:
             return None
         for topic_filter, octet in filters:
-            self._hold(record, topic_filter, octet)
+            self._subscriptions.add(record, topic_filter, octet)
         self._presence.subscribed(record, [topic_filter for topic_filter, _ in filters])
         if not record.persistent:
             return None
@@ -285,7 +279,7 @@ class Broker:
             return None
         for topic_filter in filters:
             record.session.subscriptions.pop(topic_filter, None)
-            self._let_go_of(record, topic_filter)
+            self._subscriptions.remove(record, topic_filter)
         self._presence.unsubscribed(record, filters)
         if not record.persistent:
             return None
@@ -330,10 +324,7 @@ class Broker:
 
     def is_heard(self, account: AccountId, topic: str) -> bool:
         """Whether anybody has subscribed to this topic."""
-        trie, shared = self._tries.get(account), self._shared.get(account)
-        if trie is not None and next(trie.match(topic), None) is not None:
-            return True
-        return shared is not None and next(shared.match(topic), None) is not None
+        return self._subscriptions.is_heard(account, topic)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -361,11 +352,7 @@ class Broker:
         self, account: AccountId, message: Message, work: Work, *, number: int = 0
     ) -> Coroutine[None, None, None] | None:
         """To the sessions of this gateway. ``number``: of the outbox; who has heard it elsewhere doesn't hear it again."""
-        trie = self._tries.get(account)
-        owed = self._hand_out(trie, message) if trie else []
-        shared = self._shared.get(account)
-        if shared:
-            self._hand_out_shared(shared, message, owed)
+        owed = self._subscriptions.hand_out(account, message)
         if number:
             owed = [record for record in owed if record.heard_to < number]
         if not owed and not message.retain:
@@ -384,7 +371,7 @@ class Broker:
 
     def _publish_event(self, account: AccountId, message: Message) -> None:
         """Tell of a client. Among several gateways that goes over the bus, and may be lost like anything of QoS 0."""
-        self.publish_soon(account, message if self._neighbours is None else replace(message, qos=0))
+        self.publish_soon(account, message if self._neighbours is None else msgspec.structs.replace(message, qos=0))
 
     def _may_be_heard(self, account: AccountId, topic: str) -> bool:
         return self._neighbours is not None or self.is_heard(account, topic)
@@ -405,51 +392,6 @@ class Broker:
         self._deliveries.settle_spoiled(record)
         if record.behind and record.session.undelivered_count < LOAD_COUNT // 2:
             self._deliveries.start(record)
-
-    def _hand_out(self, trie: Trie, message: Message) -> list[SessionRecord]:
-        """Deliver to whoever gets it without a commit; the sessions that are owed it durably."""
-        found: dict[SessionRecord, int] = {}
-        topic = message.topic
-        for record, (topic_filter, octet) in trie.match(topic):
-            # Who is just connecting has no rights yet: what a persistent session is owed waits, and is judged on its way out.
-            link = record.link
-            may_hear = link is None or (record.persistent and not record.ready) or link.accepts(topic, topic_filter)
-            if not may_hear or (octet & NO_LOCAL and message.publisher == record.client_id):
-                continue
-            known = found.get(record)
-            if known is None or known & 3 < octet & 3:
-                found[record] = octet
-        owed: list[SessionRecord] = []
-        for record, octet in found.items():
-            self._deliver(record, octet, message, owed)
-        return owed
-
-    def _hand_out_shared(self, shared: SharedSubscriptions, message: Message, owed: list[SessionRecord]) -> None:
-        """To one of each group. A member that is owed the message anyway may be owed it twice: these are two subscriptions."""
-
-        def may_hear(record: SessionRecord, name: str) -> bool:
-            return record.link is not None and record.link.accepts(message.topic, name)
-
-        for group in shared.match(message.topic):
-            chosen = group.next_of(may_hear, is_kept=message.qos > 0)
-            if chosen is None:
-                self._deliveries.dropped_count += 1
-            else:
-                self._deliver(chosen[0], chosen[1], message, owed)
-
-    def _deliver(self, record: SessionRecord, octet: int, message: Message, owed: list[SessionRecord]) -> None:
-        link = record.link
-        retain = message.retain and bool(octet & RETAIN_AS_PUBLISHED)
-        if message.qos and octet & 3:
-            if record.persistent:
-                owed.append(record)
-            elif link is not None:
-                self._deliveries.send(record, link, message, None, retain=retain)
-        elif link is not None and record.ready:
-            if link.is_slow:
-                self._deliveries.dropped_count += 1
-            else:
-                link.send(message, retain=retain)
 
     async def _commit(
         self, account: AccountId, message: Message, owed: Sequence[SessionRecord], work: Work, number: int
@@ -519,11 +461,7 @@ class Broker:
 
     def hand_out_here(self, account: AccountId, message: Message) -> None:
         """A message of QoS 0 to whoever is connected here."""
-        trie, shared = self._tries.get(account), self._shared.get(account)
-        if trie:
-            self._hand_out(trie, message)
-        if shared:
-            self._hand_out_shared(shared, message, [])
+        self._subscriptions.hand_out(account, message)
 
     def retained_now(self, account: AccountId, topic: str, *, is_there: bool) -> None:
         """Something is retained for a topic, or nothing more."""
@@ -538,28 +476,10 @@ class Broker:
 
     # -- small parts --------------------------------------------------------------------------------------------------
 
-    def _trie(self, account: AccountId) -> Trie:
-        trie = self._tries.get(account)
-        if trie is None:
-            trie = self._tries[account] = SubscriptionTrie(parent_level=False)
-        return trie
-
-    def _hold(self, record: SessionRecord, topic_filter: str, octet: int) -> None:
-        if is_shared(topic_filter):
-            self._shared.setdefault(record.account, SharedSubscriptions()).add(topic_filter, record, octet)
-        else:
-            self._trie(record.account).add(topic_filter, record, (topic_filter, octet))
-
-    def _let_go_of(self, record: SessionRecord, topic_filter: str) -> None:
-        if not is_shared(topic_filter):
-            self._trie(record.account).remove(topic_filter, record)
-        elif record.account in self._shared:
-            self._shared[record.account].remove(topic_filter, record)
-
     def _drop(self, record: SessionRecord) -> None:
         self._counts.ended(record)
         for topic_filter in record.session.subscriptions:
-            self._let_go_of(record, topic_filter)
+            self._subscriptions.remove(record, topic_filter)
         if self._sessions.get((record.account, record.client_id)) is record:
             del self._sessions[record.account, record.client_id]
 

@@ -25,7 +25,7 @@ from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, ClientId
 from overair.basics.work import Tx
 from overair.server.broker.model import QueuedMessage, RetainedMessage, RetainedSummary, StoredSession
-from overair.server.broker.neighbours import properties_in
+from overair.server.broker.notices import properties_in
 from overair.server.gateway.model import Message
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql

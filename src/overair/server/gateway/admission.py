@@ -64,6 +64,11 @@ async def admit(gateway: Gateway, connection: DeviceConnection, packet: Connect)
     connection.place, connection.certificate_id = verdict.place, verdict.certificate_id
     limits = gateway.limits_for(connection.account)
     gateway.admitted(connection)
+    if limits.connects_per_s_max is not None and gateway.connects_too_soon(connection, limits.connects_per_s_max):
+        connection.write(connection.dialect.connack(Reason.QUOTA_EXCEEDED))
+        why = f"a client id connects at most {limits.connects_per_s_max} times a second"
+        connection.refuse(Refused(why, DisconnectReason.THROTTLED))
+        return None
     judged_at = gateway.moment(connection)
     connection.ends_at(verdict.until)
     wish = session_wish(packet, limits.broker)

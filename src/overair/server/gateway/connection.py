@@ -11,17 +11,16 @@ import structlog
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant
-from overair.basics.errors import OverairError
-from overair.basics.ids import AccountId, CertificateId, ClientId
+from overair.basics.ids import AccountId, ClientId
 from overair.server.gateway import modern_requests
-from overair.server.gateway.admission import Live, admit, grounds_to_refuse, will_refusal
-from overair.server.gateway.answers import AnswerQueue, Slot
+from overair.server.gateway.admission import admit, grounds_to_refuse, will_refusal
+from overair.server.gateway.answering import AnsweringStream, no_replies
+from overair.server.gateway.answers import Slot
 from overair.server.gateway.authority import DeviceIdentity, Proof, Refusal
-from overair.server.gateway.handlers import Replies, Reply
+from overair.server.gateway.handlers import Replies
 from overair.server.gateway.limits import BEFORE_CONNECT_TIMEOUT_S, CONNECTION_LIFETIME_S_MAX, WRITE_BUFFER_SIZE_BYTES
 from overair.server.gateway.model import REASON_CODES, DisconnectReason, Message
 from overair.server.gateway.modern import Modern, connack_properties, last_word
-from overair.server.gateway.packet_stream import PacketStream
 from overair.server.gateway.rights import Refused, Route
 from overair.wire.mqtt.decoder import DecoderLimits
 from overair.wire.mqtt.dialects import DIALECT_311, Dialect
@@ -64,25 +63,17 @@ class State(Enum):
     CONNECTED = 3
 
 
-class DeviceConnection(PacketStream):
+class DeviceConnection(AnsweringStream):
     """Implements ``handlers.Connection`` for rooms and ``broker.model.Link`` for the broker."""
 
     __slots__ = (
-        "_answers",
         "_ends_s",
-        "_gateway",
         "_handlers",
         "_keep_alive",
-        "_published",
-        "_reply_size_bytes_max",
         "_state",
-        "_throttled",
         "_will",
         "bucket",
-        "certificate_id",
-        "client_id",
         "dialect",
-        "live",
         "modern",
         "peer_der",
         "place",
@@ -94,28 +85,20 @@ class DeviceConnection(PacketStream):
     place: Place
 
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self._gateway = gateway
+        super().__init__(gateway, loop)
         self._state = State.AWAITING_CONNECT
-        self.live: Live | None = None
         self._will: Will | None = None
         self._keep_alive = KeepAlive(0)
-        self._throttled = False
-        self._published = (0, 0)  # second of the loop's clock, publishes in it
-
         # MQTT 3.1.1, until a CONNECT says 5.
         self.dialect: Dialect = DIALECT_311
         self._handlers = _PACKETS
         self.modern: Modern | None = None
-        self._reply_size_bytes_max: int | None = None
         self._ends_s = float("inf")
-        self._answers = AnswerQueue()
         self.bucket = -1
         """Where the gateway's wheel holds this connection."""
         self.peer_der = b""
         self.proof: Proof | None = None
         """What the peer has shown in place of a certificate."""
-        self.client_id, self.certificate_id = ClientId(""), CertificateId("")
         self.username: str | None = None
         self.source_ip = ""
 
@@ -221,6 +204,7 @@ class DeviceConnection(PacketStream):
             return
         live, present = admitted
         self.live, limits = live, live.limits
+        self._is_metered = limits.is_metered
         self._keep_alive = KeepAlive.honoured(packet.keep_alive_s, Mode.AWS)
         packet_size_bytes_max = limits.packet_size_bytes_max
         answer = self.dialect.connack(Reason.SUCCESS, session_present=present)
@@ -254,8 +238,8 @@ class DeviceConnection(PacketStream):
         """Do what a PUBLISH means, which it may."""
         live, modern = self.live, self.modern
         assert live is not None
-        if live.limits.publishes_per_s_max is not None:
-            self._count_publish(live.limits.publishes_per_s_max)
+        if self._is_metered:
+            self._meter(len(packet.payload), 1)
         answer: Awaitable[Replies] | Replies
         try:
             if route.handler is not None:
@@ -266,7 +250,7 @@ class DeviceConnection(PacketStream):
                 else:
                     message = modern.message(packet, self._gateway.clock, self.client_id)
                 pending = self._gateway.broker.publish(self.account, message)
-                answer = () if pending is None else _no_replies(pending)
+                answer = () if pending is None else no_replies(pending)
         except Exception as error:
             self._failed(packet.topic, error)
             return
@@ -281,76 +265,6 @@ class DeviceConnection(PacketStream):
                 self.write(encode_puback(packet.packet_id))
         if answer:
             self._reply(answer, packet.qos)
-
-    def _count_publish(self, publishes_per_s_max: int) -> None:
-        second = int(self._loop.time())
-        count = self._published[1] + 1 if self._published[0] == second else 1
-        self._published = (second, count)
-        if count >= publishes_per_s_max and not self._throttled:
-            self._throttled = True
-            self._loop.call_at(second + 1, self._unthrottle)
-
-    def _unthrottle(self) -> None:
-        self._throttled = False
-        self.go_on()
-
-    def answer_in_turn(self, data: bytes) -> None:
-        """Say this after the answers to what came before."""
-        self._fill(self._answers.reserve(data, 0), ())
-
-    async def _answer(self, slot: Slot, answer: Awaitable[Replies], about: str) -> None:
-        try:
-            replies = await answer
-        except Exception as error:
-            self._failed(about, error)
-            return
-        if self.is_closed or self._out is None:
-            return
-        wanted = self._out.begin()
-        self._fill(slot, replies)
-        self._out.end(wanted)
-        if self._reading_paused:
-            self.go_on()
-
-    def _failed(self, about: str, error: Exception) -> None:
-        """Something was not done, so it must not be acknowledged: the client will repeat it on its next connection."""
-        if isinstance(error, OverairError):
-            self.refuse(Refused(f"{about} could not be served: {error}", DisconnectReason.SERVER_ERROR))
-        else:
-            logger.error("a topic handler failed", topic=about, client=self.client_id, exc_info=error)
-            self.close(DisconnectReason.SERVER_ERROR)
-
-    def _fill(self, slot: Slot, replies: Replies) -> None:
-        for ready in self._answers.fill(slot, replies):
-            if ready.acknowledgement:
-                self.write(ready.acknowledgement)
-            if ready.replies:
-                self._reply(ready.replies, ready.qos)
-
-    def _reply(self, replies: Sequence[Reply], request_qos: int) -> None:
-        live, out = self.live, self._out
-        if live is None or out is None:
-            return
-        largest = self._reply_size_bytes_max
-        for reply in replies:
-            topic, granted = live.rights.reply_route(reply.topic)
-            qos = granted
-            if reply.implicit:
-                # QoS of the request, capped at a subscription's that matches (wire reference §2.1).
-                qos = request_qos if granted < 0 else min(request_qos, granted)
-            if qos < 0 or not topic:
-                continue
-            if qos == 0:
-                if largest is not None and len(topic) + len(reply.payload) > largest:
-                    continue
-                header, _, payload = publish_pieces(topic, reply.payload)
-                out.write(header, payload)
-            else:
-                session = live.record.session
-                now = self._gateway.clock.now()
-                data = session.deliver(reply.topic, reply.payload, qos=1, token=None, hold=self.is_slow, now=now)
-                if data:
-                    out.write(data)
 
     # -- subscriptions and the rest ---------------------------------------------------------------------------------------
 
@@ -375,7 +289,7 @@ class DeviceConnection(PacketStream):
             self._gateway.spawn(self._subscribed(slot, pending, retained))
 
     async def _subscribed(self, slot: Slot, pending: Awaitable[None] | None, retained: Sequence[tuple[str, int]]) -> None:
-        await self._answer(slot, _no_replies(pending), "SUBSCRIBE")
+        await self._answer(slot, no_replies(pending), "SUBSCRIBE")
         if not self.is_closed:
             await self._gateway.broker.send_retained(self, retained)
 
@@ -390,7 +304,7 @@ class DeviceConnection(PacketStream):
         if pending is None:
             self._fill(slot, ())
         else:
-            self._gateway.spawn(self._answer(slot, _no_replies(pending), "UNSUBSCRIBE"))
+            self._gateway.spawn(self._answer(slot, no_replies(pending), "UNSUBSCRIBE"))
 
     def _puback(self, packet: Puback) -> None:
         assert self.live is not None
@@ -481,12 +395,6 @@ class DeviceConnection(PacketStream):
             word = last_word(will, self._gateway.clock) if will is not None and leaves_will else None
             self._gateway.broker.detach(self, reason, word)
         self.hang_up()
-
-
-async def _no_replies(pending: Awaitable[None] | None) -> Replies:
-    if pending is not None:
-        await pending
-    return ()
 
 
 def _ignore(_: DeviceConnection, __: Packet) -> None:

@@ -61,6 +61,10 @@ class GatewayLimits:
     """Publishes whose answer still waits for something; reading stops there."""
     publishes_per_s_max: int | None
     """Reading pauses for the rest of the second."""
+    throughput_bytes_per_s_max: int | None = None
+    """Of publishes and the answers to them; reading pauses for the rest of the second."""
+    connects_per_s_max: int | None = None
+    """Of one client id."""
     topic_aliases_max: int = 8
     """Of one connection (MQTT 5)."""
     receive_maximum: int = 100
@@ -71,6 +75,11 @@ class GatewayLimits:
     """Of all devices of an account together, over MQTT and HTTPS; what is above is answered RequestThrottled."""
     jobs_writes_per_s_max: int | None = None
     broker: BrokerLimits = field(default_factory=BrokerLimits)
+
+    @property
+    def is_metered(self) -> bool:
+        """What a connection moves in a second has a bound."""
+        return self.publishes_per_s_max is not None or self.throughput_bytes_per_s_max is not None
 
     @property
     def packet_size_bytes_max(self) -> int:
@@ -104,6 +113,8 @@ AWS: Final = GatewayLimits(
     subscriptions_count_max=50,
     requests_in_flight_max=32,
     publishes_per_s_max=100,
+    throughput_bytes_per_s_max=512 * 1024,
+    connects_per_s_max=1,
     jobs_reads_per_s_max=200,
     jobs_writes_per_s_max=200,
     broker=BrokerLimits(retained_count_max=500_000),

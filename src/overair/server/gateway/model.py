@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
+import msgspec
+
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.server.gateway.limits import BrokerLimits
@@ -17,9 +19,8 @@ from overair.wire.mqtt.session import ServerSession
 __all__ = ["BrokerLimits", "DisconnectReason", "HeldSession", "LastWord", "Link", "Message", "SessionKeeper", "SessionWish"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """Something published: QoS 0 or 1."""
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Something published: QoS 0 or 1. One is made for each publish, so it is made as packets are."""
 
     topic: str
     payload: bytes

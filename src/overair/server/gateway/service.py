@@ -10,7 +10,7 @@ import structlog
 
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError
-from overair.basics.ids import AccountId, CertificateId, IdSource
+from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.server.gateway.authority import DeviceAuthority, DeviceIdentity, Refusal
 from overair.server.gateway.connection import DeviceConnection
 from overair.server.gateway.limits import GatewayLimits
@@ -19,6 +19,7 @@ from overair.server.gateway.reserved_topics import ReservedTopics
 
 RECONSIDERED_AT_ONCE_MAX = 32
 CHANGES_REMEMBERED_MAX = 1000
+CONNECTS_REMEMBERED_MAX = 10_000
 
 logger = structlog.get_logger("overair.gateway")
 
@@ -48,6 +49,7 @@ class Gateway:
         self.verdicts_changed = 0
         """Counts ``reconsider`` calls, so that an admission under way notices that its verdict may be old."""
         self._operators_changed = 0
+        self._connected_s: dict[tuple[AccountId, ClientId], float] = {}
         self.ended: Counter[DisconnectReason] = Counter()
         """How connections ended, by reason, since the start."""
         self._changes: deque[tuple[AccountId, frozenset[CertificateId] | None]] = deque(maxlen=CHANGES_REMEMBERED_MAX)
@@ -177,6 +179,16 @@ class Gateway:
             return True
         recent = list(self._changes)[len(self._changes) - count :]
         return any(owner == account and (names is None or certificate in names) for owner, names in recent)
+
+    def connects_too_soon(self, connection: DeviceConnection, connects_per_s_max: int) -> bool:
+        """Whether a client id has connected too often; who was refused has not connected."""
+        key, now_s = (connection.account, connection.client_id), asyncio.get_running_loop().time()
+        if now_s - self._connected_s.get(key, float("-inf")) < 1 / connects_per_s_max:
+            return True
+        if len(self._connected_s) >= CONNECTS_REMEMBERED_MAX:
+            self._connected_s = {each: at_s for each, at_s in self._connected_s.items() if now_s - at_s < 1}
+        self._connected_s[key] = now_s
+        return False
 
     # -- what connections tell ------------------------------------------------------------------------------------------
 
