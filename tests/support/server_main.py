@@ -10,6 +10,7 @@ Standard input takes one JSON command a line and answers each with one line:
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -19,8 +20,6 @@ from typing import Any
 from overair.basics.clock import Clock, Instant, WallClock
 from overair.basics.ids import RandomIds
 from overair.cli import up
-from overair.server import app as composition
-from overair.server.roots.role_keys import KeyringSigner
 
 CUT_STATUS = 86
 """What the process ends with when it was told to cut itself."""
@@ -76,6 +75,12 @@ class Drive:
 
 
 def main() -> None:
+    gc.disable()  # as `overair up` imports the server
+    from overair.server import app as composition
+    from overair.server.roots.role_keys import KeyringSigner
+
+    gc.freeze()
+    gc.enable()
     drive = Drive()
     build = composition.build_server
 
