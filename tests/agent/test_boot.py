@@ -178,7 +178,7 @@ def test_a_stop_ends_the_image_and_then_the_boot_loader(tmp_path: Path) -> None:
     result: list[int] = []
     thread = threading.Thread(target=lambda: result.append(device.loader.run()))
     thread.start()
-    assert "runs as process" in device.said.get(timeout=10)
+    assert "runs as process" in device.said.get(timeout=60)
     device.loader.stop()
     thread.join(10)
     assert result == [0]
@@ -189,7 +189,7 @@ def test_a_device_runs_under_one_boot_loader_only(tmp_path: Path) -> None:
     device = Device(tmp_path / "d", app("1.0.0", SERVE))
     thread = threading.Thread(target=device.loader.run)
     thread.start()
-    device.said.get(timeout=10)
+    device.said.get(timeout=60)
     with pytest.raises(BadDeviceDirectory, match="already running"):
         BootLoader(device.directory, monotonic=time.monotonic, say=lambda line: None).run()
     with pytest.raises(BadDeviceDirectory, match="already running"):
@@ -262,7 +262,7 @@ def test_flash_status_and_boot_as_commands(booted: tuple[DeviceDirectory, subpro
         "job": None,
     }
     process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == 0
+    assert process.wait(60) == 0
     assert not Path(f"/proc/{image_pid}").exists()
 
 

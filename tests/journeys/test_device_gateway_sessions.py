@@ -86,7 +86,7 @@ def test_a_second_connection_takes_the_client_id_over_with_its_session(make: Cal
     first.connect()
     first.subscribe("room/taken")
     second = make(first.identity, clean=False).connect()
-    assert first.disconnected.get(timeout=20) is not None
+    assert first.disconnected.get(timeout=60) is not None
     first.client.loop_stop()
     second.publish("room/taken", b"to myself", qos=1)
     assert second.next_message() == ("room/taken", b"to myself")

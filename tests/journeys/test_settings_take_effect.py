@@ -62,7 +62,7 @@ def test_limits_aws_holds_devices_to_the_quotas_and_the_default_does_not(new_ser
         assert len(device.subscribe(*(f"$aws/things/wide/jobs/{number}/get/accepted" for number in range(8)))) == 8
         # A ninth filter in one packet is over AWS's quota: the connection is closed.
         device.client.subscribe([(f"$aws/things/wide/jobs/{number}/get/rejected", 1) for number in range(9)])
-        assert device.disconnected.get(timeout=20) is not None
+        assert device.disconnected.get(timeout=60) is not None
 
 
 def test_a_passphrase_wraps_the_keys_and_only_it_opens_them(new_server: NewServer, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class ServerProcess:
             "region_name": self.endpoints["region"],
             "aws_access_key_id": key["access_key_id"],
             "aws_secret_access_key": key["secret_access_key"],
-            "config": Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60),
+            "config": Config(retries={"total_max_attempts": 1}, connect_timeout=30, read_timeout=60),
         }
         with _session_gate:
             return session().client(service, **(given | options))

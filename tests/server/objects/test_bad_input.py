@@ -60,7 +60,7 @@ def client(api: ObjectsApi, place, clock):
             region_name="us-east-1",
             aws_access_key_id="AKIATEST",
             aws_secret_access_key="secret",
-            config=Config(retries={"max_attempts": 0}, parameter_validation=False, read_timeout=10),
+            config=Config(retries={"max_attempts": 0}, parameter_validation=False, read_timeout=60),
         )
         client.create_bucket(Bucket="firmware")
         client.put_object(Bucket="firmware", Key="a", Body=b"image")

@@ -111,4 +111,4 @@ async def test_the_relay_is_woken_after_a_commit_with_notices_and_by_no_other(wo
     await work.run(lambda tx: None)
     assert not woken.acquire(blocking=False)
     await work.run(lambda tx: tx.publish(notice(1)))
-    assert woken.acquire(timeout=10)
+    assert woken.acquire(timeout=60)
