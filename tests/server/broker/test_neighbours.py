@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
+import msgspec
 import pytest
 
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.ids import AccountId, CertificateId, ClientId, SeededIds
+from overair.basics.work import News, Notice
 from overair.server.broker.neighbours import Gate, Neighbours, _Claim
-from overair.server.gateway.model import Link
+from overair.server.broker.notices import message_of
+from overair.server.gateway.model import Link, Message
 
 ACCOUNT, CLIENT, CERTIFICATE = AccountId("123456789012"), ClientId("dev"), CertificateId("c")
 
@@ -110,3 +113,54 @@ async def test_who_is_alone_at_the_gate_meets_nobody_and_isnt_kept_out_by_newcom
         later = [asyncio.create_task(together()) for _ in range(3)]
         await asyncio.gather(*first, waiting, *later)
     assert seen == ["together"] * 3 + ["alone"] + ["together"] * 3
+
+
+@dataclass
+class Told:
+    """A unit of work that remembers what it announces."""
+
+    news: list[News] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    def tell_nodes(self, news: News) -> None:
+        self.news.append(news)
+
+    def publish(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+    async def run(self, unit: Any) -> Any:
+        return unit(self)
+
+
+@dataclass
+class Hearing:
+    """A broker that is only told."""
+
+    heard: list[Message] = field(default_factory=list)
+
+    def hand_out_here(self, _: AccountId, message: Message) -> None:
+        self.heard.append(message)
+
+
+async def test_what_mqtt_5_says_beside_a_payload_goes_to_the_other_gateways_at_either_qos() -> None:
+    anything: Any = None
+    told: Any = Told()
+    names = {"records": anything, "shelf": anything, "rejoin": lambda _: False, "clock": SettableClock(Instant(0))}
+    here, there = (Neighbours(name=name, work=told, ids=SeededIds(1), **names) for name in ("here", "there"))
+    near, far = Hearing(), Hearing()
+    here.serve(near)  # type: ignore[arg-type]
+    there.serve(far)  # type: ignore[arg-type]
+    said = ((0x03, "text/plain"), (0x26, ("k", "v")))
+    for message in (
+        Message(topic="a", payload=b"\x00", properties=said, expires=Instant(9)),
+        Message(topic="a", payload=b"plain"),
+    ):
+        assert here.publish(ACCOUNT, message, told) is None
+        await here.idle()
+        there.heard_passing(told.news.pop().parts)
+        assert (near.heard.pop(), far.heard.pop()) == (message, message)
+        kept = msgspec.structs.replace(message, qos=1)
+        pending = here.publish(ACCOUNT, kept, told)
+        assert pending is not None
+        await pending
+        assert message_of(told.notices.pop(), qos=1) == kept
