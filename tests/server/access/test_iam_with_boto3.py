@@ -13,6 +13,7 @@ from overair.basics.arn import Place
 from overair.basics.clock import SettableClock, WallClock
 from overair.basics.ids import AccessKeyId
 from overair.basics.redacted import Redacted
+from overair.server.access import simulation
 from overair.server.access.model import NewKeys
 from overair.server.storage.work import SqlWork
 from tests.support.signed_door import SignedDoor, signed_door
@@ -274,6 +275,14 @@ def test_the_simulator_names_who_decides_and_what_it_was_not_told(iam: Any) -> N
     assert keys_asked == ["aws:SourceIp"]
     assert refused(iam.simulate_principal_policy, PolicySourceArn=ann + "x", ActionNames=["a:B"]) == ("NoSuchEntity", 404)
     assert refused(iam.simulate_principal_policy, PolicySourceArn=ann, ActionNames=["nothing"]) == ("InvalidInput", 400)
+
+
+def test_a_page_of_many_long_policies_is_short(iam: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "JUDGEMENTS_MAX", 4)
+    two = {**document("iot:*"), "Statement": document("iot:*")["Statement"] * 2}
+    asked = {"PolicyInputList": [json.dumps(two)], "ActionNames": [f"iot:A{number}" for number in range(5)]}
+    pages = list(iam.get_paginator("simulate_custom_policy").paginate(**asked))
+    assert [len(page["EvaluationResults"]) for page in pages] == [2, 2, 1]
 
 
 def test_policies_are_tried_before_they_are_put_anywhere(iam: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from overair.basics.errors import InvalidRequest
@@ -17,6 +18,9 @@ from overair.server.policy_language.patterns import key_name
 
 INPUTS_MAX: Final = 100
 """Documents in one list of a request."""
+JUDGEMENTS_MAX: Final = 100_000
+"""Statements that one page looks at, over all its questions: a page may be shorter than was asked for."""
+TEXTS_REMEMBERED: Final = 256
 _VARIABLE: Final = re.compile(r"\$\{\s*([^\s{}*?$,']+)")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
@@ -77,6 +81,12 @@ class Simulation:
     principal: Principal | None = None
     """Who asks, as the resource's policy sees it."""
 
+    @property
+    def questions_max(self) -> int:
+        """How many questions fit into one page; one always does."""
+        statements = sum(len(each.policy.statements) for each in (*self.identity, *(self.boundary or ()), *self.resource))
+        return max(1, JUDGEMENTS_MAX // max(1, statements))
+
     def ask(self, question: Question) -> Outcome:
         """Decide one question as a door would."""
         bounding = None if self.boundary is None else tuple(source.policy for source in self.boundary)
@@ -101,7 +111,8 @@ class Simulation:
         )
 
 
-def context_keys(text: str) -> list[str]:
+@lru_cache(maxsize=TEXTS_REMEMBERED)
+def context_keys(text: str) -> tuple[str, ...]:
     """The condition keys that an accepted document looks at, as it writes them: in conditions and as variables."""
     document = json.loads(text)
     statements = document.get("Statement", ())
@@ -112,7 +123,7 @@ def context_keys(text: str) -> list[str]:
         for value in _strings(statement):
             for name in _VARIABLE.findall(value):
                 found.setdefault(key_name(name), name)
-    return sorted(found.values())
+    return tuple(sorted(found.values()))
 
 
 def _strings(value: Any) -> Iterable[str]:
@@ -126,7 +137,8 @@ def _strings(value: Any) -> Iterable[str]:
             yield from _strings(part)
 
 
-def statement_positions(text: str) -> list[tuple[Position, Position]]:
+@lru_cache(maxsize=TEXTS_REMEMBERED)
+def statement_positions(text: str) -> tuple[tuple[Position, Position], ...]:
     """Where each statement of an accepted document begins and ends."""
     decoder = json.JSONDecoder()
     at = _past(text, text.index("{") + 1)
@@ -146,7 +158,7 @@ def statement_positions(text: str) -> list[tuple[Position, Position]]:
             spans.append((begin, end))
         at = _past(text, end)
         at = _past(text, at + 1) if text[at] == "," else at
-    return [(_position(text, begin), _position(text, end)) for begin, end in spans]
+    return tuple((_position(text, begin), _position(text, end)) for begin, end in spans)
 
 
 def _past(text: str, at: int) -> int:

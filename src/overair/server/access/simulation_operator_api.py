@@ -151,7 +151,7 @@ def _answer(simulation: Simulation, request: Request, context: Context) -> Membe
             raise InvalidRequest(f"{action[:80]!r} is no action; an action reads service:Name.", subject="iam-input")
     position = read_page_token(request.get("Marker"), tuple[int], name="Marker")
     begin = position[0] if position else 0
-    limit = min(request.get("MaxItems", MAX_ITEMS_DEFAULT), MAX_ITEMS_MAX)
+    limit = min(request.get("MaxItems", MAX_ITEMS_DEFAULT), MAX_ITEMS_MAX, simulation.questions_max)
     total = len(actions) * len(resources)
     results = []
     for number in range(max(begin, 0), min(begin + limit, total)):
