@@ -244,18 +244,36 @@ async def test_an_unacknowledged_reply_hides_no_stored_message_after_a_reconnect
     assert await payloads(device, 2) == [b"reply", b"stored"]
 
 
-async def test_after_a_crash_the_hour_of_a_connected_session_runs_from_the_restart(
-    work: SqlWork, clock: SettableClock, ids: SeededIds
+@pytest.mark.parametrize("expiry_ms", [None, 60_000])
+async def test_after_a_crash_the_time_of_a_connected_session_runs_from_the_restart(
+    work: SqlWork, clock: SettableClock, ids: SeededIds, expiry_ms: int | None
 ) -> None:
+    """An hour, or what its client has asked for."""
     store = BrokerStore()
-    await work.run(lambda tx: store.keep_session(tx, ACCOUNT, ClientId("dev"), None, None))
+    await work.run(lambda tx: store.keep_session(tx, ACCOUNT, ClientId("dev"), None, expiry_ms))
     clock.advance(milliseconds=5 * HOUR_MS)
-    for advance_ms, present in ((HOUR_MS - 1, True), (1, False)):
+    for advance_ms, present in (((expiry_ms or HOUR_MS) - 1, True), (1, False)):
         world = World(work, clock, ids)
         await world.start()
         clock.advance(milliseconds=advance_ms)
         assert (await world.broker.expire_sessions() == 0) is present
         await world.stop()
+
+
+async def test_a_retained_message_that_is_over_is_forgotten(world: World, clock: SettableClock) -> None:
+    speaker = await world.client("speaker", level=5)
+    for topic_, expiry_s in (("short", 5), ("long", 500)):
+        speaker.publish(topic_, b"x", qos=1, retain=True, properties=((0x02, expiry_s),))
+        await speaker.next()
+    speaker.publish("for ever", b"x", qos=1, retain=True)
+    await speaker.next()
+    worker = SessionExpiry(broker=world.broker, clock=clock)
+    clock.advance(milliseconds=5_000)
+    assert await worker.run_once() is True
+    assert await worker.run_once() is False
+    kept = {name: world.broker.has_retained(ACCOUNT, name) for name in ("short", "long", "for ever")}
+    assert kept == {"short": False, "long": True, "for ever": True}
+    assert await world.broker.retained(ACCOUNT, "short") is None
 
 
 async def test_what_is_published_while_a_client_is_just_connecting_isnt_lost_to_it(

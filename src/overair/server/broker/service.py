@@ -129,6 +129,17 @@ class Broker:
         self._presence.forget_long_gone()
         return len(over)
 
+    async def expire_retained(self) -> int:
+        """Forget retained messages whose time is over, ``EXPIRED_AT_ONCE_MAX`` at most; how many."""
+        now = self._clock.now()
+        over = await self._work.read(lambda tx: self._store.expired_retained(tx, now, limit=EXPIRED_AT_ONCE_MAX))
+        if not over:
+            return 0
+        gone = await self._work.run(lambda tx: [key for key in over if self._store.forget_retained(tx, *key, now)])
+        for account, topic in gone:
+            self.retained_now(account, topic, is_there=False)
+        return len(gone)
+
     @property
     def dropped_count(self) -> int:
         """Messages that a full queue or a slow reader cost, since the start."""

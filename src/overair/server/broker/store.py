@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Index,
     Integer,
     LargeBinary,
     String,
@@ -82,6 +83,8 @@ retained = Table(
     instant_column("last_modified"),
     Column("properties", LargeBinary, nullable=True),
     instant_column("expires", nullable=True),
+    # Looked at each half minute, and most of many never expire.
+    Index(None, "expires"),
 )
 
 _enqueue = HotStatement(insert(queue))
@@ -300,6 +303,16 @@ class BrokerStore:
         }
         if sql(tx).execute(update(retained).where(*key).values(values)).rowcount == 0:
             sql(tx).execute(insert(retained).values(account=account, topic=message.topic, **values))
+
+    def expired_retained(self, tx: Tx, now: Instant, *, limit: int) -> Sequence[tuple[AccountId, str]]:
+        """Topics whose retained message is over."""
+        rows = sql(tx).execute(select(retained.c.account, retained.c.topic).where(retained.c.expires <= now).limit(limit))
+        return [(AccountId(row.account), row.topic) for row in rows]
+
+    def forget_retained(self, tx: Tx, account: AccountId, topic: str, now: Instant) -> bool:
+        """Forget a topic's retained message if it is over; whether it was."""
+        over = (retained.c.account == account, retained.c.topic == topic, retained.c.expires <= now)
+        return bool(sql(tx).execute(delete(retained).where(*over)).rowcount)
 
     def retained(self, tx: Tx, account: AccountId, topic: str) -> RetainedMessage | None:
         """A topic's retained message."""

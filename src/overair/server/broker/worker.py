@@ -1,4 +1,4 @@
-"""Forgets persistent sessions whose time is over."""
+"""Forgets persistent sessions and retained messages whose time is over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SessionExpiry:
         now = self._clock.now()
         if now < self._due:
             return False
-        if await self._broker.expire_sessions() > 0:
+        if await self._broker.expire_sessions() + await self._broker.expire_retained() > 0:
             return True
         self._due = Instant(now + ROUND_MS)
         return False

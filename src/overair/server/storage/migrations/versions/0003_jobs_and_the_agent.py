@@ -238,6 +238,7 @@ def upgrade() -> None:
     with op.batch_alter_table("mqtt_retained", schema=None) as batch_op:
         batch_op.add_column(sa.Column("properties", sa.LargeBinary(), nullable=True))
         batch_op.add_column(sa.Column("expires", sa.BigInteger(), nullable=True))
+        batch_op.create_index(batch_op.f("ix_mqtt_retained_expires"), ["expires"], unique=False)
 
     with op.batch_alter_table("mqtt_sessions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("node", sa.String(length=32), server_default="", nullable=False))
