@@ -274,6 +274,12 @@ def test_the_simulator_names_who_decides_and_what_it_was_not_told(iam: Any) -> N
     keys_asked = iam.get_context_keys_for_principal_policy(PolicySourceArn=ann)["ContextKeyNames"]
     assert keys_asked == ["aws:SourceIp"]
     assert refused(iam.simulate_principal_policy, PolicySourceArn=ann + "x", ActionNames=["a:B"]) == ("NoSuchEntity", 404)
+    elsewhere = ann.replace("user/", "user/elsewhere/")
+    for ask_for in (iam.simulate_principal_policy, iam.get_context_keys_for_principal_policy):
+        more = {"ActionNames": ["a:B"]} if ask_for == iam.simulate_principal_policy else {}
+        assert refused(ask_for, PolicySourceArn=elsewhere, **more) == ("NoSuchEntity", 404), (
+            "a right is to an ARN with its path"
+        )
     assert refused(iam.simulate_principal_policy, PolicySourceArn=ann, ActionNames=["nothing"]) == ("InvalidInput", 400)
 
 

@@ -64,7 +64,11 @@ def test_an_access_keys_id_and_secret_give_a_token_for_an_hour(world: RestWorld,
     assert (reply.json["token_type"], reply.json["expires_in"]) == ("Bearer", 3600)
     assert (reply.headers["cache-control"], reply.headers["pragma"]) == ("no-store", "no-cache")
     assert reply.headers["content-type"] == "application/json"
+    assert world.room.credentials.uses.newest(keys.key_id, None) is None, "a token alone has asked for nothing"
     assert ask(world, reply.json["access_token"]).status == 200
+    used = world.room.credentials.uses.newest(keys.key_id, None)
+    assert used is not None
+    assert used.service == "overair"
 
 
 def test_a_scope_is_echoed_and_changes_nothing(world: RestWorld) -> None:

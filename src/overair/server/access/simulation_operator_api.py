@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from overair.basics.arn import Arn, parse_arn
 from overair.basics.clock import as_datetime
-from overair.basics.errors import InvalidRequest, Unsupported
+from overair.basics.errors import InvalidRequest, NotFound, Unsupported
 from overair.basics.work import Tx, Work
 from overair.server.access.aws_managed import AWS_MANAGED
 from overair.server.access.grants import INLINE_KINDS, compiled
 from overair.server.access.groups import UserGroups
 from overair.server.access.identities import Identities
-from overair.server.access.model import Owner, OwnerKind
+from overair.server.access.model import Owner, OwnerKind, Role, User, UserGroup
 from overair.server.access.operator_api import MAX_ITEMS_DEFAULT, MAX_ITEMS_MAX
 from overair.server.access.policies import Policies
 from overair.server.access.simulation import Outcome, Simulation, Source, context_keys, sources_of, statement_positions
@@ -43,11 +43,9 @@ class SimulationOperatorApi:
         extra = sources_of(request.get("PolicyInputList", ()), name="PolicyInputList")
 
         def run(tx: Tx) -> Members:
-            boundary_arn, tags = None, {}
-            if owner.kind is not OwnerKind.GROUP:
-                find = self.identities.user if owner.kind is OwnerKind.USER else self.identities.role
-                held = find(tx, caller.account, owner.name)
-                boundary_arn, tags = held.boundary_arn, {f"aws:PrincipalTag/{key}": value for key, value in held.tags.items()}
+            held = self._holder(tx, caller, owner, arn)
+            boundary_arn = None if isinstance(held, UserGroup) else held.boundary_arn
+            tags = {} if isinstance(held, UserGroup) else {f"aws:PrincipalTag/{key}": value for key, value in held.tags.items()}
             boundary = None if boundary_arn is None else [self._managed(tx, caller, boundary_arn)]
             named = {"aws:username": owner.name} if owner.kind is OwnerKind.USER else {}
             who = {} if owner.kind is OwnerKind.GROUP else {"aws:PrincipalArn": str(arn), "aws:PrincipalAccount": arn.account}
@@ -66,14 +64,31 @@ class SimulationOperatorApi:
 
     @operation("iam", "GetContextKeysForPrincipalPolicy")
     async def get_context_keys_for_principal_policy(self, caller: Caller, request: Request) -> Members:
-        owner, _ = _source(caller, request)
+        owner, arn = _source(caller, request)
         extra = sources_of(request.get("PolicyInputList", ()), name="PolicyInputList")
-        own = await self.work.read(lambda tx: self._of(tx, caller, owner))
-        return _keys([*own, *extra])
+
+        def own(tx: Tx) -> list[Source]:
+            self._holder(tx, caller, owner, arn)
+            return self._of(tx, caller, owner)
+
+        return _keys([*await self.work.read(own), *extra])
 
     @operation("iam", "GetContextKeysForCustomPolicy")
     async def get_context_keys_for_custom_policy(self, caller: Caller, request: Request) -> Members:
         return _keys(sources_of(request["PolicyInputList"], name="PolicyInputList"))
+
+    def _holder(self, tx: Tx, caller: Caller, owner: Owner, arn: Arn) -> User | UserGroup | Role:
+        """Whom the ARN names, its path included: the caller's right is to that ARN. Raises NotFound."""
+        held: User | UserGroup | Role
+        if owner.kind is OwnerKind.USER:
+            held = self.identities.user(tx, caller.account, owner.name)
+        elif owner.kind is OwnerKind.GROUP:
+            held = self.groups.find(tx, caller.account, owner.name)
+        else:
+            held = self.identities.role(tx, caller.account, owner.name)
+        if held.arn != str(arn):
+            raise NotFound(f"The {owner.kind.value} {str(arn)[:200]} cannot be found.", subject="iam")
+        return held
 
     def _of(self, tx: Tx, caller: Caller, owner: Owner) -> list[Source]:
         """Everything that is put on an owner and attached to it, and to a user's groups. Raises NotFound."""
