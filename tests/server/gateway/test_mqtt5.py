@@ -10,7 +10,7 @@ import pytest
 from overair.basics.clock import SettableClock
 from overair.basics.ids import SeededIds
 from overair.server.gateway.handlers import Connection, Reply, topic
-from overair.server.gateway.limits import AWS
+from overair.server.gateway.limits import AWS, REFUSALS_MAX
 from overair.server.storage.work import SqlWork
 from overair.wire.mqtt.packets import Auth, Connack, Disconnect, Properties, Puback, Publish, Unsuback, Will
 from overair.wire.mqtt.properties import Property, number_in, text_in
@@ -378,3 +378,16 @@ async def test_reserved_topics_are_answered_within_what_the_client_takes(world: 
         for each in heard:
             if each.qos:
                 client.acknowledge(each)
+
+
+async def test_who_is_refused_a_hundred_times_is_cut_as_who_speaks_3_is_at_the_first(world: World) -> None:
+    world.authority.policies[b"c1"] = Patterns(publish=[], subscribe=["a"])
+    client = await client5(world, "c")
+    for number in range(REFUSALS_MAX - 1):
+        if number % 2:
+            assert await client.subscribe(("a", 0), ("b", 0)) == (0, Reason.NOT_AUTHORIZED)
+        else:
+            client.publish("a", b"", qos=1)
+            assert isinstance(await client.next(), Puback)
+    client.publish("a", b"", qos=1)
+    assert await why_closed(client) is Reason.NOT_AUTHORIZED

@@ -41,6 +41,8 @@ class BrokerLimits:
     """Of an account."""
 
 
+REFUSALS_MAX: Final = 100
+"""Of one connection of MQTT 5, which is told of each and may go on; then it is closed, as one of 3.1.1 is at the first."""
 MESSAGE_EXPIRY_S_MIN: Final = 1
 MESSAGE_EXPIRY_S_MAX: Final = 604_800
 """Seven days, as AWS has it; what asks for more or less gets these."""

@@ -22,7 +22,7 @@ _FIXED_HEADER_SIZE_BYTES_MAX: Final = 5
 class Modern:
     """One connection's. What it may give numbers to is known once it was admitted."""
 
-    __slots__ = ("aliases", "dialect", "receive_maximum", "reply_size_bytes_max", "session_expires")
+    __slots__ = ("aliases", "dialect", "receive_maximum", "refusals", "reply_size_bytes_max", "session_expires")
 
     def __init__(self, packet: Connect) -> None:
         said = packet.properties
@@ -34,6 +34,8 @@ class Modern:
         """Of topic, properties and payload of a reply; None where the client takes anything."""
         self.session_expires = False
         self.aliases = TopicAliases(0)
+        self.refusals = 0
+        """Of publishes and subscriptions, so far."""
 
     def agreed(self, limits: GatewayLimits, wish: SessionWish) -> None:
         """The connection was admitted, with these."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from overair.server.gateway.limits import REFUSALS_MAX
 from overair.server.gateway.model import DisconnectReason
-from overair.server.gateway.modern import wants_retained
+from overair.server.gateway.modern import Modern, wants_retained
 from overair.server.gateway.rights import Refused
 from overair.wire.mqtt.packets import Auth, Disconnect, MalformedPacket, Publish, Subscribe
 from overair.wire.mqtt.properties import Property, number_in
@@ -38,10 +39,22 @@ def publish(connection: DeviceConnection, packet: Publish) -> None:
     except Refused as refusal:
         if packet.qos != 1 or refusal.reason is DisconnectReason.CLIENT_ERROR:
             raise
-        connection.log_refusal(refusal)
+        _refused(connection, modern, refusal)
         connection.answer_in_turn(connection.dialect.puback(packet.packet_id, refusal.code, refusal.text))
         return
     connection.serve(packet, route)
+
+
+def _refused(connection: DeviceConnection, modern: Modern, refusal: Refused) -> None:
+    """Note a refusal that its packet's answer tells. One after the other without end would fill the log.
+
+    Raises:
+        Refused: it is one too many.
+    """
+    modern.refusals += 1
+    if modern.refusals >= REFUSALS_MAX:
+        raise refusal
+    connection.log_refusal(refusal)
 
 
 def subscribe(connection: DeviceConnection, packet: Subscribe) -> None:
@@ -50,8 +63,9 @@ def subscribe(connection: DeviceConnection, packet: Subscribe) -> None:
     Raises:
         Refused: subscription identifiers, or too many filters at once.
     """
-    live = connection.live
+    live, modern = connection.live, connection.modern
     assert live is not None
+    assert modern is not None
     if number_in(packet.properties, Property.SUBSCRIPTION_IDENTIFIER, 0):
         why = "subscription identifiers aren't served here"
         code = Reason.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
@@ -66,6 +80,10 @@ def subscribe(connection: DeviceConnection, packet: Subscribe) -> None:
             if wants_retained(option, is_new=name not in held):
                 greeted.add(name)
     connection.take_subscriptions(packet, codes, granted, greeted)
+    refused = [name for (name, _), code in zip(packet.filters, codes, strict=True) if code >= Reason.UNSPECIFIED_ERROR]
+    if refused:
+        why = f"{len(refused)} of {len(codes)} filters, the first of them {refused[0]}"
+        _refused(connection, modern, Refused(why, DisconnectReason.AUTH_ERROR))
 
 
 def disconnect(connection: DeviceConnection, packet: Disconnect) -> None:

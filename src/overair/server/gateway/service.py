@@ -54,6 +54,7 @@ class Gateway:
         """How connections ended, by reason, since the start."""
         self._changes: deque[tuple[AccountId, frozenset[CertificateId] | None]] = deque(maxlen=CHANGES_REMEMBERED_MAX)
         self._connections: set[DeviceConnection] = set()
+        self._operators: set[DeviceConnection] = set()
         self._by_certificate: dict[tuple[AccountId, CertificateId], set[DeviceConnection]] = {}
         self._wheel: dict[int, set[DeviceConnection]] = {}
         self._ticker: asyncio.TimerHandle | None = None
@@ -115,9 +116,8 @@ class Gateway:
     def reconsider_operators(self) -> None:
         """Judge every connection of an operator again: some key, identity or policy has changed. On the event loop."""
         self._operators_changed += 1
-        affected = [each for held in self._by_certificate.values() for each in held if each.proof is not None]
-        if affected:
-            self.spawn(self._judge_again(affected))
+        if self._operators:
+            self.spawn(self._judge_again(list(self._operators)))
 
     def reconsider_everything(self) -> None:
         """See ``authority.LiveSessions``."""
@@ -198,11 +198,14 @@ class Gateway:
     def admitted(self, connection: DeviceConnection) -> None:
         key = (connection.account, connection.certificate_id)
         self._by_certificate.setdefault(key, set()).add(connection)
+        if connection.proof is not None:
+            self._operators.add(connection)
 
     def closed(self, connection: DeviceConnection, reason: DisconnectReason) -> None:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
+        self._operators.discard(connection)
         self.ended[reason] += 1
         bucket = self._wheel.get(connection.bucket)
         if bucket is not None:
