@@ -111,7 +111,7 @@ def test_an_account_sees_the_same_with_and_without_its_neighbours_work(tmp_path:
     with server_of_accounts(tmp_path / "data", FIRST, ALONE, AMID) as accounts:
         twins = (Twin(accounts, ALONE), Twin(accounts, AMID))
         accounts.thread.run(accounts.server.joined.workers.stop())
-        found = differences(twins, 1, 160)
+        found = differences(twins, 1, 120)
         assert not found, "\n".join(found)
 
 

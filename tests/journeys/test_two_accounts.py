@@ -17,18 +17,23 @@ from tests.support.model_walk import ModelWalk
 from tests.support.paho_device import PahoDevice
 
 OWNER, STRANGER = AccountId("111122223333"), AccountId("999988887777")
-ROUNDS = 6
+ROUNDS = 5
 SECRET = "only-in-the-first-account"
 
 
-@pytest.fixture
-def accounts(tmp_path: Path) -> Iterator[Accounts]:
-    with server_of_accounts(tmp_path / "data", OWNER, STRANGER) as running:
+@pytest.fixture(scope="module")
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
+    with server_of_accounts(tmp_path_factory.mktemp("accounts") / "data", OWNER, STRANGER) as running:
         yield running
 
 
 @pytest.mark.timeout(300)
-def test_an_account_reads_and_changes_nothing_of_another(accounts: Accounts) -> None:
+def test_an_account_reads_and_changes_nothing_of_another(tmp_path: Path) -> None:
+    with server_of_accounts(tmp_path / "data", OWNER, STRANGER) as accounts:
+        walk_with_anothers_names(accounts)
+
+
+def walk_with_anothers_names(accounts: Accounts) -> None:
     names = furnish(accounts, OWNER, prefix="owned", secret=SECRET)
     # The role of that name is in both accounts: by its name the stranger would find his own.
     walk = ModelWalk({member: name for member, name in names.items() if member != "rolename"}, random.Random(20261121))
