@@ -160,7 +160,9 @@ def canonical_request(
         key = signed.encode("latin-1", "replace")
         values = by_name.get(key)
         if values is None:
-            raise MalformedSignature(f"The signature covers the header {signed[:100]!r}, which the request doesn't have.")
+            raise MalformedSignature(
+                f"The signature covers the header {signed[:100]!r}, which the request doesn't have.", subject="signature"
+            )
         lines.append(key + b":" + b",".join([_trimmed(value) for value in values]))
     lines.append(b"")
     lines.append(";".join(signed_headers).encode("latin-1", "replace"))

@@ -22,7 +22,16 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class MalformedSignature(ValueError):
-    """The request carries something that was meant as a Version 4 signature and can't be read as one."""
+    """The request carries something that was meant as a Version 4 signature and can't be read as one.
+
+    ``subject`` says what is wrong where the object store has a code of its own for it: ``malformed-query`` (the parameters of a
+    presigned request), ``two-signatures``, ``unsigned-headers`` (``host`` isn't covered), ``undated`` or ``signature`` (it
+    covers what isn't there).
+    """
+
+    def __init__(self, message: str, *, subject: str = "malformed-signature") -> None:
+        super().__init__(message)
+        self.subject = subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +123,21 @@ def read_claim(request: SignableRequest) -> Claim | None:
         MalformedSignature: it is there, but it can't be read, or it stands in both places.
     """
     authorization = header_values(request.headers, b"authorization")
-    in_query = b"&X-Amz-Algorithm=" in b"&" + request.query
-    if in_query and authorization:
-        raise MalformedSignature("A request is signed either in its Authorization header or in its query, not in both.")
+    marked = b"&" + request.query
+    in_query = b"&X-Amz-Algorithm=" in marked
+    if (in_query and (authorization or b"&AWSAccessKeyId=" in marked)) or (authorization and b"&AWSAccessKeyId=" in marked):
+        raise MalformedSignature(
+            "Only one auth mechanism allowed: a request is signed either in its Authorization header or in its query, and "
+            "there by one version.",
+            subject="two-signatures",
+        )
     if in_query:
-        return _claim_in_query(request)
+        try:
+            return _claim_in_query(request)
+        except MalformedSignature as error:
+            if error.subject != "malformed-signature":
+                raise
+            raise MalformedSignature(str(error), subject="malformed-query") from None
     if not authorization:
         return None
     if len(authorization) > 1:
@@ -152,14 +171,18 @@ def read_claim(request: SignableRequest) -> Claim | None:
 def _date_header(headers: Headers) -> str:
     values = header_values(headers, b"date")
     if not values:
-        raise MalformedSignature("A signed request carries X-Amz-Date (or Date), the moment at which it was signed.")
+        raise MalformedSignature(
+            "A signed request carries X-Amz-Date (or Date), the moment at which it was signed.", subject="undated"
+        )
     text = values[0].decode("latin-1").strip()
     if _TIMESTAMP.fullmatch(text):
         return text
     try:
         return format_timestamp(datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC))
     except ValueError:
-        raise MalformedSignature(f"The Date header {text[:60]!r} is neither YYYYMMDDTHHMMSSZ nor an HTTP date.") from None
+        raise MalformedSignature(
+            f"The Date header {text[:60]!r} is neither YYYYMMDDTHHMMSSZ nor an HTTP date.", subject="undated"
+        ) from None
 
 
 def _claim_in_query(request: SignableRequest) -> Claim:
@@ -218,7 +241,10 @@ def _claim(
     if terminator != "aws4_request":
         raise MalformedSignature("A Credential ends with /aws4_request.")
     if not _TIMESTAMP.fullmatch(timestamp):
-        raise MalformedSignature(f"The date {timestamp[:40]!r} of the signature must read YYYYMMDDTHHMMSSZ.")
+        raise MalformedSignature(
+            f"The date {timestamp[:40]!r} of the signature must read YYYYMMDDTHHMMSSZ.",
+            subject="malformed-query" if in_query else "undated",
+        )
     if date != timestamp[:8]:
         raise MalformedSignature(
             f"The Credential is for {date[:20]}, the request is dated {timestamp}: the days must be the same."
@@ -229,7 +255,10 @@ def _claim(
     if len(names) > SIGNED_HEADERS_MAX or list(names) != sorted(set(names)) or signed_headers != signed_headers.lower():
         raise MalformedSignature("SignedHeaders names each header once, in lower case, in order, separated by semicolons.")
     if "host" not in names:
-        raise MalformedSignature("SignedHeaders must name host.")
+        raise MalformedSignature(
+            "There were headers present in the request which were not signed: SignedHeaders must name host.",
+            subject="unsigned-headers",
+        )
     if token is not None and len(token) > SECURITY_TOKEN_LENGTH_MAX:
         raise MalformedSignature(f"A security token has at most {SECURITY_TOKEN_LENGTH_MAX} characters.")
     expires_s: int | None = None

@@ -24,7 +24,8 @@ from botocore.config import Config
 from overair.basics.arn import Place
 from overair.basics.clock import SettableClock, as_datetime
 from overair.basics.ids import RandomIds
-from overair.server.access.model import NewKeys
+from overair.basics.work import Tx
+from overair.server.access.model import NewKeys, Owner, OwnerKind
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.links import LINK_SIZE_BYTES_MAX, presigned_link
 from overair.server.objects.operator_api import ObjectsApi
@@ -44,6 +45,9 @@ MAY_READ = json.dumps(
         ],
     }
 )
+MAY_ASSUME = json.dumps(
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}]}
+)
 
 
 @dataclass
@@ -60,14 +64,24 @@ class Port:
     def get(self, url: str, method: str = "GET", **headers: str) -> Any:
         return self.http.request(method, url, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
-    def link(self, *, expires_s: int = 60, version_id: str | None = None, key: str = KEY, bucket: str = "firmware") -> str:
+    def link(
+        self,
+        *,
+        expires_s: int = 60,
+        version_id: str | None = None,
+        key: str = KEY,
+        bucket: str = "firmware",
+        token: str | None = None,
+    ) -> str:
         return presigned_link(
             base_url=self.url,
             region="us-east-1",
             bucket=bucket,
             key=key,
             version_id=version_id,
-            credentials=SigningCredentials(access_key_id=self.keys.key_id, secret_access_key=self.keys.secret.reveal()),
+            credentials=SigningCredentials(
+                access_key_id=self.keys.key_id, secret_access_key=self.keys.secret.reveal(), session_token=token
+            ),
             now=self.clock.now(),
             expires_s=expires_s,
         )
@@ -194,6 +208,29 @@ def test_the_signers_own_permissions_decide(port: Port) -> None:
     grant = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::firmware/*"}
     port.room.buckets.policies["firmware"] = json.dumps({"Version": "2012-10-17", "Statement": [grant]})
     assert port.get(port.link()).status == 200
+
+
+def test_a_link_of_a_session_ends_with_the_session(port: Port) -> None:
+    room, account = port.room, port.room.place.account
+    statement = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{account}:root"}}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    role = Owner(kind=OwnerKind.ROLE, name="reader")
+
+    def make(tx: Tx) -> NewKeys:
+        room.identities.create_role(tx, account, "reader", trust)
+        room.policies.put_inline(tx, account, role, "read", MAY_READ)
+        room.policies.put_inline(tx, account, Owner(kind=OwnerKind.USER, name="device-reader"), "assume", MAY_ASSUME)
+        arn = f"arn:aws:iam::{account}:role/reader"
+        return room.sessions.assume(tx, room.caller("device-reader"), arn, "s1", duration_s=900).keys
+
+    port.keys = room.work.run_blocking(make)
+    link = port.link(expires_s=7_200)
+    assert refusal(port.get(link))[:2] == (403, "InvalidAccessKeyId"), "without its token"
+    assert port.keys.token is not None
+    link = port.link(expires_s=7_200, token=port.keys.token.reveal())
+    assert port.get(link).status == 200
+    port.clock.advance(milliseconds=900_000)
+    assert refusal(port.get(link))[:2] == (400, "ExpiredToken")
 
 
 def test_what_is_not_there_is_not_found(port: Port) -> None:

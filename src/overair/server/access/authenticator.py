@@ -71,9 +71,10 @@ class SignatureAuthenticator:
 
     async def authenticate(self, request: HttpRequest) -> Authentication:
         """See ``aws_protocol.authentication.Authenticator``. Subjects: ``missing-token``, ``malformed-signature``,
-        ``unsigned-headers``, ``content-sha256``, ``region``, ``service-scope``, ``access-key``, ``session-token``,
-        ``expired-token``, ``time-skew``, ``expired``, ``not-yet-valid``, ``presigned-expired``, ``signature``,
-        ``signature-version``."""
+        ``malformed-query``, ``two-signatures``, ``undated``, ``unsigned-headers``, ``content-sha256``,
+        ``content-sha256-missing``, ``content-sha256-unknown``, ``region``, ``service-scope``, ``access-key``,
+        ``session-token``, ``expired-token``, ``time-skew``, ``expired``, ``not-yet-valid``, ``presigned-expired``,
+        ``signature``, ``signature-version``; a scope of a presigned object request is told as ``malformed-query``."""
         signable = sigv4.SignableRequest(
             method=request.method, path=request.raw_path, query=request.query_string, headers=request.headers
         )
@@ -86,7 +87,9 @@ class SignatureAuthenticator:
             if old is not None:
                 return await self._version_2(request, signable, old, now)
         except sigv4.MalformedSignature as error:
-            raise NotAuthenticated(str(error), subject="malformed-signature") from None
+            raise NotAuthenticated(str(error), subject=error.subject) from None
+        if any(name == b"authorization" and value.startswith(b"AWS ") for name, value in request.headers):
+            _refuse_version()
         _refuse(
             "missing-token",
             "Missing Authentication Token: every request to this door is signed with AWS Signature Version 4. "
@@ -97,7 +100,7 @@ class SignatureAuthenticator:
         self, request: HttpRequest, signable: sigv4.SignableRequest, claim: sigv4.Claim, now: Instant
     ) -> Authentication:
         scope = claim.scope
-        self._check_scope(scope)
+        self._check_scope(claim)
         if claim.access_key_id.startswith(LINK_KEY_PREFIX) and not (
             claim.in_query and scope.service == OBJECT_STORE and request.method in LINK_METHODS
         ):
@@ -144,7 +147,7 @@ class SignatureAuthenticator:
                 _refuse("missing-token", "The query of a WebSocket's request is signed with AWS Signature Version 4.")
             if claim.scope.service != WEBSOCKET_SERVICE:
                 _refuse("service-scope", f"A WebSocket's request is signed for {WEBSOCKET_SERVICE}.")
-            self._check_region(claim.scope)
+            self._check_region(claim)
             if claim.access_key_id.startswith(LINK_KEY_PREFIX):
                 _refuse("session-token", "A link's key is good for GET and HEAD of an object alone.")
             _check_cover(signable, claim)
@@ -154,7 +157,7 @@ class SignatureAuthenticator:
             if not sigv4.is_signed_by(signable, claim, secret=secret, payload=sigv4.EMPTY_SHA256, normalise=True):
                 _refuse_signature()
         except sigv4.MalformedSignature as error:
-            raise NotAuthenticated(str(error), subject="malformed-signature") from None
+            raise NotAuthenticated(str(error), subject=error.subject) from None
         self._credentials.uses.note(credential, service=WEBSOCKET_SERVICE, region=claim.scope.region, now=now)
         return caller_of(request, credential, region=self._region, now=now)
 
@@ -162,11 +165,7 @@ class SignatureAuthenticator:
         self, request: HttpRequest, signable: sigv4.SignableRequest, claim: sigv2.Claim, now: Instant
     ) -> Authentication:
         if not self._presigned_v2 or request.method not in sigv2.METHODS:
-            _refuse(
-                "signature-version",
-                "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256 "
-                "(in boto3: Config(signature_version='s3v4')).",
-            )
+            _refuse_version()
         if claim.access_key_id.startswith(LINK_KEY_PREFIX):
             _refuse("session-token", "A link's key is good under Signature Version 4 alone.")
         if b"/" not in request.raw_path.lstrip(b"/"):
@@ -188,22 +187,23 @@ class SignatureAuthenticator:
             presigned=True,
         )
 
-    def _check_scope(self, scope: sigv4.Scope) -> None:
-        if scope.service not in SERVICES:
+    def _check_scope(self, claim: sigv4.Claim) -> None:
+        if claim.scope.service not in SERVICES:
             _refuse(
-                "service-scope",
-                f"Credential should be scoped to a service of this server, not {scope.service[:60]!r}. "
+                "malformed-query" if claim.in_query else "service-scope",
+                f"Credential should be scoped to a service of this server, not {claim.scope.service[:60]!r}. "
                 f"It has: {', '.join(sorted(SERVICES))}.",
             )
-        self._check_region(scope)
+        self._check_region(claim)
 
-    def _check_region(self, scope: sigv4.Scope) -> None:
+    def _check_region(self, claim: sigv4.Claim) -> None:
+        scope = claim.scope
         is_global = scope.service in GLOBAL_SERVICES and scope.region == GLOBAL_REGION
         if scope.region != self._region and not is_global:
             raise NotAuthenticated(
                 f"Credential should be scoped to a valid region: this server is {self._region!r}, the request is signed for "
                 f"{scope.region[:60]!r}. Set AWS_DEFAULT_REGION (or --region) to {self._region}.",
-                subject="region",
+                subject="malformed-query" if claim.in_query and scope.service == OBJECT_STORE else "region",
                 details={"Region": self._region},
             )
 
@@ -219,7 +219,12 @@ class SignatureAuthenticator:
             if token:
                 _refuse("session-token", "The security token included in the request is invalid: this key has no sessions.")
             return credential
-        given = sha256((token or "").encode("utf-8", "replace")).hexdigest()
+        if not token:
+            # To the object store such a key doesn't exist; the other services speak of a token that is invalid either way.
+            _refuse(
+                "access-key", "The security token included in the request is invalid: this key is good with its token alone."
+            )
+        given = sha256(token.encode("utf-8", "replace")).hexdigest()
         if not compare_digest(given, credential.token_sha256):
             _refuse("session-token", "The security token included in the request is invalid.")
         if credential.expires is not None and now >= credential.expires:
@@ -276,6 +281,14 @@ def _refuse(subject: str, message: str) -> NoReturn:
     raise NotAuthenticated(message, subject=subject)
 
 
+def _refuse_version() -> NoReturn:
+    _refuse(
+        "signature-version",
+        "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256 "
+        "(in boto3: Config(signature_version='s3v4')).",
+    )
+
+
 def _refuse_signature() -> NoReturn:
     _refuse(
         "signature",
@@ -287,9 +300,11 @@ def _refuse_signature() -> NoReturn:
 def _check_cover(signable: sigv4.SignableRequest, claim: sigv4.Claim) -> None:
     for name, _ in signable.headers:
         if name.startswith(b"x-amz-") and name not in _NEED_NO_COVER and name.decode("latin-1") not in claim.signed_headers:
-            _refuse(
-                "unsigned-headers",
-                f"There were headers present in the request which were not signed: {name.decode('latin-1')[:100]}",
+            unsigned = name.decode("latin-1")[:100]
+            raise NotAuthenticated(
+                f"There were headers present in the request which were not signed: {unsigned}",
+                subject="unsigned-headers",
+                details={"HeadersNotSigned": unsigned},
             )
 
 
@@ -303,34 +318,40 @@ def _payload(request: HttpRequest, signable: sigv4.SignableRequest, claim: sigv4
         if request.body_sha256 is None:
             # The engine took it for a request to the object store, and reads every other body before it asks who sent it:
             # the scope can be read in two ways, which no client's can.
-            _refuse("malformed-signature", "A Credential reads KEYID/YYYYMMDD/region/service/aws4_request.")
+            _refuse(
+                "malformed-query" if claim.in_query else "malformed-signature",
+                "A Credential reads KEYID/YYYYMMDD/region/service/aws4_request.",
+            )
         if said is not None and said != request.body_sha256:
             _refuse("content-sha256", "The provided 'x-amz-content-sha256' header does not match what was computed.")
         return request.body_sha256
     if said is None:
         if claim.in_query:
             return sigv4.UNSIGNED_PAYLOAD
-        _refuse("malformed-signature", "Missing required header for this request: x-amz-content-sha256")
+        _refuse("content-sha256-missing", "Missing required header for this request: x-amz-content-sha256")
     if _SHA256.fullmatch(said):
         if request.body_sha256 is not None and said != request.body_sha256:
             _refuse("content-sha256", "The provided 'x-amz-content-sha256' header does not match what was computed.")
     elif said != sigv4.UNSIGNED_PAYLOAD and said not in sigv4.STREAMING_PAYLOADS:
         _refuse(
-            "malformed-signature",
+            "content-sha256-unknown",
             "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING- word of Version 4, or a SHA-256 in hexadecimal.",
         )
     return said
 
 
 def _check_moment(claim: sigv4.Claim, now: Instant, schedule_clock: Clock) -> None:
-    signed_at = from_datetime(claim.signed_at())
+    try:
+        signed_at = from_datetime(claim.signed_at())
+    except sigv4.MalformedSignature as error:
+        _refuse("malformed-query" if claim.in_query else "undated", str(error))
     if claim.scope.service == OBJECT_STORE:
         if not claim.in_query:
             if abs(now - signed_at) > SKEW_OBJECT_STORE_MS:
                 _refuse("time-skew", "The difference between the request time and the current time is too large.")
             return
         if claim.expires_s is None:
-            _refuse("malformed-signature", "A presigned object request names X-Amz-Expires, 1 to 604800 seconds.")
+            _refuse("malformed-query", "A presigned object request names X-Amz-Expires, 1 to 604800 seconds.")
         if max(now, schedule_clock.now()) < signed_at - SKEW_OBJECT_STORE_MS:
             _refuse("not-yet-valid", "Request is not valid yet")
         if schedule_clock.now() > signed_at + claim.expires_s * 1000:

@@ -59,6 +59,8 @@ class ChunkedDecoder:
         self._buffer += received
         while not self.finished and self._step():
             pass
+        if self.finished and self._buffer:
+            raise _broken("more follows its end")
         data, self._data = self._data, []
         return data
 

@@ -228,7 +228,10 @@ class StreamedBody:
             text = trailers.get(name)
             if text is None:
                 raise InvalidRequest(f"The trailing header {name} was announced and didn't come.", subject="malformed-trailer")
-            if base64_digest(text, algorithm) != self._running[algorithm].digest():
+            digest = base64_digest(text, algorithm)
+            if digest is None:
+                raise InvalidRequest(f"Value for {name} trailing header is invalid.")
+            if digest != self._running[algorithm].digest():
                 raise _mismatch(algorithm)
             self.checksums[algorithm] = text
 

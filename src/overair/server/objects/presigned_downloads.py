@@ -179,8 +179,9 @@ def _request(raw_path: bytes, query: bytes, headers: list[tuple[bytes, bytes]]) 
         Unsupported: the query asks for something else than the object's bytes.
     """
     try:
-        # Each part decoded by itself: an escaped slash belongs to the key.
-        bucket, _, key = unquote(raw_path.decode("ascii"), errors="strict").lstrip("/").partition("/")
+        # Split while it is still encoded, as the operator's port does: nobody sees another bucket in it than who signed it.
+        encoded_bucket, _, encoded_key = raw_path.decode("ascii").removeprefix("/").partition("/")
+        bucket, key = unquote(encoded_bucket, errors="strict"), unquote(encoded_key, errors="strict")
         parameters = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError:
         raise InvalidRequest("The link can't be read: it is no percent-encoded UTF-8.", subject="argument") from None
