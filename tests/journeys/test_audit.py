@@ -1,8 +1,11 @@
-"""Every change that an operator makes over the real door leaves one record in the server's own records; reading leaves none."""
+"""Every change that an operator makes over the real door leaves one record in the server's own records; reads and denials are
+written down beside them; and whoever kept a signed head can check them all."""
 
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.support.device_process import wait_until
 from tests.support.server_process import ServerProcess
 
 
@@ -20,11 +24,23 @@ def heard(server: ServerProcess, **query: object) -> list[tuple[str, str]]:
     return [(f"{each['service']}:{each['operation']}", each["resource"]) for each in records]
 
 
+def overair_command(*arguments: str, status: int = 0) -> str:
+    """Standard output, and standard error where the command is to fail."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "overair.cli.main", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == status, ended.stderr
+    return ended.stdout if status == 0 else ended.stderr
+
+
 def recorded(data: Path) -> list[tuple[str, str, str]]:
     """(operation, resource, principal) in the order of time."""
     (path,) = [file for file in data.rglob("*") if file.suffix in (".sqlite3", ".sqlite", ".db")]
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        query = "SELECT service || ':' || operation, resource, principal_arn FROM audit_records ORDER BY at, record_id"
+        query = (
+            "SELECT service || ':' || operation, resource, principal_arn FROM audit_records WHERE kind = 'change' "
+            "ORDER BY sequence"
+        )
         return connection.execute(query).fetchall()
 
 
@@ -101,3 +117,56 @@ def test_retaining_and_clearing_a_message_leave_records_and_passing_one_on_leave
     data.publish(topic="audited/topic", payload=b"", retain=True)
     assert heard(server, maxResults=3)[:2] == [("iot-data:Publish", topic)] * 2
     assert [each for each in heard(server, maxResults=250) if each[1] == topic] == [("iot-data:Publish", topic)] * 2
+
+
+def test_reads_denials_and_key_uses_are_written_down_within_a_second_or_so(server: ServerProcess) -> None:
+    iot, overair = server.client("iot"), server.client("overair")
+    arn = f"arn:aws:iot:{server.endpoints['region']}:{server.endpoints['account']}:thing/only-read"
+    iot.create_thing(thingName="only-read")
+    iot.describe_thing(thingName="only-read")
+    iam = server.client("iam")
+    iam.create_user(UserName="nobody")
+    key = iam.create_access_key(UserName="nobody")["AccessKey"]
+    secrets = {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
+    with pytest.raises(ClientError):
+        server.client("iot", **secrets).delete_thing(thingName="only-read")
+    secrets["aws_secret_access_key"] = "wrong" * 8
+    with pytest.raises(ClientError):
+        server.client("iot", **secrets).delete_thing(thingName="only-read")
+    overair.sign_audit_head()
+
+    def told(kind: str) -> list[tuple[str, str, str]]:
+        found = overair.list_audit_records(kind=kind, maxResults=250)["records"]
+        return [(each["operation"], each["resource"], each["principalArn"].rpartition("/")[2]) for each in found]
+
+    def is_there() -> bool:
+        root = f"arn:aws:iam::{server.endpoints['account']}:root"
+        return (
+            ("DescribeThing", arn, root) in told("read")
+            and ("DeleteThing", "/things/only-read", "nobody") in told("denial")
+            and any(who == "stranger" for _, _, who in told("denial"))
+            and any(what.startswith("audit-head/") for _, what, _ in told("key-use"))
+        )
+
+    wait_until(is_there)
+    chain = overair.list_audit_chain(maxResults=3)["records"]
+    assert [each["sequence"] for each in chain] == [1, 2, 3]
+    assert ("DeleteThing", arn) not in [(operation.partition(":")[2], resource) for operation, resource in heard(server)]
+
+
+def test_an_auditor_checks_a_running_server_and_a_stopped_ones_file(
+    new_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    kept = tmp_path / "head.json"
+    with new_server() as server:
+        server.client("iot").create_thing(thingName="seen")
+        kept.write_text(overair_command("audit", "head", "--data", str(server.data)))
+        server.client("iot").create_thing(thingName="seen-later")
+        assert "holds" in overair_command("audit", "verify", "--head", str(kept), "--data", str(server.data))
+        data = server.data
+    offline = ("audit", "verify", "--head", str(kept), "--records", str(data / "records.sqlite3"))
+    assert "holds" in overair_command(*offline)
+    with closing(sqlite3.connect(data / "records.sqlite3")) as connection:
+        connection.execute("UPDATE audit_records SET principal_arn = 'somebody else' WHERE operation = 'CreateThing'")
+        connection.commit()
+    assert "doesn't hold" in overair_command(*offline, status=2)

@@ -86,11 +86,17 @@ class Accounts:
             yield f"{route.method} {route.template}", Wire(route.method, path, [], headers, body)
 
     def rows_of(self, account: AccountId) -> dict[str, list[Any]]:
-        """Everything that the records hold of an account, by table; but for when its keys were used, which is told later."""
+        """Everything that the records hold of an account, by table; but for when its keys were used and what was read or
+        denied, which is told later."""
 
         def rows(tx: Tx, table: Table) -> list[Any]:
             columns = [column for column in table.c if not column.name.startswith("used_")]
-            return sorted(sql(tx).execute(select(*columns).where(table.c.account == account)).all(), key=repr)
+            query = select(*columns).where(table.c.account == account)
+            if table.name == "audit_records":
+                query = query.where(table.c.kind == "change").with_only_columns(
+                    *[column for column in columns if column.name not in ("sequence", "chain_hash")]
+                )
+            return sorted(sql(tx).execute(query).all(), key=repr)
 
         def read(tx: Tx) -> dict[str, list[Any]]:
             return {

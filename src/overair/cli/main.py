@@ -32,6 +32,7 @@ GROUPS: Final = {
     "jobs": "jobs",
     "executions": "executions",
     "account": "account",
+    "audit": "audit",
     "device": "device",
     "credentials": "credentials",
     "fleet-ca": "fleet_ca",

@@ -36,8 +36,8 @@ from overair.server.workers.loop import Worker, WorkerLoop
 
 AT_THE_DOORS: Final = frozenset({"server-certificate"})
 """Workers of every process that shows a certificate."""
-EVERYWHERE: Final = frozenset({"key-uses"})
-"""Workers of every process that may be asked by an operator's key or by a role's link."""
+EVERYWHERE: Final = frozenset({"key-uses", "audit"})
+"""Workers of every process that may be asked by an operator's key or by a role's link, or use a key of the keyring."""
 AT_THE_GATEWAY: Final = frozenset({"outbox", "session-expiry", "fleet-connectivity", "odd-downloads"})
 """Workers of every process that holds devices' sessions. All others run where the role is ``workers``."""
 

@@ -74,6 +74,8 @@ def test_a_change_in_a_request_leaves_one_record_with_it(
         account=caller.account,
         at=clock.now(),
         record_id=record.record_id,
+        sequence=1,
+        chain_hash=record.chain_hash,
         principal_arn="arn:aws:iam::123456789012:user/ann",
         access_key_id="AKIA1",
         service="iot",

@@ -162,4 +162,6 @@ TABLE: Final = {
     ("overair", "DescribeRollout"): (need("overair:DescribeRollout", on=_JOB),),
     ("overair", "DescribeServer"): (need("overair:DescribeServer"),),
     ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),
+    ("overair", "ListAuditChain"): (need("overair:ListAuditRecords"),),
+    ("overair", "SignAuditHead"): (need("overair:SignAuditHead"),),
 }

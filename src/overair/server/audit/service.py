@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol, TypeVar
 
 from overair.basics.clock import Clock, Instant
 from overair.basics.ids import AccountId, IdSource
 from overair.basics.work import Tx, Work
-from overair.server.audit.model import AuditRecord
+from overair.server.audit.model import AuditKind, AuditRecord, Reached
 from overair.server.aws_protocol.authentication import current_operation
 
 T = TypeVar("T")
@@ -18,11 +18,26 @@ RESOURCE_LENGTH_MAX: Final = 2048
 
 
 class AuditStore(Protocol):
-    """Where audit records rest. They are added and read, never changed."""
+    """Where audit records rest. They are added to the end of their account's chain and read, never changed."""
 
     def add(self, tx: Tx, record: AuditRecord) -> None: ...
+    def add_many(self, tx: Tx, account: AccountId, new: Sequence[AuditRecord]) -> None: ...
+    def reached(self, tx: Tx, account: AccountId) -> Reached:
+        """The end of the account's chain."""
+        ...
+
     def newest(
-        self, tx: Tx, account: AccountId, *, before: tuple[Instant, str] | None, since: Instant | None, limit: int
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        before: tuple[Instant, str] | None,
+        since: Instant | None,
+        limit: int,
+        kinds: Collection[AuditKind],
+    ) -> Sequence[AuditRecord]: ...
+    def in_chain_order(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, Instant, str] | None, limit: int
     ) -> Sequence[AuditRecord]: ...
 
 
@@ -61,11 +76,41 @@ class AuditedWork:
             self._store.add(tx, record)
             return result
 
-        return await self._work.run(audited)
+        done = await self._work.run(audited)
+        operation.changes.append(record.record_id)
+        return done
 
     async def read(self, query: Callable[[Tx], T]) -> T:
-        """Reading leaves no record."""
+        """Reading leaves no record here: what was only read is told by the dispatcher (``audit.observed``)."""
         return await self._work.read(query)
+
+
+class AuditTrail:
+    """Writes down, in the change's own transaction, what no operator asked for at that moment: devices let themselves in."""
+
+    def __init__(self, store: AuditStore, *, clock: Clock, ids: IdSource) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+
+    def enrolled(self, tx: Tx, account: AccountId, *, thing_arn: str, certificate_arn: str, origin: str) -> None:
+        """A certificate has become a thing's own."""
+        self._store.add(
+            tx,
+            AuditRecord(
+                account=account,
+                at=self._clock.now(),
+                record_id=self._ids.uuid(),
+                principal_arn=certificate_arn,
+                access_key_id="",
+                service="provisioning",
+                operation="Enrol",
+                resource=f"{thing_arn} from {origin}"[:RESOURCE_LENGTH_MAX],
+                request_id="",
+                source_ip="",
+                kind=AuditKind.ENROLMENT,
+            ),
+        )
 
 
 class AuditService:
@@ -82,6 +127,13 @@ class AuditService:
         before: tuple[Instant, str] | None = None,
         since: Instant | None = None,
         limit: int = 100,
+        kinds: Collection[AuditKind] = (AuditKind.CHANGE,),
     ) -> Sequence[AuditRecord]:
         """Newest first; ``before`` is (at, record id) of the last one already seen."""
-        return self._store.newest(tx, account, before=before, since=since, limit=min(limit, PAGE_MAX))
+        return self._store.newest(tx, account, before=before, since=since, limit=min(limit, PAGE_MAX), kinds=kinds)
+
+    def in_chain_order(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, Instant, str] | None = None, limit: int = 100
+    ) -> Sequence[AuditRecord]:
+        """Every row of the account's chain, the first one first; ``after``: (sequence, at, record id) of the last one seen."""
+        return self._store.in_chain_order(tx, account, after=after, limit=min(limit, PAGE_MAX))

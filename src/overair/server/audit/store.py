@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, String, Table, Text, and_, insert, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.engine import Row
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId
 from overair.basics.work import Tx
-from overair.server.audit.model import AuditRecord
+from overair.server.audit.model import AuditKind, AuditRecord, Reached, beginning, link
 from overair.server.storage.schema import account_column, metadata
 from overair.server.storage.work import HotStatement, sql
 
@@ -28,16 +44,49 @@ records: Final = Table(
     Column("resource", Text, nullable=False),
     Column("request_id", String(64), nullable=False),
     Column("source_ip", String(64), nullable=False),
+    Column("kind", String(16), nullable=False, server_default="change"),
+    Column("times", Integer, nullable=False, server_default="1"),
+    Column("sequence", BigInteger, nullable=False, server_default="0"),
+    Column("chain_hash", String(64), nullable=False, server_default=""),
+    Index("ix_audit_records_account_sequence", "account", "sequence"),
+    Index("ix_audit_records_account_kind_at", "account", "kind", "at"),
 )
 
 _insert = HotStatement(insert(records), columns=tuple(column.name for column in records.columns))
+_highest = select(func.max(records.c.sequence)).where(records.c.account == bindparam("b_account")).scalar_subquery()
+_last = HotStatement(
+    select(records.c.sequence, records.c.chain_hash).where(
+        records.c.account == bindparam("b_account"), records.c.sequence == _highest
+    )
+)
 
 
 class SqlAuditStore:
-    """Audit records in the records."""
+    """Audit records in the records: added and read, never changed. One writer at a time has the whole database (ADR 0004,
+    0017), so no two rows can follow the same one."""
 
     def add(self, tx: Tx, record: AuditRecord) -> None:
-        _insert.run(tx, **asdict(record))
+        self.add_many(tx, record.account, [record])
+
+    def add_many(self, tx: Tx, account: AccountId, new: Sequence[AuditRecord]) -> None:
+        reached = self.reached(tx, account)
+        sequence, chain_hash = reached.sequence, reached.chain_hash
+        rows = []
+        for record in new:
+            sequence += 1
+            chained = replace(record, sequence=sequence)
+            chain_hash = link(chain_hash, chained)
+            rows.append(asdict(replace(chained, chain_hash=chain_hash)))
+        _insert.run_many(tx, rows)
+
+    def reached(self, tx: Tx, account: AccountId) -> Reached:
+        found = _last.first(tx, b_account=account)
+        if found is not None and found[0] > 0:
+            return Reached(account=account, sequence=found[0], chain_hash=found[1])
+        earlier = select(records).where(records.c.account == account).order_by(records.c.at, records.c.record_id)
+        return Reached(
+            account=account, sequence=0, chain_hash=beginning(account, (_record(row) for row in sql(tx).execute(earlier)))
+        )
 
     def newest(
         self,
@@ -47,8 +96,9 @@ class SqlAuditStore:
         before: tuple[Instant, str] | None,
         since: Instant | None,
         limit: int,
+        kinds: Collection[AuditKind] = (AuditKind.CHANGE,),
     ) -> list[AuditRecord]:
-        query = select(records).where(records.c.account == account)
+        query = select(records).where(records.c.account == account, records.c.kind.in_([kind.value for kind in kinds]))
         if since is not None:
             query = query.where(records.c.at >= since)
         if before is not None:
@@ -56,6 +106,15 @@ class SqlAuditStore:
             query = query.where(or_(records.c.at < at, and_(records.c.at == at, records.c.record_id < record_id)))
         query = query.order_by(records.c.at.desc(), records.c.record_id.desc()).limit(limit)
         return [_record(row) for row in sql(tx).execute(query)]
+
+    def in_chain_order(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, Instant, str] | None, limit: int
+    ) -> list[AuditRecord]:
+        order = (records.c.sequence, records.c.at, records.c.record_id)
+        query = select(records).where(records.c.account == account)
+        if after is not None:
+            query = query.where(tuple_(*order) > tuple_(*after))
+        return [_record(row) for row in sql(tx).execute(query.order_by(*order).limit(limit))]
 
 
 def _record(row: Row[Any]) -> AuditRecord:
@@ -70,4 +129,8 @@ def _record(row: Row[Any]) -> AuditRecord:
         resource=row.resource,
         request_id=row.request_id,
         source_ip=row.source_ip,
+        kind=row.kind,
+        times=row.times,
+        sequence=row.sequence,
+        chain_hash=row.chain_hash,
     )

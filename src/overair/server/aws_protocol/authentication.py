@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from overair.server.aws_protocol.operations import Caller, Request
@@ -98,6 +98,22 @@ class CurrentOperation:
     operation: str
     resource: str
     """The ARN (or ``*``) that it was authorised for."""
+    changes: list[str] = field(default_factory=list)
+    """The ids of the audit rows that its changes have left."""
+
+
+class Witness(Protocol):
+    """Hears what leaves no row of its own. Called on the event loop for each request: it must return at once and never fail."""
+
+    def read(self, operation: CurrentOperation) -> None:
+        """An operation was done that changed nothing."""
+        ...
+
+    def denied(
+        self, caller: Caller | None, *, service: str, operation: str, path: bytes, request_id: str, source_ip: str
+    ) -> None:
+        """Somebody wasn't let in (``caller`` None), or wasn't allowed to."""
+        ...
 
 
 current_operation: ContextVar[CurrentOperation | None] = ContextVar("current_operation", default=None)

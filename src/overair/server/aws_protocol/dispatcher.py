@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import structlog
 
-from overair.basics.errors import InvalidRequest, NotAuthenticated, OverairError, Unsupported
+from overair.basics.errors import AccessDenied, InvalidRequest, NotAuthenticated, OverairError, Unsupported
 from overair.basics.ids import IdSource
 from overair.server.aws_protocol.asgi import (
     AsgiApplication,
@@ -32,6 +32,7 @@ from overair.server.aws_protocol.authentication import (
     Authoriser,
     CurrentOperation,
     HttpRequest,
+    Witness,
     current_operation,
 )
 from overair.server.aws_protocol.body import (
@@ -45,7 +46,7 @@ from overair.server.aws_protocol.body import (
 from overair.server.aws_protocol.errors import error_answer, request_id_headers
 from overair.server.aws_protocol.http_binding import Incoming, Outgoing, header_bytes, parse_query
 from overair.server.aws_protocol.models import SERVICES, OperationModel
-from overair.server.aws_protocol.operations import Answer, operations_of
+from overair.server.aws_protocol.operations import Answer, Caller, operations_of
 from overair.server.aws_protocol.query import Query
 from overair.server.aws_protocol.router import Labels
 from overair.server.aws_protocol.rules import Invalid
@@ -66,6 +67,7 @@ class AwsProtocol:
         ids: IdSource,
         plain_routes: Mapping[str, AsgiApplication] | None = None,
         observe: Observe | None = None,
+        witness: Witness | None = None,
         services: Iterable[str] = SERVICES,
     ) -> None:
         """``plain_routes``: by exact path (``/healthz``), served to whoever sends no signature."""
@@ -74,6 +76,7 @@ class AwsProtocol:
         self._ids = ids
         self._plain_routes = dict(plain_routes or {})
         self._observe = observe
+        self._witness = witness
         self._unproved = Unproved()
         self.services: dict[str, Service] = {name: Service(name) for name in services}
         self._by_signing_name = {service.model.signing_name: service for service in self.services.values()}
@@ -146,6 +149,7 @@ class _Exchange:
         self.service = service or engine.guessed_service(scope, headers)
         self.request_id: str = engine._ids.uuid()
         self.operation: OperationModel | None = None
+        self.caller: Caller | None = None
         self.body: StreamedBody | None = None
         self.body_is_read = False
         self.started = False
@@ -161,6 +165,8 @@ class _Exchange:
         except Invalid as invalid:
             outgoing = self._refusal(InvalidRequest(invalid.describe(), subject="validation"))
         except Exception as error:
+            if isinstance(error, (AccessDenied, NotAuthenticated)):
+                self._tell_denied()
             outgoing = self._refusal(error)
         try:
             await self._send(outgoing, stream)
@@ -175,6 +181,7 @@ class _Exchange:
         scope, service = self.scope, self.service
         raw_path = raw_path_of(scope)
         authentication, whole = await self._authenticate(raw_path)
+        self.caller = authentication.caller
         query = parse_query(scope["query_string"])
         if service.is_query and whole:
             for name, values in parse_query(whole).items():
@@ -236,13 +243,14 @@ class _Exchange:
     ) -> tuple[Outgoing, Any]:
         service, caller = self.service, authentication.caller
         resource = await self.engine._authoriser.authorise(caller, service.name, bound.model.name, request)
-        current_operation.set(
-            CurrentOperation(caller=caller, service=service.name, operation=bound.model.name, resource=resource)
-        )
+        current = CurrentOperation(caller=caller, service=service.name, operation=bound.model.name, resource=resource)
+        current_operation.set(current)
         try:
             answer = await bound.handler(caller, request)
         finally:
             current_operation.set(None)
+        if self.engine._witness is not None:
+            self.engine._witness.read(current)
         outgoing = Outgoing(bound.model.status_code)
         if isinstance(answer, Answer):
             bound.write(answer.members, outgoing)
@@ -254,6 +262,18 @@ class _Exchange:
         if service.is_query:
             Query.finish(bound.model, outgoing, self.request_id)
         return outgoing, answer.stream if isinstance(answer, Answer) else None
+
+    def _tell_denied(self) -> None:
+        if self.engine._witness is not None:
+            client = self.scope.get("client")
+            self.engine._witness.denied(
+                self.caller,
+                service=self.service.name,
+                operation="-" if self.operation is None else self.operation.name,
+                path=raw_path_of(self.scope),
+                request_id=self.request_id,
+                source_ip=client[0] if client else "",
+            )
 
     # Answering -------------------------------------------------------------------------------------------------------
 

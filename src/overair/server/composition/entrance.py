@@ -27,6 +27,7 @@ class EntranceRooms:
         enrolment = Enrolment(
             certificates=registry.certificates, devices=registry.devices, groups=registry.groups, policies=registry.policies
         )
+        enrolment.watched_by(ground.audit_trail)
         self.levels = Levels(store=store, authorities=registry.authorities, clock=clock)
         self.credentials = Credentials(
             store=store,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Final
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.ids import IdSource
-from overair.server.audit.service import AuditedWork
+from overair.server.audit.heads import AuditHeads
+from overair.server.audit.observed import AuditWriter, Observed
+from overair.server.audit.service import AuditedWork, AuditTrail
 from overair.server.audit.store import SqlAuditStore
 from overair.server.cluster import Cluster
+from overair.server.composition.audit_key import AuditKey
 from overair.server.config import Settings
 from overair.server.joined import open_records
 from overair.server.keyring.service import Keyring
@@ -21,6 +26,9 @@ from overair.server.nodes.model import Role
 from overair.server.state_directory import StateDirectory
 from overair.server.storage.migrations import upgrade
 from overair.server.workers.loop import WorkerLoop
+
+AUDIT_BATCH_S: Final = 0.5
+"""How long reads and denials are gathered before they are written down."""
 
 
 class Ground:
@@ -61,12 +69,27 @@ class Ground:
         self.keyring = Keyring(SqlKeyStore(), self.secret_box, clock=clock, ids=ids)
         self.audit_store = SqlAuditStore()
         self.audited = AuditedWork(self.work, self.audit_store, clock=clock, ids=ids)
+        self.audit_trail = AuditTrail(self.audit_store, clock=clock, ids=ids)
+        self.audit_heads = AuditHeads(self.audit_store, AuditKey(self.keyring), clock=clock)
+        self.observed = Observed(home=place.account, clock=clock, ids=ids)
+        self.keyring.watched_by(self.observed)
+        self.audit_writer = AuditWriter(work=self.work, observed=self.observed, store=self.audit_store)
+        closing.push_async_callback(self.audit_writer.finish)
         self.workers: WorkerLoop
         """Engaged last of all (``standing_work.py``), since they work for every room."""
 
     def wake(self, name: str | None = None) -> None:
         """There may be work for one worker, or for all, in this process. On the event loop, once the server has started."""
         self.workers.wake(name)
+
+    def write_audit_soon(self) -> None:
+        """There is something to write down. From a thread without an event loop it waits for the workers' next tick, which is
+        as soon."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        loop.call_later(AUDIT_BATCH_S, self.workers.wake, AuditWriter.name)
 
     async def scrub_keys(self) -> None:
         """Leave nothing in the records' files of the keys that are gone."""

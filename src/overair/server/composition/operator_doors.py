@@ -141,6 +141,7 @@ class OperatorDoors:
             ids=ground.ids,
             plain_routes=plain_routes,
             observe=observe,
+            witness=ground.observed,
         )
         self._offer_who_may_ask_and_what_is_stored()
         self._offer_the_registry()
@@ -155,6 +156,7 @@ class OperatorDoors:
             authoriser=self.authoriser,
             ids=ground.ids,
             observe=observe,
+            witness=ground.observed,
         )
         self._route_repositories()
         self._route_vehicles()
@@ -270,7 +272,7 @@ class OperatorDoors:
                 furnish=lambda tx, place: first_start.furnish(tx, self._first, place),
             ),
             BrokerOperations(work=work, broker=gateway.broker, store=ground.cluster.broker_store),
-            AuditOperations(work=work, audit=AuditService(ground.audit_store)),
+            AuditOperations(work=work, audit=AuditService(ground.audit_store), heads=ground.audit_heads),
         )
 
     def _route_repositories(self) -> None:

@@ -100,6 +100,7 @@ class StandingWork:
             fleet_index.builder,
             gateway.connectivity,
             OddDownloads(asked=gateway.stream_topics.asked, tell=ground.cluster.tell, clock=clock),
+            ground.audit_writer,
             KeyUseWriter(work=work, uses=operators.credentials.uses, store=operators.identity_store, clock=clock),
         ]
         cluster = ground.cluster
@@ -108,6 +109,7 @@ class StandingWork:
             random=Random(),
             elsewhere=[worker.name for worker in every_worker],
         )
+        ground.observed.watched_by(ground.write_audit_soon)
         jobs.wake_with(lambda: cluster.wakes(workers, JobPlanner.name))
         fleet_index.wake_with(lambda: cluster.wakes(workers, fleet_index.builder.name))
 

@@ -96,6 +96,12 @@ def public_key_der(key: PublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+def public_key_raw(key: PublicKey) -> bytes:
+    """The 32 bytes of an Ed25519 key."""
+    assert isinstance(key, ed25519.Ed25519PublicKey)
+    return key.public_bytes_raw()
+
+
 def load_public_key(der: bytes) -> PublicKey:
     key = serialization.load_der_public_key(der)
     assert isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey))

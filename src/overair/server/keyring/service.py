@@ -33,6 +33,12 @@ class KeyStore(Protocol):
     def all(self, tx: Tx, account: AccountId) -> list[WrappedKey]: ...
 
 
+class KeyUseWatcher(Protocol):
+    """Hears each time that a private key is taken into use. On whatever thread; it must return at once and never fail."""
+
+    def key_used(self, account: AccountId, key_id: str, purpose: str) -> None: ...
+
+
 class Keyring:
     """Holds private keys by name. A key id is opaque, and means nothing in another account."""
 
@@ -43,6 +49,11 @@ class Keyring:
         self._ids = ids
         self._open: OrderedDict[tuple[AccountId, KeyId], Signer] = OrderedDict()
         self._gate = threading.Lock()
+        self._watcher: KeyUseWatcher | None = None
+
+    def watched_by(self, watcher: KeyUseWatcher) -> None:
+        """Register, before the start, who writes down that keys are used."""
+        self._watcher = watcher
 
     @staticmethod
     def prepare(kind: KeyKind | str) -> PreparedKey:
@@ -118,6 +129,7 @@ class Keyring:
         """
         # The record is asked each time: a key that was deleted signs nothing more.
         key = self.describe(tx, account, key_id)
+        self._tell_used(key)
         with self._gate:
             held = self._open.get((account, key_id))
             if held is not None:
@@ -147,6 +159,7 @@ class Keyring:
             NotFound: with subject ``private-key``.
         """
         key = self.describe(tx, account, key_id)
+        self._tell_used(key)
         opened = self._box.unwrap(key.sealed, context=_context(account, key_id))
         private = serialization.load_der_private_key(opened.reveal(), None)
         return Redacted(
@@ -166,6 +179,10 @@ class Keyring:
             return
         with self._gate:
             self._open.clear()
+
+    def _tell_used(self, key: WrappedKey) -> None:
+        if self._watcher is not None:
+            self._watcher.key_used(key.account, key.key_id, key.purpose)
 
     def _close(self, account: AccountId, key_id: KeyId) -> None:
         with self._gate:

@@ -13,6 +13,7 @@ from overair.basics.arn import Place
 from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, CertificateId, GroupName, PolicyName, ThingName, ThingTypeName
 from overair.basics.work import Tx
+from overair.server.audit.service import AuditTrail
 from overair.server.certificates import x509 as certificates_x509
 from overair.server.certificates.model import CertificateStatus, DeviceCertificate
 from overair.server.certificates.service import CertificatesService
@@ -64,6 +65,11 @@ class Enrolment:
         self._devices = devices
         self._groups = groups
         self._policies = policies
+        self._trail: AuditTrail | None = None
+
+    def watched_by(self, trail: AuditTrail) -> None:
+        """Register, before the start, who writes down which certificates come in."""
+        self._trail = trail
 
     def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
         """Whether there is such a thing."""
@@ -112,6 +118,9 @@ class Enrolment:
         self._devices.attach(tx, place, thing, issued.arn, ThingPrincipalType.EXCLUSIVE_THING)
         self._ensure_policy(tx, place, belongings.policy)
         self._policies.attach(tx, place, belongings.policy, issued.arn)
+        if self._trail is not None:
+            thing_arn = place.iot("thing", thing)
+            self._trail.enrolled(tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin)
         return issued.id
 
     def copy_policies(self, tx: Tx, place: Place, *, of: CertificateId, to: CertificateId) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
-from overair.basics.errors import NotAuthenticated
+from overair.basics.errors import AccessDenied, NotAuthenticated
 from overair.basics.ids import IdSource
 from overair.server.aws_protocol.asgi import Observe, Scope, Send, claimed_service
 from overair.server.aws_protocol.authentication import (
@@ -22,6 +22,7 @@ from overair.server.aws_protocol.authentication import (
     Authoriser,
     CurrentOperation,
     HttpRequest,
+    Witness,
     current_operation,
 )
 from overair.server.aws_protocol.body import EMPTY_SHA256, Receive, Unproved
@@ -56,6 +57,7 @@ class RestDoor:
         ids: IdSource,
         tickets: Tickets | None = None,
         observe: Observe | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._tokens = tokens
@@ -63,6 +65,7 @@ class RestDoor:
         self._authoriser = authoriser
         self._ids = ids
         self._observe = observe
+        self._witness = witness
         self._unproved = Unproved()
         self._templates: Templates[_Bound] = Templates()
         self._token_endpoint = TokenEndpoint(tokens)
@@ -93,6 +96,15 @@ class RestDoor:
             status = await exchange.run(lambda: self._token_endpoint.answer(exchange))
         else:
             status = await exchange.run(lambda: self._perform(exchange))
+        if self._witness is not None and isinstance(exchange.error, (AccessDenied, NotAuthenticated)):
+            self._witness.denied(
+                exchange.caller,
+                service=SERVICE,
+                operation=exchange.name,
+                path=exchange.raw_path,
+                request_id=exchange.request_id,
+                source_ip=exchange.source_ip,
+            )
         if self._observe is not None and status is not None:
             self._observe("rest", exchange.name, status, loop.time() - begun_s)
 
@@ -104,6 +116,7 @@ class RestDoor:
             raise exchange.unknown(self._templates)
         bound, labels = found
         route, caller = bound.route, authentication.caller
+        exchange.caller = caller
         exchange.name = route.operation
         request = exchange.request(labels)
         resource = await self._authoriser.authorise(caller, SERVICE, route.operation, members_of(request))
@@ -112,11 +125,15 @@ class RestDoor:
         else:
             body = await exchange.whole_body(route.body_size_bytes_max) if whole is None else whole
             request = replace(request, body=body)
-        current_operation.set(CurrentOperation(caller=caller, service=SERVICE, operation=route.operation, resource=resource))
+        current = CurrentOperation(caller=caller, service=SERVICE, operation=route.operation, resource=resource)
+        current_operation.set(current)
         try:
-            return await bound.handler(caller, request)
+            answer = await bound.handler(caller, request)
         finally:
             current_operation.set(None)
+        if self._witness is not None:
+            self._witness.read(current)
+        return answer
 
     async def _authenticate(self, exchange: Exchange, route: Route | None) -> tuple[Authentication, bytes | None]:
         """Who sent it, and the body where it had to be read for that."""

@@ -15,6 +15,7 @@ from overair.server.aws_protocol.asgi import Scope, Send, header_fields, leaves_
 from overair.server.aws_protocol.authentication import Authentication
 from overair.server.aws_protocol.body import ClientGone, Receive, StreamedBody, Unproved, content_length, read_whole
 from overair.server.aws_protocol.http_binding import header_bytes, parse_query
+from overair.server.aws_protocol.operations import Caller
 from overair.server.aws_protocol.rules import Invalid
 from overair.server.error_codes import HTTP_STATUSES, INTERNAL_FAILURE, code_for
 from overair.server.rest.operations import RestAnswer, RestRequest
@@ -50,6 +51,8 @@ class Exchange:
         "_body_is_read",
         "_receive",
         "_send",
+        "caller",
+        "error",
         "headers",
         "method",
         "name",
@@ -71,6 +74,10 @@ class Exchange:
         self.source_ip: str = client[0] if client else ""
         self.name = "-"
         """Of the operation, once it is known; for metrics and logs."""
+        self.caller: Caller | None = None
+        """Who sent it, once that is proved."""
+        self.error: Exception | None = None
+        """Why it was refused."""
         self._receive = receive
         self._send = send
         self._body_is_begun = False
@@ -83,6 +90,7 @@ class Exchange:
         except ClientGone:
             return None
         except Exception as error:
+            self.error = error
             answer = self.refusal(error)
         await self._answer(answer)
         return answer.status

@@ -189,6 +189,14 @@ def upgrade() -> None:
     with op.batch_alter_table("access_sessions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("policy_arns", sa.Text(), nullable=True))
 
+    with op.batch_alter_table("audit_records", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("kind", sa.String(length=16), server_default="change", nullable=False))
+        batch_op.add_column(sa.Column("times", sa.Integer(), server_default="1", nullable=False))
+        batch_op.add_column(sa.Column("sequence", sa.BigInteger(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("chain_hash", sa.String(length=64), server_default="", nullable=False))
+        batch_op.create_index("ix_audit_records_account_kind_at", ["account", "kind", "at"], unique=False)
+        batch_op.create_index("ix_audit_records_account_sequence", ["account", "sequence"], unique=False)
+
     with op.batch_alter_table("job_documents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("given_document", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("given_package_versions", sa.Text(), nullable=True))
