@@ -200,8 +200,8 @@ class PackageOperations:
         """The one shadow that there is: what jobs have put on the thing, in the cloud's form of the reserved shadow."""
         if request.get("shadowName") != SHADOW_NAME:
             raise Unsupported(
-                f"Overair has no device shadows. GetThingShadow reads {SHADOW_NAME} alone: which package versions jobs have put on a "
-                "thing.",
+                f"Overair has no device shadows. GetThingShadow reads {SHADOW_NAME} alone: which package versions jobs have "
+                "put on a thing.",
                 subject="shadow",
             )
         installed = await self._work.read(
