@@ -75,7 +75,7 @@ def names(*common_names: str, organisation: str | None = None) -> x509.Name:
     return x509.Name(attributes)
 
 
-def usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+def usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool | None = None) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
@@ -83,7 +83,7 @@ def usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x5
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=key_cert_sign,
-        crl_sign=key_cert_sign,
+        crl_sign=key_cert_sign if crl_sign is None else crl_sign,
         encipher_only=False,
         decipher_only=False,
     )
@@ -98,13 +98,14 @@ def certificate(
     born: datetime = BORN,
     dies: datetime = DIES,
     digest: Any = None,
+    serial: int | None = None,
 ) -> Held:
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject if issuer is None else issuer.certificate.subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(born)
         .not_valid_after(dies)
     )
@@ -180,3 +181,34 @@ def _tlv(tag: int, content: bytes) -> bytes:
     size = len(content)
     length = bytes([size]) if size < 128 else bytes([0x82]) + size.to_bytes(2, "big") if size > 255 else bytes([0x81, size])
     return bytes([tag]) + length + content
+
+
+def revocation_list(
+    issuer: Held,
+    *revoked: Held,
+    number: int | None = 1,
+    this_update: datetime = BORN,
+    next_update: datetime = DIES,
+    more: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    entry_more: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    digest: Any = None,
+    signed_by: Held | None = None,
+) -> str:
+    """A list of an authority's as PEM."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(this_update)
+        .next_update(next_update)
+    )
+    if number is not None:
+        builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+    for extension, critical in more:
+        builder = builder.add_extension(extension, critical=critical)
+    for each in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(each.certificate.serial_number).revocation_date(this_update)
+        for extension, critical in entry_more:
+            entry = entry.add_extension(extension, critical=critical)
+        builder = builder.add_revoked_certificate(entry.build())
+    signed = builder.sign((signed_by or issuer).key, digest or hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, TypeVar
 
 from cryptography import x509
@@ -27,6 +28,8 @@ from overair.server.provisioning.model import THING_NAME, AuthorityId
 
 SENT_CERTIFICATES_MAX: Final = 10
 """Certificates that a peer may send beside its own. More than a good chain needs, so that a deep one is called deep."""
+SERIAL_NUMBER_BITS_MAX: Final = 160
+"""Twenty octets (RFC 5280 §4.1.2.2), the sign's bit among them, which a conforming number leaves clear."""
 SIGNATURES_CHECKED_MAX: Final = 32
 """Of one chain: whoever sends many issuers of one name makes us work this much and no more."""
 PEM_SIZE_BYTES_MAX: Final = 512 * 1024
@@ -37,7 +40,6 @@ _UNDERSTOOD_CRITICAL: Final = frozenset(
 _LEAF_CRITICAL: Final = _UNDERSTOOD_CRITICAL | {ExtensionOID.SUBJECT_ALTERNATIVE_NAME}
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _PRIVATE_KEY: Final = re.compile(rb"PRIVATE\s*KEY", re.IGNORECASE)
-_PURPOSES: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -59,6 +61,14 @@ class Anchor:
     certificate: x509.Certificate
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Who issued a certificate of a path, and under which number: what a revocation list is asked for."""
+
+    issuer: AuthorityId
+    serial_number: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedPath:
     """A chain that was found good, and until when it is."""
@@ -68,6 +78,8 @@ class TrustedPath:
     """Certificates above the device's own, the authority's included."""
     not_after: Instant
     """When the first certificate on it ends."""
+    links: tuple[Link, ...]
+    """Of each certificate below the authority's own, the device's first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +125,16 @@ def authority_id(certificate: x509.Certificate) -> AuthorityId:
 # Chains ---------------------------------------------------------------------------------------------------------------------
 
 
-def verify_path(chain: PresentedChain, anchors: Sequence[Anchor], *, now: Instant) -> TrustedPath:
+def verify_path(
+    chain: PresentedChain,
+    anchors: Sequence[Anchor],
+    *,
+    now: Instant,
+    purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+) -> TrustedPath:
     """Find a good path from the chain's leaf to one of the anchors. Checks signatures: not for the event loop.
+
+    Devices are clients; others' test vectors judge the same rules for servers, and say so in ``purpose``.
 
     Raises:
         PathRefused: with what was wrong with the path that came nearest.
@@ -122,7 +142,7 @@ def verify_path(chain: PresentedChain, anchors: Sequence[Anchor], *, now: Instan
     nearest: PathRefused | None = None
     for anchor, path in _paths(chain, anchors):
         try:
-            return _judged(anchor, path, now)
+            return _judged(anchor, path, now, purpose)
         except PathRefused as refused:
             nearest = nearest or refused
     raise nearest or PathRefused(
@@ -172,7 +192,7 @@ def _paths(chain: PresentedChain, anchors: Sequence[Anchor]) -> Iterator[tuple[A
     yield from upwards((chain.leaf,))
 
 
-def _judged(anchor: Anchor, path: tuple[x509.Certificate, ...], now: Instant) -> TrustedPath:
+def _judged(anchor: Anchor, path: tuple[x509.Certificate, ...], now: Instant, purpose: x509.ObjectIdentifier) -> TrustedPath:
     """Everything about a path but its signatures.
 
     Raises:
@@ -188,8 +208,8 @@ def _judged(anchor: Anchor, path: tuple[x509.Certificate, ...], now: Instant) ->
         raise PathRefused(RefusalCode.NOT_YET_VALID, f"it holds from {_moment(not_before(leaf))}")
     if now > not_after(leaf):
         raise PathRefused(RefusalCode.EXPIRED, f"it held until {_moment(not_after(leaf))}")
-    _check_leaf(leaf)
-    below = 0
+    _check_leaf(leaf, purpose)
+    authorities_below = 0
     """Intermediates between the issuer at hand and the leaf, those that issued themselves not counted."""
     for issuer in issuers:
         if not not_before(issuer) <= now <= not_after(issuer):
@@ -197,19 +217,24 @@ def _judged(anchor: Anchor, path: tuple[x509.Certificate, ...], now: Instant) ->
                 RefusalCode.AUTHORITY_EXPIRED,
                 f"the authority {_subject(issuer)} holds from {_moment(not_before(issuer))} to {_moment(not_after(issuer))}",
             )
-        shortcomings = authority_shortcomings(issuer, is_anchor=issuer is anchor.certificate)
+        shortcomings = authority_shortcomings(issuer, is_anchor=issuer is anchor.certificate, purpose=purpose)
         constraints = _extension(issuer, x509.BasicConstraints)
-        if constraints is not None and constraints.path_length is not None and below > constraints.path_length:
-            shortcomings = (*shortcomings, f"allows {constraints.path_length} authorities below it, and there are {below}")
+        if constraints is not None and constraints.path_length is not None and authorities_below > constraints.path_length:
+            allowed = f"allows {constraints.path_length} authorities below it, and there are {authorities_below}"
+            shortcomings = (*shortcomings, allowed)
         if shortcomings:
             raise PathRefused(RefusalCode.CHAIN_INVALID, f"the authority {_subject(issuer)} {'; '.join(shortcomings)}")
         if issuer.subject != issuer.issuer:
-            below += 1
-    return TrustedPath(authority=anchor.id, depth=len(issuers), not_after=Instant(min(not_after(each) for each in path)))
+            authorities_below += 1
+    links = tuple(Link(authority_id(above), below.serial_number) for below, above in pairwise(path))
+    if not all(link.serial_number > 0 and link.serial_number.bit_length() < SERIAL_NUMBER_BITS_MAX for link in links):
+        raise PathRefused(RefusalCode.CHAIN_INVALID, "a serial number on it isn't positive or has more than 20 octets")
+    until = Instant(min(not_after(each) for each in path))
+    return TrustedPath(authority=anchor.id, depth=len(issuers), not_after=until, links=links)
 
 
-def _check_leaf(leaf: x509.Certificate) -> None:
-    """A device's certificate is for client authentication and can't issue others.
+def _check_leaf(leaf: x509.Certificate, purpose: x509.ObjectIdentifier) -> None:
+    """A device's certificate is for client authentication, by name, and can't issue others.
 
     Raises:
         PathRefused: WRONG_PURPOSE, CHAIN_INVALID.
@@ -220,8 +245,8 @@ def _check_leaf(leaf: x509.Certificate) -> None:
         raise PathRefused(RefusalCode.WRONG_PURPOSE, "it is an authority's certificate (basic constraints)")
     if usage is not None and not usage.digital_signature:
         raise PathRefused(RefusalCode.WRONG_PURPOSE, "its key usage lacks digitalSignature")
-    if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
-        raise PathRefused(RefusalCode.WRONG_PURPOSE, "its extended key usage lacks clientAuth")
+    if purposes is None or purpose not in purposes:
+        raise PathRefused(RefusalCode.WRONG_PURPOSE, f"its extended key usage lacks {_purpose(purpose)}")
     if leaf.version is not x509.Version.v3 or not certificates_x509.is_canonical(leaf):
         raise PathRefused(RefusalCode.CHAIN_INVALID, "it is no X.509 version 3 certificate in DER")
     try:
@@ -233,7 +258,9 @@ def _check_leaf(leaf: x509.Certificate) -> None:
         raise PathRefused(RefusalCode.CHAIN_INVALID, f"it has critical extensions without a rule here: {', '.join(unknown)}")
 
 
-def authority_shortcomings(certificate: x509.Certificate, *, is_anchor: bool) -> tuple[str, ...]:
+def authority_shortcomings(
+    certificate: x509.Certificate, *, is_anchor: bool, purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH
+) -> tuple[str, ...]:
     """Why a certificate can be no authority, each reason as the end of a sentence; its dates apart.
 
     An anchor is trusted for what the operator uploaded it for, so its own extended key usage isn't asked: those of the
@@ -250,8 +277,8 @@ def authority_shortcomings(certificate: x509.Certificate, *, is_anchor: bool) ->
     if not _key_is_accepted(certificate):
         found.append("has a key that isn't accepted (RSA of at least 2048 bits, or ECDSA on P-256, P-384 or P-521)")
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
-    if not is_anchor and purposes is not None and _PURPOSES.isdisjoint(purposes):
-        found.append("isn't for client authentication (extended key usage)")
+    if not is_anchor and purposes is not None and {purpose, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}.isdisjoint(purposes):
+        found.append(f"isn't for {_purpose(purpose)} (extended key usage)")
     if _extension(certificate, x509.NameConstraints) is not None:
         found.append("has name constraints, for which there is no rule here")
     unknown = _not_understood(certificate, _UNDERSTOOD_CRITICAL | {ExtensionOID.NAME_CONSTRAINTS})
@@ -333,6 +360,10 @@ def _or_none(read: Callable[[], R | None]) -> R | None:
         return read()
     except (InvalidRequest, *UNREADABLE):
         return None
+
+
+def _purpose(purpose: x509.ObjectIdentifier) -> str:
+    return "clientAuth" if purpose == ExtendedKeyUsageOID.CLIENT_AUTH else purpose.dotted_string
 
 
 def _subject(certificate: x509.Certificate) -> str:
