@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from overair.basics.ids import AccountId
 from overair.server import first_start
@@ -180,3 +181,28 @@ def test_devices_of_one_name_in_two_accounts_never_hear_of_each_other(accounts: 
         assert [each["topic"] for each in kept] == ["both/retained"]
         retained = accounts.client("iot-data", mine).get_retained_message(topic="both/retained")
         assert retained["payload"] == mine.encode()
+
+
+def test_the_first_account_alone_makes_and_lists_accounts(accounts: Accounts) -> None:
+    """With boto3's client of our own service."""
+    overair = accounts.client("overair", OWNER)
+    made = overair.create_account(name="Third")
+    assert made["bucket"] == f"overair-{made['accountId']}"
+    assert made["secretAccessKey"]
+    assert made["signerCertificatePem"].startswith("-----BEGIN CERTIFICATE-----")
+    numbers, token = [], {}
+    while True:
+        page = overair.list_accounts(maxResults=2, **token)
+        numbers += [(each["accountId"], each["isFirst"]) for each in page["accounts"]]
+        if "nextToken" not in page:
+            break
+        token = {"nextToken": page["nextToken"]}
+    assert numbers == sorted([(OWNER, True), (STRANGER, False), (made["accountId"], False)])
+    for refused in (accounts.client("overair", STRANGER).create_account, accounts.client("overair", STRANGER).list_accounts):
+        with pytest.raises(ClientError, match="AccessDeniedException"):
+            refused()
+    with pytest.raises(overair.exceptions.ResourceAlreadyExistsException):
+        overair.create_account(accountId=STRANGER)
+    records = overair.list_audit_records(maxResults=10)["records"]
+    assert [each["operation"] for each in records][:1] == ["CreateAccount"]
+    assert made["secretAccessKey"] not in repr(records)
