@@ -66,9 +66,7 @@ def macros_of(text: str) -> dict[str, str]:
     """String macros, as a C compiler would join them."""
     joined = text.replace("\\\n", " ")
     found = re.findall(r'^#define (\w+)((?:\s*"[^"]*")+)\s*$', joined, re.MULTILINE)
-    return {
-        name: "".join(re.findall(r'"([^"]*)"', pieces)).replace("\\n", "\n") for name, pieces in found
-    }  # fmt: skip
+    return {name: "".join(re.findall(r'"([^"]*)"', pieces)).replace("\\n", "\n") for name, pieces in found}
 
 
 @pytest.fixture(scope="module")

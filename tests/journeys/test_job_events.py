@@ -83,8 +83,15 @@ def test_a_client_hears_the_whole_life_of_a_job_once_events_are_enabled(
                 watcher, f"jobExecution/{job}/succeeded", f"jobExecution/{job}/failed", f"job/{job}/completed"
             )
             assert succeeded.keys() == {
-                "eventType", "eventId", "timestamp", "operation", "jobId", "thingArn", "status", "statusDetails"
-            }  # fmt: skip
+                "eventType",
+                "eventId",
+                "timestamp",
+                "operation",
+                "jobId",
+                "thingArn",
+                "status",
+                "statusDetails",
+            }
             assert (succeeded["eventType"], succeeded["operation"], succeeded["status"]) == (
                 "JOB_EXECUTION",
                 "succeeded",

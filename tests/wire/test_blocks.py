@@ -43,9 +43,12 @@ def test_the_downloaders_literal_bitmap_with_a_count_of_one_names_the_block_at_t
 
 
 @given(
-    st.integers(1, 300_000), st.sampled_from([256, 1000, 4096, 131_072]), st.integers(0, 2000), st.none() | st.integers(0, 600),
+    st.integers(1, 300_000),
+    st.sampled_from([256, 1000, 4096, 131_072]),
+    st.integers(0, 2000),
+    st.none() | st.integers(0, 600),
     st.none() | st.binary(max_size=80),
-)  # fmt: skip
+)
 def test_an_answer_is_ascending_inside_the_file_asked_for_and_at_most_128_kib(
     size: int, block_size: int, offset: int, count: int | None, bitmap: bytes | None
 ) -> None:
@@ -92,9 +95,12 @@ def test_a_download_over_a_lossy_line_with_power_cuts_ends_with_the_file(
         assert rounds < 20_000
         request = download.request()
         named = blocks_to_send(
-            file_size_bytes=size, block_size_bytes=block_size, block_offset=request.offset,
-            block_count_wanted=request.count, bitmap=request.bitmap,
-        )  # fmt: skip
+            file_size_bytes=size,
+            block_size_bytes=block_size,
+            block_offset=request.offset,
+            block_count_wanted=request.count,
+            bitmap=request.bitmap,
+        )
         assert len(named) == request.count
         arriving = [number for number in named for _ in range(chance.choice((0, 1, 1, 1, 1, 2)))]
         chance.shuffle(arriving)

@@ -119,4 +119,4 @@ def _text(text: str) -> str:
 def _pem(pem: str) -> str:
     """Line by line, each with its line break, as the demos want it."""
     lines = [line for line in pem.strip().splitlines() if line]
-    return " \\\n".join(["", *(f"    {_text(line)[:-1]}\\n\"" for line in lines)]).removeprefix(" ")  # fmt: skip
+    return " \\\n".join(["", *(f'    {_text(line)[:-1]}\\n"' for line in lines)]).removeprefix(" ")

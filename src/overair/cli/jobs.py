@@ -169,10 +169,9 @@ def rate_in_words(rollout: Mapping[str, Any]) -> str:
     criteria = growth["rateIncreaseCriteria"]
     notified, succeeded = criteria.get("numberOfNotifiedThings"), criteria.get("numberOfSucceededThings")
     each = f"{notified:,} more were told" if notified else f"{succeeded or 0:,} more have succeeded"
-    return (
-        f"{growth['baseRatePerMinute']:,} devices a minute, times {growth['incrementFactor']:g} whenever {each}"
-        + (f", {ceiling:,} at most" if ceiling else "")
-    )  # fmt: skip
+    return f"{growth['baseRatePerMinute']:,} devices a minute, times {growth['incrementFactor']:g} whenever {each}" + (
+        f", {ceiling:,} at most" if ceiling else ""
+    )
 
 
 def abort_in_words(criterion: Mapping[str, Any]) -> str:

@@ -150,8 +150,12 @@ def test_a_job_from_a_managed_template_has_its_parameters_filled(door: Door) -> 
     for wrong in ({"filePath": "/x"}, {**parameters, "more": "x"}, {**parameters, "runAsUser": "two words"}):
         request = {"jobId": "K", "targets": [door.room.thing_arn("a")], "documentParameters": wrong}
         assert code_of(door.iot.create_job, jobTemplateArn=DOWNLOAD, **request) == "InvalidRequestException", wrong
-    assert code_of(door.iot.create_job, jobId="K", targets=[door.room.thing_arn("a")], document="{}",
-                   documentParameters={"a": "b"}) == "InvalidRequestException"  # fmt: skip
+    assert (
+        code_of(
+            door.iot.create_job, jobId="K", targets=[door.room.thing_arn("a")], document="{}", documentParameters={"a": "b"}
+        )
+        == "InvalidRequestException"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(MANAGED_TEMPLATES))

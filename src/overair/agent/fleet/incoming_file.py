@@ -37,7 +37,7 @@ class IncomingFile:
     def __init__(self, file: DocumentFile, *, block_size_bytes: int, window_blocks: int) -> None:
         self.blocks = BlockDownload(
             file_size_bytes=file.size_bytes, block_size_bytes=block_size_bytes, window_blocks=window_blocks
-        )  # fmt: skip
+        )
         self._file = file
         self._hash = hashlib.sha256()
         self._hashed = 0

@@ -92,10 +92,8 @@ def view_of(job: Job, standings: Sequence[Standing], *, waiting: int, notified: 
         blocks_received=received,
         blocks_total=total,
         rate_per_minute=None if rollout is None else rate_per_minute(rollout, counts),
-        causes=tuple(
-            Cause(status=status, reason=reason, count=count) for (status, reason), count in ordered[:CAUSES_MAX]
-        ),
-    )  # fmt: skip
+        causes=tuple(Cause(status=status, reason=reason, count=count) for (status, reason), count in ordered[:CAUSES_MAX]),
+    )
 
 
 def _cause(standing: Standing) -> str:

@@ -307,9 +307,10 @@ def _content(target: TargetFile, stored: StoredTarget | None, path: str, finding
     if stored is None:
         return
     differing = [
-        algorithm for algorithm in stored.hashes.keys() & target.hashes.keys()
+        algorithm
+        for algorithm in stored.hashes.keys() & target.hashes.keys()
         if stored.hashes[algorithm] != target.hashes[algorithm]
-    ]  # fmt: skip
+    ]
     if differing or stored.length != target.length:
         what = "was uploaded with" if stored.status is TargetStatus.UPLOADED else "stands for"
         findings.error(

@@ -170,9 +170,7 @@ class Planner:
     def _allowed(job: Job, *, limit: int, now: Instant) -> Release:
         if job.settings.rollout is None:
             return Release(count=limit, next_at=now)
-        return release(
-            job.settings.rollout, job.counts, recent=job.released, next_at=job.next_step_at, now=now, limit=limit
-        )  # fmt: skip
+        return release(job.settings.rollout, job.counts, recent=job.released, next_at=job.next_step_at, now=now, limit=limit)
 
     def _new_to(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> tuple[list[ThingName], Mapping[ThingName, Execution]]:
         """Those of some things that the job has yet to come to, and the attempts that some of them have behind them: a

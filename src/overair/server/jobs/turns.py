@@ -45,9 +45,7 @@ class Turns:
                 return Turn.NOW
             # Nobody stands in line, and no target is still being read.
             if job.phase is JobPhase.SETTLED:
-                allowed = release(
-                    rollout, job.counts, recent=job.released, next_at=job.next_step_at, now=now, limit=1
-                )  # fmt: skip
+                allowed = release(rollout, job.counts, recent=job.released, next_at=job.next_step_at, now=now, limit=1)
                 if allowed.count:
                     self._jobs.save(tx, replace(job, released=allowed.recent, next_step_at=allowed.next_at))
                     return Turn.NOW

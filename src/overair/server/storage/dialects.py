@@ -177,8 +177,10 @@ def open_postgresql_engines(url: str) -> Engines:
     def refusal(error: BaseException) -> BaseException:
         cause = _driver_error(error)
         if isinstance(cause, psycopg.errors.DiskFull):
-            return Unavailable("The disk that holds the records is full: nothing was written. Free some space and ask again.",
-                               subject="storage")  # fmt: skip
+            return Unavailable(
+                "The disk that holds the records is full: nothing was written. Free some space and ask again.",
+                subject="storage",
+            )
         if isinstance(cause, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)):
             return Unavailable("Another node wrote the same records at the same time. Ask again.", subject="storage")
         if isinstance(cause, psycopg.errors.LockNotAvailable):

@@ -87,9 +87,7 @@ def _refuse_ambiguous(value: object) -> None:
 
 def _reads_plain(data: bytes) -> bool:
     """``_is_plain`` of what a JSON text says, by the text alone: False where only a closer look can tell."""
-    return (
-        data.isascii() and b"\x7f" not in data and b"\\u" not in data and _NUMBER_TO_LOOK_AT.search(data) is None
-    )  # fmt: skip
+    return data.isascii() and b"\x7f" not in data and b"\\u" not in data and _NUMBER_TO_LOOK_AT.search(data) is None
 
 
 def _is_plain(value: object) -> bool:
