@@ -147,6 +147,7 @@ class FakeConnection:
     place: Place
     client_id: ClientId = ClientId("dev-1")  # noqa: RUF009
     certificate_id: CertificateId = CertificateId("0" * 64)  # noqa: RUF009
+    source_ip: str = "192.0.2.7"
 
     @property
     def account(self) -> AccountId:

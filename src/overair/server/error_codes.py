@@ -44,6 +44,7 @@ Plane = Literal[
     "jobs_topic",
     "streams_topic",
     "streams_2018",
+    "provisioning_topic",
     "rest",
     "device",
 ]
@@ -115,6 +116,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
         (Conflict, "update"): "ConflictingResourceUpdateException",
         (Conflict, "in-use"): "InvalidRequestException",
         (Conflict, "index"): "IndexNotReadyException",
+        (Conflict, "registration"): "ResourceRegistrationFailureException",
         LimitExceeded: "LimitExceededException",
         (LimitExceeded, "policy-versions"): "VersionsLimitExceededException",
         (LimitExceeded, "versions"): "VersionsLimitExceededException",
@@ -325,9 +327,39 @@ CODES: Final[Mapping[Plane, Rows]] = {
         AlreadyExists: "ResourceAlreadyExist",
         Conflict: "StreamingFileConflict",
     },
+    "provisioning_topic": {
+        InvalidRequest: "InvalidParameters",
+        (InvalidRequest, "payload"): "InvalidPayload",
+        (InvalidRequest, "certificate-signing-request"): "InvalidCertificateSigningRequest",
+        (InvalidRequest, "certificate-validation"): "InvalidCertificateSigningRequest",
+        (InvalidRequest, "ownership-token"): "InvalidCertificateOwnershipToken",
+        AccessDenied: "AccessDenied",
+        (AccessDenied, "hook"): "ACCESS_DENIED",
+        NotFound: "InvalidParameters",
+        (NotFound, "provisioning-template"): "ResourceNotFound",
+        AlreadyExists: "ResourceConflict",
+        Conflict: "ResourceConflict",
+        LimitExceeded: "InvalidParameters",
+        (LimitExceeded, "unprovisioned"): "Throttled",
+        Throttled: "Throttled",
+    },
     "rest": error_codes_uptane.REST,
     "device": error_codes_uptane.DEVICE,
 }
+
+PROVISIONING_STATUSES: Final[Mapping[str, int]] = {
+    "InvalidPayload": 400,
+    "InvalidParameters": 400,
+    "InvalidCertificateSigningRequest": 400,
+    "InvalidCertificateOwnershipToken": 400,
+    "AccessDenied": 403,
+    "ACCESS_DENIED": 403,
+    "ResourceNotFound": 404,
+    "ResourceConflict": 409,
+    "Throttled": 429,
+    "InternalError": 500,
+}
+"""What fleet provisioning's refusals say beside their code (wire reference §9.1)."""
 
 NEWER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "InvalidRequestException": ("ValidationException",),
@@ -353,6 +385,7 @@ INTERNAL_FAILURE: Final[Mapping[Plane, str]] = {
     "jobs_topic": "InternalError",
     "streams_topic": "InternalError",
     "streams_2018": "InternalFailure",
+    "provisioning_topic": "InternalError",
     "rest": error_codes_uptane.INTERNAL,
     "device": error_codes_uptane.INTERNAL,
 }

@@ -97,6 +97,11 @@ async def test_a_device_may_what_its_policy_says_with_its_own_name_put_in(
     assert not policy.allows_retain("$aws/things/dev-1/jobs/get")
 
 
+async def test_an_identity_ends_with_its_certificate(registry: Registry, device: Device, work: SqlWork, place: Place) -> None:
+    registered = await work.read(lambda tx: registry.certificates.find(tx, place, device.id))
+    assert (await admitted(registry, device)).until == registered.not_after
+
+
 async def test_another_client_id_has_no_thing_variables(registry: Registry, device: Device) -> None:
     policy = (await admitted(registry, device, "someone-else")).policy
     assert policy.allows_connect("someone-else")

@@ -40,6 +40,8 @@ def _index(place: Place, request: Request) -> Sequence[str]:
 
 _JOB_TEMPLATE: Final = iot("jobtemplate/{jobTemplateId}")
 
+_TEMPLATE: Final = iot("provisioningtemplate/{templateName}")
+
 TABLE: Final = {
     **by_resource(
         "iot",
@@ -62,6 +64,21 @@ TABLE: Final = {
         "RegisterCertificate",
         "RegisterCertificateWithoutCA",
         "DescribeEndpoint",
+        "ListProvisioningTemplates",
+        "RegisterThing",
+    ),
+    **by_resource(
+        "iot",
+        _TEMPLATE,
+        "CreateProvisioningTemplate",
+        "DescribeProvisioningTemplate",
+        "UpdateProvisioningTemplate",
+        "DeleteProvisioningTemplate",
+        "CreateProvisioningTemplateVersion",
+        "DescribeProvisioningTemplateVersion",
+        "ListProvisioningTemplateVersions",
+        "DeleteProvisioningTemplateVersion",
+        "CreateProvisioningClaim",
     ),
     **by_resource("iot", _THING, "CreateThing", "DescribeThing", "UpdateThing", "DeleteThing"),
     **by_resource("iot", _THING, "AttachThingPrincipal", "DetachThingPrincipal", "ListThingPrincipals"),

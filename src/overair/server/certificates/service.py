@@ -115,9 +115,20 @@ class CertificatesService:
         self._uses.append(uses)
 
     def issue(
-        self, tx: Tx, place: Place, *, public_key: certificates_x509.PublicKey, active: bool, subject: x509.Name | None = None
+        self,
+        tx: Tx,
+        place: Place,
+        *,
+        public_key: certificates_x509.PublicKey,
+        active: bool,
+        subject: x509.Name | None = None,
+        status: CertificateStatus | None = None,
+        until: Instant = certificates_x509.DEVICE_CERTIFICATE_NOT_AFTER,
     ) -> IssuedCertificate:
-        """A new certificate by the account's device authority, for a key that was made elsewhere."""
+        """A new certificate by the account's device authority, for a key that was made elsewhere.
+
+        ``status``, where it is given, beats ``active``.
+        """
         now = self._clock.now()
         leaf = certificates_x509.issue_device(
             self._authorities.device_issuer(tx, place.account),
@@ -125,12 +136,13 @@ class CertificatesService:
             public_key,
             now=now,
             serial=self._ids.secret_bytes(certificates_x509.SERIAL_NUMBER_SIZE_BYTES),
+            until=until,
         )
         return self._register(
             tx,
             place,
             leaf,
-            status=CertificateStatus.ACTIVE if active else CertificateStatus.INACTIVE,
+            status=status or (CertificateStatus.ACTIVE if active else CertificateStatus.INACTIVE),
             mode=CertificateMode.DEFAULT,
             now=now,
         )
@@ -192,6 +204,10 @@ class CertificatesService:
     ) -> Sequence[CertificateSummary]:
         """Registrations by creation time, newest first unless ``ascending``."""
         return self._store.page(tx, account, after=after, limit=limit, ascending=ascending)
+
+    def has_things(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
+        """Whether a thing is attached to it."""
+        return any(uses.has_things(tx, account, certificate) for uses in self._uses)
 
     def set_status(self, tx: Tx, place: Place, certificate: CertificateId, status: CertificateStatus) -> None:
         """Change the status as the table of the model allows; live sessions of a certificate no longer ACTIVE are cut."""

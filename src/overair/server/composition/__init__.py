@@ -87,7 +87,7 @@ def compose(
         entrance=entrance,
         repositories=repositories,
     )
-    gateway = GatewayRooms(ground, buckets=buckets, registry=registry, rollouts=rollouts)
+    gateway = GatewayRooms(ground, buckets=buckets, registry=registry, entrance=entrance, rollouts=rollouts)
     first = first_start.Rooms(
         accounts=operators.accounts,
         identities=operators.identities,
@@ -126,6 +126,7 @@ def compose(
         operators=operators,
         buckets=buckets,
         registry=registry,
+        entrance=entrance,
         repositories=repositories,
         rollouts=rollouts,
         gateway=gateway,

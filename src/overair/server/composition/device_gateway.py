@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from overair.server.broker.service import Broker
 from overair.server.composition.buckets import BucketRooms
+from overair.server.composition.entrance import EntranceRooms
 from overair.server.composition.ground import Ground
 from overair.server.composition.registry import RegistryRooms
 from overair.server.composition.rollouts import RolloutRooms
@@ -12,13 +13,16 @@ from overair.server.gateway.limits import PROFILES
 from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.server.gateway.service import Gateway
 from overair.server.jobs.device_api import JobTopics
+from overair.server.provisioning.fleet_topics import FleetProvisioningTopics
 from overair.server.streams.device_api import StreamTopics
 
 
 class GatewayRooms:
     """The rooms ``broker`` and ``gateway``, and what rooms above answer to devices' messages."""
 
-    def __init__(self, ground: Ground, *, buckets: BucketRooms, registry: RegistryRooms, rollouts: RolloutRooms) -> None:
+    def __init__(
+        self, ground: Ground, *, buckets: BucketRooms, registry: RegistryRooms, entrance: EntranceRooms, rollouts: RolloutRooms
+    ) -> None:
         cluster = ground.cluster
         limits = PROFILES[ground.settings.limits]
         self.broker = Broker(
@@ -37,6 +41,11 @@ class GatewayRooms:
             work=ground.work, streams=rollouts.streams, descriptors=buckets.descriptors, contents=buckets.segments
         )
         topics.register(self.stream_topics)
+        topics.register(
+            FleetProvisioningTopics(
+                work=ground.work, fleet=entrance.fleet_provisioning, hooks=entrance.hooks, clock=ground.clock
+            )
+        )
         self.gateway = Gateway(
             authority=registry.authority,
             broker=self.broker,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from overair.server.composition.ground import Ground
 from overair.server.composition.registry import RegistryRooms
+from overair.server.provisioning.fleet_provisioning import FleetProvisioning
+from overair.server.provisioning.hooks import FILE_NAME, Hooks, read_hooks
 from overair.server.provisioning.importing import CertificateImports
+from overair.server.provisioning.registration import Registrations
 from overair.server.provisioning.service import (
     Credentials,
     Enrolment,
@@ -16,6 +19,7 @@ from overair.server.provisioning.service import (
     ProvisioningService,
 )
 from overair.server.provisioning.store import SqlProvisioningStore
+from overair.server.provisioning.templates import ProvisioningTemplates
 
 
 class EntranceRooms:
@@ -69,4 +73,27 @@ class EntranceRooms:
             certificates=registry.certificates,
             provisioning=self.provisioning,
             clock=clock,
+        )
+
+        # What AWS's clients know: templates, claims, and things registered by them.
+        self.hooks = Hooks(read_hooks(ground.state.path / FILE_NAME), clock=clock)
+        self.templates = ProvisioningTemplates(store=store, tags=registry.tags, clock=clock, hooks=self.hooks.addresses)
+        self.registrations = Registrations(
+            certificates=registry.certificates,
+            devices=registry.devices,
+            groups=registry.groups,
+            policies=registry.policies,
+            blocks=blocks,
+            provisioned=store,
+        )
+        self.registrations.watched_by(ground.audit_trail)
+        self.fleet_provisioning = FleetProvisioning(
+            store=store,
+            templates=self.templates,
+            registrations=self.registrations,
+            certificates=registry.certificates,
+            policies=registry.policies,
+            clock=clock,
+            ids=ids,
+            region=ground.place.region,
         )

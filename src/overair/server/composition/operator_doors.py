@@ -67,6 +67,7 @@ from overair.server.provisioning.fleet_operator_api import AnomalyOperations, Fl
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
 from overair.server.provisioning.rest_api import DeviceCertificatesRestApi
 from overair.server.provisioning.rest_fleet import FleetAuthoritiesRestApi
+from overair.server.provisioning.templates_operator_api import ProvisioningTemplateOperations, RegisterThingOperations
 from overair.server.rest.door import SERVICE as REST_SERVICE
 from overair.server.rest.door import RestDoor
 from overair.server.roots.operator_rest_api import DirectorRootRestApi, ImageRootRestApi
@@ -215,6 +216,13 @@ class OperatorDoors:
             BlockOperations(work=work, provisioning=entrance.provisioning),
             FleetOperations(work=work, fleet=entrance.fleet, clock=ground.clock),
             AnomalyOperations(work=work, contacts=entrance.contacts),
+            ProvisioningTemplateOperations(
+                work=work,
+                templates=entrance.templates,
+                fleet=entrance.fleet_provisioning,
+                rights=self._operators.access,
+            ),
+            RegisterThingOperations(work=work, registrations=entrance.registrations, clock=ground.clock),
         )
 
     def _offer_rollouts(self) -> None:

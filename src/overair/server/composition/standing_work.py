@@ -11,6 +11,7 @@ from overair.server.certificates.authorities import ServerIdentity
 from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.composition.buckets import BucketRooms
 from overair.server.composition.device_gateway import GatewayRooms
+from overair.server.composition.entrance import EntranceRooms
 from overair.server.composition.ground import Ground
 from overair.server.composition.operators import OperatorRooms
 from overair.server.composition.registry import RegistryRooms
@@ -21,6 +22,7 @@ from overair.server.image_repository.worker import MetadataRenewal
 from overair.server.jobs.operator_executions import JobTimers
 from overair.server.jobs.planning import JobPlanner
 from overair.server.objects.collector import ContentCollector
+from overair.server.provisioning.worker import UnprovisionedCertificates
 from overair.server.signing.worker import SigningWorker
 from overair.server.storage.outbox import OutboxRelay
 from overair.server.streams.worker import OddDownloads
@@ -39,6 +41,7 @@ class StandingWork:
         operators: OperatorRooms,
         buckets: BucketRooms,
         registry: RegistryRooms,
+        entrance: EntranceRooms,
         repositories: RepositoryRooms,
         rollouts: RolloutRooms,
         gateway: GatewayRooms,
@@ -101,6 +104,7 @@ class StandingWork:
             gateway.connectivity,
             OddDownloads(asked=gateway.stream_topics.asked, tell=ground.cluster.tell, clock=clock),
             ground.audit_writer,
+            UnprovisionedCertificates(work=work, fleet=entrance.fleet_provisioning),
             KeyUseWriter(work=work, uses=operators.credentials.uses, store=operators.identity_store, clock=clock),
         ]
         cluster = ground.cluster

@@ -184,6 +184,7 @@ class RegistryAuthority:
             certificate_id=identity,
             policy=BoundDevicePolicy(bound, place),
             thing=None if thing is None else thing.thing,
+            until=found.not_after,
         )
 
     def _obstacle(self, identity: CertificateId, found: _Remembered) -> Refusal | None:

@@ -163,7 +163,8 @@ class DeviceConnection(AnsweringStream):
     def overdue(self) -> None:
         """The gateway's wheel has found the deadline passed."""
         if self._state is State.CONNECTED and self._ends_s <= self._loop.time():
-            self.close(DisconnectReason.WEBSOCKET_TTL_EXPIRATION)
+            by_certificate = self.proof is None
+            self.close(DisconnectReason.AUTH_ERROR if by_certificate else DisconnectReason.WEBSOCKET_TTL_EXPIRATION)
         elif self._state is State.CONNECTED:
             self.close(DisconnectReason.MQTT_KEEP_ALIVE_TIMEOUT)
         else:

@@ -27,6 +27,7 @@ class Connection(Protocol):
     place: Place
     client_id: ClientId
     certificate_id: CertificateId
+    source_ip: str
 
     @property
     def account(self) -> AccountId: ...

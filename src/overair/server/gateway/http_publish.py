@@ -51,7 +51,8 @@ class _Answer(Exception):
 class _Visitor(Connection):
     """Who asks over HTTPS, as a topic handler sees it: a certificate without a client id."""
 
-    def __init__(self, identity: DeviceIdentity) -> None:
+    def __init__(self, identity: DeviceIdentity, source_ip: str) -> None:
+        self.source_ip = source_ip
         self.place = identity.place
         self.client_id = ClientId("")
         self.certificate_id: CertificateId = identity.certificate_id
@@ -98,7 +99,8 @@ class HttpPublish:
             raise _Answer(403, "Forbidden") from None
         try:
             if route.handler is not None:
-                answer: Awaitable[Replies] | Replies = route.handler(_Visitor(identity), route.parameters, payload)
+                visitor = _Visitor(identity, (scope.get("client") or ("",))[0])
+                answer: Awaitable[Replies] | Replies = route.handler(visitor, route.parameters, payload)
                 if not isinstance(answer, (list, tuple)):
                     await answer  # type: ignore[misc]
                 return

@@ -4,9 +4,10 @@ from overair.server.provisioning.store.authorities import SqlAuthorityRows
 from overair.server.provisioning.store.credentials import SqlCredentialRows
 from overair.server.provisioning.store.devices import SqlDeviceRows
 from overair.server.provisioning.store.levels import SqlLevelRows
+from overair.server.provisioning.store.templates import SqlTemplateRows
 
 __all__ = ["SqlProvisioningStore"]
 
 
-class SqlProvisioningStore(SqlCredentialRows, SqlAuthorityRows, SqlDeviceRows, SqlLevelRows):
+class SqlProvisioningStore(SqlCredentialRows, SqlAuthorityRows, SqlDeviceRows, SqlLevelRows, SqlTemplateRows):
     """``ports.Store`` in SQL."""

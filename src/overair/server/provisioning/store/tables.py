@@ -103,3 +103,52 @@ destroyed_provisioning_keys: Final = Table(
     instant_column("created_at"),
     instant_column("destroyed_at"),
 )
+
+provisioning_templates: Final = Table(
+    "provisioning_templates",
+    metadata,
+    account_column(),
+    Column("name", String(36), primary_key=True),
+    Column("type", String(20), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("role_arn", Text, nullable=False),
+    Column("hook_target_arn", Text, nullable=True),
+    Column("hook_payload_version", String(32), nullable=True),
+    Column("default_version", Integer, nullable=False),
+    Column("last_version", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    instant_column("created_at"),
+    instant_column("modified_at"),
+)
+
+provisioning_template_versions: Final = Table(
+    "provisioning_template_versions",
+    metadata,
+    account_column(),
+    Column("template", String(36), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    instant_column("created_at"),
+)
+
+certificate_ownerships: Final = Table(
+    "certificate_ownerships",
+    metadata,
+    account_column(),
+    Column("token_sha256", String(64), primary_key=True),
+    Column("certificate_id", String(64), nullable=False),
+    Column("claim", String(128), nullable=False),
+    instant_column("expires_at"),
+    Index("ix_certificate_ownerships_expires_at", "expires_at"),
+)
+
+temporary_claims: Final = Table(
+    "temporary_claims",
+    metadata,
+    account_column(),
+    Column("certificate_id", String(64), primary_key=True),
+    Column("template", String(36), nullable=False),
+    instant_column("expires_at"),
+    Index("ix_temporary_claims_expires_at", "expires_at"),
+)

@@ -39,6 +39,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_access_groups")),
     )
     op.create_table(
+        "certificate_ownerships",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("token_sha256", sa.String(length=64), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("claim", sa.String(length=128), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "token_sha256", name=op.f("pk_certificate_ownerships")),
+    )
+    with op.batch_alter_table("certificate_ownerships", schema=None) as batch_op:
+        batch_op.create_index("ix_certificate_ownerships_expires_at", ["expires_at"], unique=False)
+
+    op.create_table(
         "fleet_documents",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("index_name", sa.String(length=32), nullable=False),
@@ -166,6 +178,43 @@ def upgrade() -> None:
         sa.Column("last_modified_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_packages")),
     )
+    op.create_table(
+        "provisioning_template_versions",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("template", sa.String(length=36), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "template", "version", name=op.f("pk_provisioning_template_versions")),
+    )
+    op.create_table(
+        "provisioning_templates",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=36), nullable=False),
+        sa.Column("type", sa.String(length=20), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("role_arn", sa.Text(), nullable=False),
+        sa.Column("hook_target_arn", sa.Text(), nullable=True),
+        sa.Column("hook_payload_version", sa.String(length=32), nullable=True),
+        sa.Column("default_version", sa.Integer(), nullable=False),
+        sa.Column("last_version", sa.Integer(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("modified_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_provisioning_templates")),
+    )
+    op.create_table(
+        "temporary_claims",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("template", sa.String(length=36), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "certificate_id", name=op.f("pk_temporary_claims")),
+    )
+    with op.batch_alter_table("temporary_claims", schema=None) as batch_op:
+        batch_op.create_index("ix_temporary_claims_expires_at", ["expires_at"], unique=False)
+
     op.create_table(
         "thing_packages",
         sa.Column("account", sa.String(length=12), nullable=False),
