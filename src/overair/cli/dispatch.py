@@ -6,7 +6,7 @@ import json as json_text
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from overair.cli.pace import Pace
 from overair.cli.parcel import Parcel
 from overair.cli.shipment import Shipment
 from overair.cli.uptane_rest import LeftOut, UptaneRest
+from overair.wire.custom_signature import CustomSignature
 
 FIRMWARE_FILE_TYPE: Final = 0
 PLAIN_FILE_TYPE: Final = 1
@@ -61,6 +62,7 @@ def dispatch(
             shipment.parcel,
             targets=audience.targets,
             profile=profile,
+            signature=shipment.signature,
             multi_target_update=update,
             pace=pace,
             continuous=continuous,
@@ -97,11 +99,13 @@ def send(
     *,
     targets: list[str],
     profile: str,
+    signature: CustomSignature | None = None,
     multi_target_update: str | None = None,
     pace: Pace | None = None,
     continuous: bool = False,
 ) -> str:
-    """Upload the file, have it signed, create the update; the update's id. Things with ECUs get the multi-target update."""
+    """Upload the file, have it signed unless a signature comes along, create the update; the update's id. Things with ECUs get
+    the multi-target update."""
     name = parcel.image.name if parcel.image else parcel.path.name
     key = f"images/{name}/{parcel.version or parcel.sha256[:12]}/{parcel.path.name}"
     with parcel.path.open("rb") as file:
@@ -128,18 +132,19 @@ def send(
                 "fileLocation": {
                     "s3Location": {"bucket": operator.endpoints.bucket, "key": key, "version": uploaded["VersionId"]}
                 },
-                "codeSigning": {
-                    "startSigningJobParameter": {
-                        "signingProfileName": profile,
-                        "destination": {"s3Destination": {"bucket": operator.endpoints.bucket, "prefix": "SignedImages/"}},
-                    }
-                },
+                "codeSigning": _signed_here(operator, profile) if signature is None else signature.to_members(),
             }
         ],
         roleArn=operator.endpoints.ota_role_arn,
         **settings,
     )
     return update
+
+
+def _signed_here(operator: Operator, profile: str) -> Mapping[str, Any]:
+    """By the server, with a profile's certificate."""
+    destination = {"s3Destination": {"bucket": operator.endpoints.bucket, "prefix": "SignedImages/"}}
+    return {"startSigningJobParameter": {"signingProfileName": profile, "destination": destination}}
 
 
 def create_director_job(

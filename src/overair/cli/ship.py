@@ -31,6 +31,9 @@ def ship(
         str | None, typer.Option(help="Refuse unless the image says this version; the version of a file that says none.")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="Signing profile. [default: the server's own]")] = None,
+    signature: Annotated[
+        Path | None, typer.Option("--signature", help="What `overair sign image` wrote: the server signs nothing.")
+    ] = None,
     stored_as: Annotated[
         str | None, typer.Option("--as", help="Path on the device: verified and stored there, no restart.")
     ] = None,
@@ -60,7 +63,11 @@ def ship(
     json: Json = False,
 ) -> None:
     """Upload, sign and send an image to devices of both kinds, as one job."""
-    shipment = shipment_of(image, bundle, hardware_ids or [], version=version, stored_as=stored_as, name=name)
+    if signature is not None and profile is not None:
+        raise CommandEnded(ExitCode.USAGE, "--signature or --profile: an image that is signed already is signed by no profile.")
+    shipment = shipment_of(
+        image, bundle, hardware_ids or [], version=version, stored_as=stored_as, name=name, signature=signature
+    )
     pace = read_pace(rate, abort_on_failures)
     canary = None if stages is None else read_canary(stages, pace.abort_percent)
     with told_plainly():
@@ -143,9 +150,11 @@ def _facts(operator: Operator, shipment: Shipment, audience: Audience, profile: 
         "sha256": None if parcel is None else parcel.sha256,
         "targets": audience.targets,
         "things": audience.things,
-        "signing_profile": profile,
-        "signer_testing_only": signer_is_for_testing_only(operator, profile),
+        "signing_profile": profile if shipment.signature is None else None,
+        "signer_testing_only": shipment.signature is None and signer_is_for_testing_only(operator, profile),
     }
+    if shipment.signature is not None:
+        facts["offline_signer"] = shipment.signature.signer.fingerprint
     if shipment.parts:
         facts["uptane_things"] = audience.uptane
         facts["uptane_targets"] = {part.hardware_id: part.target for part in shipment.parts}
@@ -161,7 +170,9 @@ def _tell_dry_run(facts: Mapping[str, Any], shipment: Shipment, audience: Audien
         parcel = shipment.parcel
         console.print(f"Would ship {parcel.path} ({parcel.size_bytes:,} bytes, sha256 {parcel.sha256[:16]}…)")
         console.print(f"  version  {parcel.version or 'not told by the file'}")
-        console.print(f"  signed   by profile {facts['signing_profile']}{testing_only}")
+        away = facts.get("offline_signer")
+        signer = f"profile {facts['signing_profile']}{testing_only}" if away is None else f"{away[:16]}…, away from the server"
+        console.print(f"  signed   by {signer}")
     else:
         console.print("Would ship a bundle to Uptane devices alone:")
     for part in shipment.parts:

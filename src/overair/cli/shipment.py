@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from overair.cli.audience import Audience, targets_of
 from overair.cli.ecu_bundle import Part, parts_of, read_bundle
@@ -12,6 +13,15 @@ from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import Operator
 from overair.cli.parcel import Parcel, read_parcel
 from overair.cli.uptane_rest import UptaneRest
+from overair.wire.custom_signature import (
+    DOCUMENT_SIZE_BYTES_MAX,
+    CustomSignature,
+    MalformedSignature,
+    read_custom_signature,
+)
+from overair.wire.image_signature import SignatureCheckFailed, verify_image_signature
+
+PIECE_SIZE_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +30,8 @@ class Shipment:
 
     parcel: Parcel | None
     parts: tuple[Part, ...]
+    signature: CustomSignature | None = None
+    """Of the parcel, made elsewhere; None: the server signs."""
 
 
 def shipment_of(
@@ -30,18 +42,44 @@ def shipment_of(
     version: str | None = None,
     stored_as: str | None = None,
     name: str | None = None,
+    signature: Path | None = None,
 ) -> Shipment:
     if bundle is not None and (hardware_ids or name is not None):
         raise CommandEnded(ExitCode.USAGE, "A bundle says by itself which hardware gets what, and what it is called.")
     if image is None and bundle is None:
         raise CommandEnded(ExitCode.USAGE, "Name an image, or a --bundle.")
     parcel = None if image is None else read_parcel(image, version=version, stored_as=stored_as)
+    if signature is not None and parcel is None:
+        raise CommandEnded(ExitCode.USAGE, "--signature is of an image: name the IMAGE too.")
+    signed = None if signature is None or parcel is None else _signature_of(parcel, signature)
     if bundle is not None:
-        return Shipment(parcel=parcel, parts=read_bundle(bundle))
+        return Shipment(parcel=parcel, parts=read_bundle(bundle), signature=signed)
     assert parcel is not None
-    if not hardware_ids:
-        return Shipment(parcel=parcel, parts=())
-    return Shipment(parcel=parcel, parts=parts_of(parcel, hardware_ids, name=name, version=version))
+    parts = parts_of(parcel, hardware_ids, name=name, version=version) if hardware_ids else ()
+    return Shipment(parcel=parcel, parts=parts, signature=signed)
+
+
+def _signature_of(parcel: Parcel, file: Path) -> CustomSignature:
+    """What ``overair sign image`` wrote, once it is found to be this image's.
+
+    Raises:
+        CommandEnded: USAGE when it can't be read, REFUSED when it signs something else.
+    """
+    try:
+        with file.open("rb") as opened:
+            found = read_custom_signature(opened.read(DOCUMENT_SIZE_BYTES_MAX + 1))
+        with parcel.path.open("rb") as image:
+            pieces = iter(lambda: image.read(PIECE_SIZE_BYTES), b"")
+            verify_image_signature(pieces, signature=found.signature, algorithm=found.algorithm, signer=found.signer)
+    except OSError as error:
+        raise CommandEnded(ExitCode.USAGE, f"{error.filename} can't be read: {error.strerror}.") from error
+    except MalformedSignature as error:
+        raise CommandEnded(ExitCode.USAGE, f"{file} is no signature that `overair sign image` wrote: {error}") from error
+    except SignatureCheckFailed as error:
+        raise CommandEnded(
+            ExitCode.REFUSED, f"{file} isn't a signature of {parcel.path} as it is now; sign this very file. ({error})"
+        ) from error
+    return found
 
 
 def audience_of(operator: Operator, rest: UptaneRest, to: str, shipment: Shipment, *, dry_run: bool = False) -> Audience:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,41 +9,8 @@ import pytest
 from overair.cli.sign import pkcs11_holder
 from overair.cli.sign.ends import SignEnded
 from overair.wire.uptane.metadata import Role
-from tests.cli.sign.conftest import Signer
+from tests.cli.sign.conftest import LIBRARY, PIN, Signer, needs_a_token
 from tests.support.signing_server import SigningServer
-
-LIBRARIES = ["/usr/lib/softhsm/libsofthsm2.so", *map(str, Path("/usr/lib").glob("*/softhsm/libsofthsm2.so"))]
-LIBRARY = next((path for path in LIBRARIES if Path(path).exists()), None)
-IS_THERE = LIBRARY is not None and shutil.which("softhsm2-util") is not None
-PIN = "4711"
-
-needs_a_token = pytest.mark.skipif(not IS_THERE and os.environ.get("CI") != "true", reason="not run: softhsm2 isn't installed")
-
-
-@pytest.fixture(scope="module")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    assert IS_THERE, "CI installs softhsm2 (.ci/run)"
-    folder = tmp_path_factory.mktemp("token")
-    (folder / "tokens").mkdir()
-    (folder / "conf").write_text(f"directories.tokendir = {folder / 'tokens'}\n")
-    before = os.environ.get("SOFTHSM2_CONF")
-    # Read once, when the library is loaded: one configuration for this process.
-    os.environ["SOFTHSM2_CONF"] = str(folder / "conf")
-    command = ["softhsm2-util", "--init-token", "--free", "--label", "overair", "--pin", PIN, "--so-pin", "98765"]
-    subprocess.run(command, check=True, capture_output=True)
-    yield f"token=overair;object={{}}?module-path={LIBRARY}"
-    if before is None:
-        del os.environ["SOFTHSM2_CONF"]
-    else:
-        os.environ["SOFTHSM2_CONF"] = before
-
-
-@pytest.fixture
-def pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "pin"
-    path.write_text(PIN + "\n")
-    monkeypatch.setenv("OVERAIR_SIGN_PIN_FILE", str(path))
-    return path
 
 
 @needs_a_token

@@ -1,4 +1,4 @@
-"""``overair sign``: root and targets signed where the server can't reach (Uptane reference §9; docs/signing.md).
+"""``overair sign``: images, root and targets signed where the server can't reach (Uptane reference §9; docs/signing.md).
 
 One command for one intent. Pure parts (items, edits, draft, sealing, ceremony, known) know no file and no server; the desk
 joins them with the tree, the keys and the server's REST.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import typer
 
-from overair.cli.sign import content_commands, key_commands, level_commands, push_commands, tree_commands
+from overair.cli.sign import content_commands, image_commands, key_commands, level_commands, push_commands, tree_commands
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Sign root and targets away from the server.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Sign away from the server: images, root and targets.")
+app.command()(image_commands.image)
 app.command()(tree_commands.init)
 app.command()(tree_commands.status)
 app.command()(tree_commands.pull)

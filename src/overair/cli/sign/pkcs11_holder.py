@@ -74,7 +74,7 @@ def make_or_find(uri: str, kind: str, pin: Passphrase) -> tuple[PublicKey, bool]
     where = parse(uri)
     if kind not in NEW_TYPES:
         raise refused("A new RSA key has at least 3072 bits: --type ed25519, rsa-3072 or rsa-4096.")
-    with _session(where, pin, writes=True) as session:
+    with token_session(where, pin, writes=True) as session:
         found = _find_public(session, where)
         if found is not None:
             return _public_key(found, where), False
@@ -99,8 +99,8 @@ class TokenSigner:
         self.public_key = key
 
     def sign(self, data: bytes) -> bytes:
-        pkcs11 = _library()
-        with _session(self._where, self._pin, writes=False) as session:
+        pkcs11 = library()
+        with token_session(self._where, self._pin, writes=False) as session:
             private = next(
                 iter(
                     session.get_objects(
@@ -121,7 +121,7 @@ class TokenSigner:
 
 
 def _generate(session: Any, where: TokenUri, kind: str) -> None:
-    pkcs11 = _library()
+    pkcs11 = library()
     if kind == "ed25519":
         parameters = session.create_domain_parameters(
             pkcs11.KeyType.EC_EDWARDS, {pkcs11.Attribute.EC_PARAMS: ED25519_OID_DER}, local=True
@@ -132,7 +132,7 @@ def _generate(session: Any, where: TokenUri, kind: str) -> None:
 
 
 def _find_public(session: Any, where: TokenUri) -> Any:
-    pkcs11 = _library()
+    pkcs11 = library()
     wanted = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY, pkcs11.Attribute.LABEL: where.object}
     found = list(session.get_objects(wanted))
     if len(found) > 1:
@@ -143,7 +143,7 @@ def _find_public(session: Any, where: TokenUri) -> Any:
 
 
 def _public_key(found: Any, where: TokenUri) -> PublicKey:
-    pkcs11 = _library()
+    pkcs11 = library()
     try:
         if found.key_type == pkcs11.KeyType.RSA:
             modulus = int.from_bytes(found[pkcs11.Attribute.MODULUS], "big")
@@ -158,8 +158,9 @@ def _public_key(found: Any, where: TokenUri) -> PublicKey:
 
 
 @contextmanager
-def _session(where: TokenUri, pin: Passphrase, *, writes: bool) -> Iterator[Any]:
-    pkcs11 = _library()
+def token_session(where: TokenUri, pin: Passphrase, *, writes: bool) -> Iterator[Any]:
+    """A session that is logged in. What the token and its library raise becomes an end of the command."""
+    pkcs11 = library()
     secret = _pin_of(where, pin)
     try:
         token = pkcs11.lib(where.module).get_token(token_label=where.token)
@@ -187,7 +188,8 @@ def _pin_of(where: TokenUri, pin: Passphrase) -> Redacted[str]:
         raise usage(f"The PIN file {where.pin_source} can't be read: {error}.") from None
 
 
-def _library() -> Any:
+def library() -> Any:
+    """python-pkcs11, which an extra brings. Raises SignEnded: USAGE."""
     try:
         import pkcs11
         import pkcs11.exceptions
