@@ -78,7 +78,8 @@ def test_what_is_named_by_arn_or_id_is_told_as_absent_or_forbidden(accounts: Acc
     mine = f"arn:aws:iot:{accounts.endpoints['region']}:{STRANGER}:thing/mine"
     s3.put_object(Bucket=own_bucket, Key="k", Body=b"x")
     where = {"bucket": names["bucket"], "key": "owned-key"}
-    signing = {"startSigningJobParameter": {"signingProfileName": first_start.PROFILE_NAME, "destination": {"s3Destination": {"bucket": names["bucket"]}}}}  # fmt: skip  # noqa: E501
+    destination = {"s3Destination": {"bucket": names["bucket"]}}
+    signing = {"startSigningJobParameter": {"signingProfileName": first_start.PROFILE_NAME, "destination": destination}}
     attempts = {
         "a job for their thing": lambda: iot.create_job(jobId="j", targets=[names["thingarn"]], document="{}"),
         "a job for their group": lambda: iot.create_job(jobId="j", targets=[names["thinggrouparn"]], document="{}"),
