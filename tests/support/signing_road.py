@@ -17,6 +17,8 @@ from overair.server.access.model import Owner, OwnerKind, Role, User
 from overair.server.access.policy_store import SqlPolicyStore
 from overair.server.access.service import AccessService
 from overair.server.access.store import SqlIdentityStore
+from overair.server.audit.service import AuditTrail
+from overair.server.audit.store import SqlAuditStore
 from overair.server.aws_protocol.operations import Caller
 from overair.server.certificates.acm import AcmImport, AcmService
 from overair.server.certificates.store import SqlCertificateStore
@@ -99,6 +101,7 @@ class SigningRoad:
             contents=self.contents,
             clock=clock,
             after_step=self.after_step,
+            trail=AuditTrail(SqlAuditStore(), clock=clock, ids=RandomIds()),
         )
         self.signer_api = SigningOperations(work=self.work, signing=self.signing, access=self.access)
 

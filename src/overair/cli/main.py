@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "retry": ("retry", "retry"),
     "resend": ("resend", "resend"),
     "cancel": ("cancel", "cancel"),
+    "backup": ("backup", "backup"),
+    "restore": ("backup", "restore"),
     "demo": ("demo", "demo"),
 }
 """Where each command lies: its module in this room, and the function there."""

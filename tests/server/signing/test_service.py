@@ -19,6 +19,8 @@ from sqlalchemy import update as sql_update
 
 from overair.basics.errors import AccessDenied, Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
 from overair.basics.ids import ObjectKey, SigningProfileName
+from overair.server.audit.model import AuditKind
+from overair.server.audit.store import SqlAuditStore
 from overair.server.certificates.store import acm_certificates
 from overair.server.objects.model import StoredContent
 from overair.server.signing.worker import SIGNED
@@ -133,6 +135,14 @@ async def test_a_profile_refuses_a_version_1_certificate(road: SigningRoad) -> N
     arn = road.import_certificate(old)
     with pytest.raises(InvalidRequest, match="version 1"):
         await road.make_profile("signer", arn)
+
+
+async def test_a_signature_leaves_one_audit_row_for_whoever_asked_for_it(road: SigningRoad) -> None:
+    done = await sign(road, road.import_certificate(credential()))
+    rows = await road.work.read(lambda tx: SqlAuditStore().in_chain_order(tx, road.account, after=None, limit=9))
+    assert [(row.kind, row.principal_arn, row.resource) for row in rows] == [
+        (AuditKind.SIGNATURE, done["requestedBy"], road.place.signer(f"/signing-jobs/{done['jobId']}"))
+    ]
 
 
 async def test_a_certificate_that_expires_stops_profiles_and_jobs_but_not_what_was_signed(road: SigningRoad) -> None:

@@ -31,6 +31,8 @@ class AuditKind(StrEnum):
     """A private key of the keyring was taken into use."""
     ENROLMENT = "enrolment"
     """A certificate became a device's own: written in the same transaction."""
+    SIGNATURE = "signature"
+    """An image was signed: written in the transaction that keeps the signature."""
     LOST = "lost"
     """More came at once than is kept: how many reads, denials and uses of keys have no row."""
 

@@ -86,7 +86,8 @@ class AuditedWork:
 
 
 class AuditTrail:
-    """Writes down, in the change's own transaction, what no operator asked for at that moment: devices let themselves in."""
+    """Writes down, in the change's own transaction, what no operator does at that moment: devices let themselves in, images are
+    signed after they were asked for."""
 
     def __init__(self, store: AuditStore, *, clock: Clock, ids: IdSource) -> None:
         self._store = store
@@ -95,20 +96,30 @@ class AuditTrail:
 
     def enrolled(self, tx: Tx, account: AccountId, *, thing_arn: str, certificate_arn: str, origin: str) -> None:
         """A certificate has become a thing's own."""
+        what = f"{thing_arn} from {origin}"
+        self._add(tx, account, AuditKind.ENROLMENT, certificate_arn, "provisioning", "Enrol", what)
+
+    def signed(self, tx: Tx, account: AccountId, *, job_arn: str, requested_by: str) -> None:
+        """An image was signed, for whoever asked for it."""
+        self._add(tx, account, AuditKind.SIGNATURE, requested_by, "signer", "Sign", job_arn)
+
+    def _add(
+        self, tx: Tx, account: AccountId, kind: AuditKind, principal: str, service: str, operation: str, resource: str
+    ) -> None:
         self._store.add(
             tx,
             AuditRecord(
                 account=account,
                 at=self._clock.now(),
                 record_id=self._ids.uuid(),
-                principal_arn=certificate_arn,
+                principal_arn=principal,
                 access_key_id="",
-                service="provisioning",
-                operation="Enrol",
-                resource=f"{thing_arn} from {origin}"[:RESOURCE_LENGTH_MAX],
+                service=service,
+                operation=operation,
+                resource=resource[:RESOURCE_LENGTH_MAX],
                 request_id="",
                 source_ip="",
-                kind=AuditKind.ENROLMENT,
+                kind=kind,
             ),
         )
 

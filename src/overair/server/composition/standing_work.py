@@ -82,6 +82,7 @@ class StandingWork:
                 contents=buckets.contents,
                 clock=clock,
                 after_step=signing_went_on,
+                trail=ground.audit_trail,
             ),
             UpdatesWorker(work=work, updates=updates, saga=rollouts.saga, after_step=ground.after_step),
             JobPlanner(work=work, planner=jobs.planner, clock=schedule_clock),

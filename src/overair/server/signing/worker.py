@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Throttled, Unavailable
 from overair.basics.work import Tx, Work
+from overair.server.audit.service import AuditTrail
 from overair.server.keyring.service import Keyring, Signer
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.model import ObjectVersion, StoredContent
@@ -59,6 +60,7 @@ class SigningWorker:
         contents: ContentStore,
         clock: Clock,
         after_step: Callable[[str], None] = lambda step: None,
+        trail: AuditTrail | None = None,
     ) -> None:
         self._work = work
         self._signing = signing
@@ -67,6 +69,7 @@ class SigningWorker:
         self._contents = contents
         self._clock = clock
         self._after_step = after_step
+        self._trail = trail
 
     async def run_once(self) -> bool:
         """Do up to ``JOBS_PER_ROUND`` waiting jobs.
@@ -120,6 +123,9 @@ class SigningWorker:
         signed = SignedObject(location=location, signature=signature, algorithm=job.algorithm)
         finished = self._signing.finish(tx, job.succeeded(signed, now=self._clock.now()))
         assert finished, "the same unit has claimed it"
+        if self._trail is not None:
+            job_arn = job.place.signer(f"/signing-jobs/{job.id}")
+            self._trail.signed(tx, job.account, job_arn=job_arn, requested_by=job.requested_by)
 
     async def _digest(self, job: SigningJob, source: ObjectVersion) -> bytes:
         digest = hashlib.sha256() if job.algorithm.hash is Hash.SHA256 else hashlib.sha1(usedforsecurity=False)
