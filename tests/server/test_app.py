@@ -47,7 +47,9 @@ PROMISED = {
         ListSigningJobs GetSigningPlatform ListSigningPlatforms SignPayload""",
     "s3": """
         CreateBucket HeadBucket DeleteBucket ListBuckets GetBucketLocation PutBucketVersioning GetBucketVersioning
-        PutBucketPolicy GetBucketPolicy DeleteBucketPolicy
+        PutBucketPolicy GetBucketPolicy DeleteBucketPolicy GetBucketPolicyStatus
+        GetPublicAccessBlock PutPublicAccessBlock DeletePublicAccessBlock
+        GetBucketAcl PutBucketAcl GetObjectAcl PutObjectAcl GetBucketOwnershipControls PutBucketOwnershipControls
         PutObject GetObject HeadObject DeleteObject DeleteObjects CopyObject ListObjects ListObjectsV2 ListObjectVersions
         CreateMultipartUpload UploadPart UploadPartCopy CompleteMultipartUpload AbortMultipartUpload ListParts
         ListMultipartUploads""",

@@ -261,13 +261,21 @@ def test_a_copy_is_a_version_of_its_own(versioned) -> None:
     assert summed["CopyObjectResult"]["ChecksumSHA256"]
 
 
+def test_a_connection_goes_on_after_an_upload_that_was_refused_before_it_was_sent(versioned) -> None:
+    for _ in range(3):
+        assert refused(versioned.put_object, Bucket=B, Key="a", Body=b"x" * 1000, StorageClass="GLACIER") == (
+            400,
+            "NotImplemented",
+        )
+        assert "Contents" not in versioned.list_objects_v2(Bucket=B)
+
+
 def test_what_overair_does_not_do_is_refused_not_forgotten(versioned) -> None:
     s3 = versioned
     for promised in (
         {"ServerSideEncryption": "AES256"},
         {"Tagging": "a=b"},
         {"StorageClass": "GLACIER"},
-        {"ACL": "public-read"},
         {"ObjectLockMode": "GOVERNANCE"},
     ):
         assert refused(s3.put_object, Bucket=B, Key="a", Body=b"", **promised) == (400, "NotImplemented")

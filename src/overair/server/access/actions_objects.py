@@ -61,6 +61,13 @@ def _by_version(name: str) -> tuple[Need, ...]:
     )
 
 
+def _of_list(verb: str) -> tuple[Need, ...]:
+    return (
+        need(f"s3:{verb}ObjectAcl", on=_OBJECT, when=lambda request: not _names_version(request)),
+        need(f"s3:{verb}ObjectVersionAcl", on=_OBJECT, when=_names_version),
+    )
+
+
 _READ_SOURCE: Final = (
     need("s3:GetObject", on=_source, when=lambda request: not _source_names_version(request)),
     need("s3:GetObjectVersion", on=_source, when=_source_names_version),
@@ -84,7 +91,13 @@ TABLE: Final = {
     ("s3", "ListObjectVersions"): (need("s3:ListBucketVersions", on=_BUCKET),),
     ("s3", "ListMultipartUploads"): (need("s3:ListBucketMultipartUploads", on=_BUCKET),),
     **by_resource("s3", _BUCKET, "GetBucketLocation", "PutBucketVersioning", "GetBucketVersioning"),
-    **by_resource("s3", _BUCKET, "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy"),
+    **by_resource("s3", _BUCKET, "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy", "GetBucketPolicyStatus"),
+    **by_resource("s3", _BUCKET, "GetBucketAcl", "PutBucketAcl", "GetBucketOwnershipControls", "PutBucketOwnershipControls"),
+    ("s3", "GetPublicAccessBlock"): (need("s3:GetBucketPublicAccessBlock", on=_BUCKET),),
+    ("s3", "PutPublicAccessBlock"): (need("s3:PutBucketPublicAccessBlock", on=_BUCKET),),
+    ("s3", "DeletePublicAccessBlock"): (need("s3:PutBucketPublicAccessBlock", on=_BUCKET),),
+    ("s3", "GetObjectAcl"): _of_list("Get"),
+    ("s3", "PutObjectAcl"): _of_list("Put"),
     ("s3", "PutObject"): (need("s3:PutObject", on=_OBJECT),),
     ("s3", "CreateMultipartUpload"): (need("s3:PutObject", on=_OBJECT),),
     ("s3", "UploadPart"): (need("s3:PutObject", on=_OBJECT),),

@@ -324,10 +324,11 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": b""})
 
     def _leaves_too_much(self) -> bool:
-        """Whether the request's body is unread and too large, or of unknown size, to be swallowed."""
+        """Whether the request's body is unread and too large, or of unknown size, to be swallowed; or may never come: who waits
+        to be told to go on may send it after a refusal or may not, and nobody could tell what follows."""
         if self.body_is_read or (self.body is not None and self.body.consumed):
             return False
-        return leaves_too_much(self.headers)
+        return "expect" in self.headers or leaves_too_much(self.headers)
 
 
 __all__ = ["AsgiApplication", "AwsProtocol", "Labels", "Observe", "Receive", "Scope", "Send"]

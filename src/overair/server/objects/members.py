@@ -54,21 +54,18 @@ _UNSUPPORTED: Final = {
     "ObjectLockEnabledForBucket": "Object Lock",
     "Tagging": "An object tag",
     "WriteOffsetBytes": "Appending to an object",
-    "GrantFullControl": "A grant of an access control list",
-    "GrantRead": "A grant of an access control list",
-    "GrantReadACP": "A grant of an access control list",
-    "GrantWrite": "A grant of an access control list",
-    "GrantWriteACP": "A grant of an access control list",
     "MFA": "Multi-factor deletion",
 }
-_OWNERS_ACLS: Final = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
+_OWNERS_ACLS: Final = frozenset({"private", "bucket-owner-full-control"})
+_GRANTS: Final = ("GrantFullControl", "GrantRead", "GrantReadACP", "GrantWrite", "GrantWriteACP")
 
 
 def check_supported(caller: Caller, request: Request) -> None:
     """Refuse what would be promised and not done.
 
     Raises:
-        Unsupported: encryption, locks, grants, other storage classes, newer checksum algorithms.
+        Unsupported: encryption, locks, other storage classes, newer checksum algorithms.
+        InvalidRequest: with subject ``acl``: access control lists other than the owner's own.
         AccessDenied: the bucket's owner isn't who the client expects.
     """
     for member, what in _UNSUPPORTED.items():
@@ -78,13 +75,18 @@ def check_supported(caller: Caller, request: Request) -> None:
     for member in _OTHER_CHECKSUMS:
         if request.get(member):
             raise Unsupported(f"The checksum {member} isn't implemented by Overair. It knows {', '.join(CHECKSUM_MEMBERS)}.")
-    if request.get("ACL", "private") not in _OWNERS_ACLS:
-        raise Unsupported("Access control lists aren't implemented by Overair: use a bucket policy.")
+    if request.get("ACL", "private") not in _OWNERS_ACLS or any(request.get(member) for member in _GRANTS):
+        raise no_lists()
     if request.get("StorageClass", "STANDARD") != "STANDARD":
         raise Unsupported("Overair has the storage class STANDARD alone.")
     for member in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"):
         if member in request and request[member] != caller.account:
             raise AccessDenied("Access Denied: the bucket isn't owned by the account that the request expects.")
+
+
+def no_lists() -> InvalidRequest:
+    """The refusal of every list but the one that each bucket and object has."""
+    return InvalidRequest("The bucket does not allow ACLs: grant access with a bucket policy.", subject="acl")
 
 
 def quoted(etag: str) -> str:

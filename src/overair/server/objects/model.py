@@ -53,6 +53,16 @@ class ChecksumType(StrEnum):
     COMPOSITE = "COMPOSITE"
 
 
+@dataclass(frozen=True, slots=True)
+class PublicAccessBlock:
+    """What of a bucket may not be open to everyone. A new bucket has all of it, as in AWS."""
+
+    public_acls: bool = True
+    existing_public_acls: bool = True
+    public_policy: bool = True
+    public_buckets: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
     """A named set of objects."""
@@ -64,6 +74,8 @@ class Bucket:
     versioning: Versioning
     policy: str | None
     """A resource policy document, as it was put."""
+    public_access_block: PublicAccessBlock | None = PublicAccessBlock()
+    """None where it was taken away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from overair.basics.work import Work
 from overair.server.objects.contents import ContentStore
 from overair.server.objects.listing import ObjectLists
+from overair.server.objects.operator_access import AccessOperations
 from overair.server.objects.operator_buckets import BucketOperations
 from overair.server.objects.operator_lists import ListOperations
 from overair.server.objects.operator_objects import ObjectOperations
@@ -13,7 +14,7 @@ from overair.server.objects.service import ObjectsService
 from overair.server.objects.uploads import UploadsService
 
 
-class ObjectsApi(BucketOperations, ListOperations, ObjectOperations, UploadOperations):
+class ObjectsApi(AccessOperations, BucketOperations, ListOperations, ObjectOperations, UploadOperations):
     """All operations of service ``s3``. The dispatcher has authorised each, copies' sources included."""
 
     def __init__(

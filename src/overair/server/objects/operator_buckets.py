@@ -10,6 +10,8 @@ from overair.server.aws_protocol.operations import Caller, Members, Request, ope
 from overair.server.aws_protocol.page_tokens import page_token, read_page_token
 from overair.server.objects.members import check_supported, owner, showable
 from overair.server.objects.model import BUCKETS_MAX, Versioning, bucket_arn
+from overair.server.objects.operator_access import OWNERSHIP, check_ownership
+from overair.server.objects.public_policies import is_public
 from overair.server.objects.service import ObjectsService
 from overair.server.policy_language.document import Kind, parse_policy
 
@@ -50,7 +52,12 @@ class BucketOperations:
 
     @operation("s3", "CreateBucket")
     async def create_bucket(self, caller: Caller, request: Request) -> Members:
+        if request.get("ACL", "private") != "private":
+            raise InvalidRequest(
+                f"Bucket cannot have ACLs set with ObjectOwnership's {OWNERSHIP} setting.", subject="bucket-acl"
+            )
         check_supported(caller, request)
+        check_ownership(request.get("ObjectOwnership"))
         place = caller.place
         location = (request.get("CreateBucketConfiguration") or {}).get("LocationConstraint") or HOME_REGION
         if location != place.region:
@@ -117,8 +124,8 @@ class BucketOperations:
     async def put_bucket_policy(self, caller: Caller, request: Request) -> Members:
         check_supported(caller, request)
         policy = request["Policy"]
-        parse_policy(policy, Kind.RESOURCE)
-        await self.work.run(lambda tx: self.objects.set_policy(tx, caller.place, request["Bucket"], policy))
+        public = is_public(parse_policy(policy, Kind.RESOURCE))
+        await self.work.run(lambda tx: self.objects.set_policy(tx, caller.place, request["Bucket"], policy, is_public=public))
         return {}
 
     @operation("s3", "DeleteBucketPolicy")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from overair.basics.ids import AccountId, BucketName, ObjectKey, VersionId
 from overair.basics.work import Tx
-from overair.server.objects.model import AnyVersion, Bucket, ContentId, UploadId, Versioning
+from overair.server.objects.model import AnyVersion, Bucket, ContentId, PublicAccessBlock, UploadId, Versioning
 from overair.server.objects.upload_model import Part, Upload
 
 
@@ -30,6 +30,9 @@ class ObjectStore(Protocol):
     def buckets(self, tx: Tx, account: AccountId, *, prefix: str, after: str, limit: int) -> list[Bucket]: ...
     def set_versioning(self, tx: Tx, account: AccountId, name: BucketName, versioning: Versioning) -> None: ...
     def set_policy(self, tx: Tx, account: AccountId, name: BucketName, policy: str | None) -> None: ...
+    def set_public_access_block(
+        self, tx: Tx, account: AccountId, name: BucketName, block: PublicAccessBlock | None
+    ) -> None: ...
     def delete_bucket(self, tx: Tx, account: AccountId, name: BucketName) -> None: ...
     def is_empty(self, tx: Tx, account: AccountId, name: BucketName) -> bool:
         """Neither a version nor a delete marker; unfinished uploads don't count."""

@@ -7,7 +7,15 @@ from typing import Final, Protocol
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
-from overair.basics.errors import AlreadyExists, Conflict, InvalidRequest, LimitExceeded, NotFound, PreconditionFailed
+from overair.basics.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Conflict,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    PreconditionFailed,
+)
 from overair.basics.ids import AccountId, BucketName, IdSource, ObjectKey, VersionId
 from overair.basics.work import Tx
 from overair.server.objects.model import (
@@ -22,6 +30,7 @@ from overair.server.objects.model import (
     Deletion,
     ObjectVersion,
     Properties,
+    PublicAccessBlock,
     StoredContent,
     Versioning,
     check_bucket_name,
@@ -133,14 +142,31 @@ class ObjectsService:
             raise InvalidRequest("The versioning status of a bucket is Enabled or Suspended.", subject="versioning")
         self._store.set_versioning(tx, place.account, bucket.name, versioning)
 
-    def set_policy(self, tx: Tx, place: Place, name: str, policy: str | None) -> None:
+    def set_public_access_block(self, tx: Tx, place: Place, name: str, block: PublicAccessBlock | None) -> None:
+        """What stands already stays as it is, a public policy too.
+
+        Raises:
+            NotFound: with subject ``bucket``.
+        """
+        bucket = self.require_bucket(tx, place, name)
+        self._store.set_public_access_block(tx, place.account, bucket.name, block)
+
+    def set_policy(self, tx: Tx, place: Place, name: str, policy: str | None, *, is_public: bool = False) -> None:
         """Keep a policy document that the door found well formed, or none.
 
         Raises:
             NotFound: with subject ``bucket``.
             InvalidRequest: with subject ``policy``: too long.
+            AccessDenied: with subject ``public-policy``: it is public, and the bucket blocks such ones.
         """
         bucket = self.require_bucket(tx, place, name)
+        if is_public and bucket.public_access_block is not None and bucket.public_access_block.public_policy:
+            raise AccessDenied(
+                f"Access Denied: public policies are prevented by the BlockPublicPolicy setting of the bucket {name}. Name the "
+                "principals, or change that setting first (PutPublicAccessBlock).",
+                subject="public-policy",
+                details={"BucketName": name},
+            )
         if policy is not None and len(policy.encode()) > POLICY_SIZE_BYTES_MAX:
             raise InvalidRequest(f"A bucket policy has at most {POLICY_SIZE_BYTES_MAX} bytes.", subject="policy")
         self._store.set_policy(tx, place.account, bucket.name, policy)

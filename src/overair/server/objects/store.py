@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from sqlalchemy import (
@@ -33,6 +34,7 @@ from overair.server.objects.model import (
     ContentId,
     DeleteMarker,
     ObjectVersion,
+    PublicAccessBlock,
     Versioning,
 )
 from overair.server.objects.ports import Position
@@ -48,6 +50,8 @@ buckets = Table(
     instant_column("created"),
     Column("versioning", String(16), nullable=False),
     Column("policy", Text),
+    # One digit for each field of PublicAccessBlock; none where it was taken away.
+    Column("public_access_block", String(4), server_default="1111"),
 )
 
 versions = Table(
@@ -107,6 +111,7 @@ class SqlObjectStore:
                 created=bucket.created,
                 versioning=bucket.versioning.value,
                 policy=bucket.policy,
+                public_access_block=_block_text(bucket.public_access_block),
             )
         )
 
@@ -130,6 +135,13 @@ class SqlObjectStore:
 
     def set_policy(self, tx: Tx, account: AccountId, name: BucketName, policy: str | None) -> None:
         sql(tx).execute(update(buckets).where(buckets.c.account == account, buckets.c.name == name).values(policy=policy))
+
+    def set_public_access_block(self, tx: Tx, account: AccountId, name: BucketName, block: PublicAccessBlock | None) -> None:
+        sql(tx).execute(
+            update(buckets)
+            .where(buckets.c.account == account, buckets.c.name == name)
+            .values(public_access_block=_block_text(block))
+        )
 
     def delete_bucket(self, tx: Tx, account: AccountId, name: BucketName) -> None:
         sql(tx).execute(delete(buckets).where(buckets.c.account == account, buckets.c.name == name))
@@ -231,7 +243,7 @@ def _is(version: AnyVersion) -> Any:
 
 
 def _bucket(row: Any) -> Bucket:
-    account, name, region, created, versioning, policy = row
+    account, name, region, created, versioning, policy, block = row
     return Bucket(
         account=AccountId(account),
         name=BucketName(name),
@@ -239,7 +251,12 @@ def _bucket(row: Any) -> Bucket:
         created=Instant(created),
         versioning=Versioning(versioning),
         policy=policy,
+        public_access_block=None if block is None else PublicAccessBlock(*(digit == "1" for digit in block)),
     )
+
+
+def _block_text(block: PublicAccessBlock | None) -> str | None:
+    return None if block is None else "".join("1" if held else "0" for held in astuple(block))
 
 
 def _any_version(row: Any) -> AnyVersion:
