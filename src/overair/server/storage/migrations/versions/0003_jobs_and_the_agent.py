@@ -305,6 +305,9 @@ def upgrade() -> None:
     with op.batch_alter_table("mqtt_subscriptions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("options", sa.Integer(), server_default="0", nullable=False))
 
+    with op.batch_alter_table("objects_buckets", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("public_access_block", sa.String(length=4), server_default="1111", nullable=True))
+
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.add_column(sa.Column("properties", sa.LargeBinary(), nullable=True))
         batch_op.add_column(sa.Column("expires", sa.BigInteger(), nullable=True))
