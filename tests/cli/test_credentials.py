@@ -294,6 +294,22 @@ def test_authorities_are_added_listed_changed_and_removed(overair: Command, tmp_
     overair.done("fleet-ca", "remove", made[1]["authority_id"])
 
 
+def test_a_revocation_list_is_handed_in_and_told(overair: Command, tmp_path: Path) -> None:
+    root = pki.authority(f"Root {uuid.uuid4()}")
+    (tmp_path / "root.pem").write_text(root.pem)
+    (tmp_path / "list.pem").write_text(pki.revocation_list(root, pki.device(root), number=12))
+    identity = overair.done("fleet-ca", "add", tmp_path / "root.pem")["authorities"][0]["authority_id"]
+    assert overair.done("fleet-ca", "crl", identity) == {"revocation_lists": [], "revoked": []}
+    told = overair.done("fleet-ca", "crl", identity, tmp_path / "list.pem", "--refuse-when-stale")
+    assert told["revoked"] == []
+    (kept,) = told["revocation_lists"]
+    assert (kept["issuer_id"], kept["number"], kept["entries"]) == (identity, "c", 1)
+    assert (kept["is_stale"], kept["refuse_when_stale"]) == (False, True)
+    assert "list c names 1 certificates; the next one is due at 2045" in overair.says("fleet-ca", "crl", identity)
+    assert overair.ended("fleet-ca", "crl", identity, tmp_path / "root.pem").code is ExitCode.REFUSED
+    overair.done("fleet-ca", "remove", identity)
+
+
 def test_a_file_with_a_private_key_is_not_even_sent(overair: Command, tmp_path: Path) -> None:
     root = pki.authority("Careless root")
     (tmp_path / "both.pem").write_text(root.pem + root.key_pem)

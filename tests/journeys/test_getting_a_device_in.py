@@ -11,6 +11,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,37 @@ def test_withdrawing_an_authority_or_revoking_a_credential_with_its_devices_cuts
     assert shared.refusal("POST", "/devices", {"deviceId": own("vin")}) == (403, "credential_revoked")
     overair.unblock_devices_of_credential(credentialId=identity)
     assert accepted(ours.mqtt(names[1]))
+
+
+def test_a_revocation_list_cuts_whom_it_names_at_once_and_keeps_out_whom_nobody_has_seen(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    overair, policy = operator(server), mqtt_policy(server)
+    root, names = pki.authority(), (own("vin"), own("vin"), own("vin"))
+    made = overair.register_fleet_certificate_authority(certificatePem=root.pem, rule={"policyName": policy})
+    authority = made["authorities"][0]["authorityId"]
+    listed, other, unseen = (pki.device(root, name) for name in names)
+    live = [Peer(server, tmp_path, leaf).mqtt(name) for leaf, name in zip((listed, other), names, strict=False)]
+    assert all(accepted(each) for each in live)
+
+    told = overair.put_fleet_revocation_list(
+        authorityId=authority, revocationListPem=pki.revocation_list(root, listed, unseen, number=7)
+    )
+    assert cut_within_s(live[0]) < AT_ONCE_S
+    assert len(told["revokedCertificateIds"]) == 1
+    for leaf in (listed, unseen):
+        assert Peer(server, tmp_path, leaf).refusal() == (403, "certificate_revoked")
+    assert live[1].before_ping_answer() == []
+
+    with pytest.raises(ClientError, match="only a newer one") as caught:
+        overair.put_fleet_revocation_list(authorityId=authority, revocationListPem=pki.revocation_list(root, number=6))
+    assert caught.value.response["Error"]["Code"] == "ConflictException"
+    stale = pki.revocation_list(root, number=8, next_update=pki.BORN + timedelta(days=1))
+    with pytest.raises(ClientError, match="stale") as caught:
+        overair.put_fleet_revocation_list(authorityId=authority, revocationListPem=stale)
+    assert caught.value.response["Error"]["Code"] == "InvalidRequestException"
+    (kept,) = overair.list_fleet_revocation_lists(authorityId=authority)["revocationLists"]
+    assert (kept["number"], kept["entries"]) == ("7", 2)
 
 
 # Shared credentials ---------------------------------------------------------------------------------------------------------

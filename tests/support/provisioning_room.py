@@ -27,6 +27,7 @@ from overair.server.provisioning.service import (
     Levels,
     Minting,
     ProvisioningService,
+    Revocations,
 )
 from overair.server.provisioning.store import SqlProvisioningStore
 from overair.server.rest.operations import DeviceCaller, RestRequest
@@ -98,11 +99,13 @@ class ProvisioningRoom:
             blocks=self.blocks,
             clock=clock,
         )
+        self.revocations = Revocations(store=self.store, certificates=registry.certificates, clock=clock)
         self.contacts = FirstContacts(
             store=self.store,
             fleet=self.fleet,
             enrolment=self.enrolment,
             blocks=self.blocks,
+            revocations=self.revocations,
             clock=clock,
             region=place.region,
         )
@@ -129,7 +132,7 @@ class ProvisioningRoom:
         )
         self.level_operations = LevelOperations(work=self.work, levels=self.levels, scrub=self.scrubbed)
         self.block_operations = BlockOperations(work=self.work, provisioning=self.provisioning)
-        self.fleet_operations = FleetOperations(work=self.work, fleet=self.fleet, clock=clock)
+        self.fleet_operations = FleetOperations(work=self.work, fleet=self.fleet, revocations=self.revocations, clock=clock)
         self.anomaly_operations = AnomalyOperations(work=self.work, contacts=self.contacts)
         self.device_api = ProvisioningDeviceApi(work=self.work, credentials=self.credentials, minting=self.minting, clock=clock)
 

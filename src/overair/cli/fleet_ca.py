@@ -13,6 +13,7 @@ from overair.cli.operator import DATA_DEFAULT, Data, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 
 FILE_SIZE_BYTES_MAX = 128 * 1024
+LIST_SIZE_BYTES_MAX = 2 * 1024 * 1024
 
 app = typer.Typer(help="Certificate authorities of your own.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -123,6 +124,48 @@ def remove(
     console.print(f"{authority} is trusted no longer{'' if keep_devices else '; its devices are kept out'}.", soft_wrap=True)
 
 
+@app.command("crl")
+def crl(
+    authority: Annotated[str, typer.Argument(metavar="ID", help="The authority's id.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE…",
+            help="One revocation list as PEM; where an authority below this one signed it, that one's certificate too. "
+            "Without a file: which lists are kept.",
+        ),
+    ] = None,
+    refuse_when_stale: Annotated[
+        bool, typer.Option("--refuse-when-stale", help="Let no new device in once the next list is overdue.")
+    ] = False,
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Hand in an authority's revocation list; registered certificates on it are revoked, and their sessions cut, at once."""
+    with told_plainly():
+        overair = operator_of(data).client("overair")
+        if not files:
+            kept = overair.list_fleet_revocation_lists(authorityId=authority)["revocationLists"]
+            revoked: list[str] = []
+        else:
+            text = "\n".join(_read(file, size_bytes_max=LIST_SIZE_BYTES_MAX) for file in files)
+            answer = overair.put_fleet_revocation_list(
+                authorityId=authority, revocationListPem=text, refuseWhenStale=refuse_when_stale
+            )
+            kept, revoked = [answer["revocationList"]], answer["revokedCertificateIds"]
+    if json:
+        print_json({"revocation_lists": [_list_shown(each) for each in kept], "revoked": revoked})
+        return
+    for each in kept:
+        console.print(
+            f"{each['issuerId']}  list {each['number']} names {each['entries']} certificates; "
+            f"the next one {'was' if each['isStale'] else 'is'} due at {each['nextUpdate'].isoformat()}",
+            soft_wrap=True,
+        )
+    for certificate in revoked:
+        console.print(f"{certificate} is revoked.", soft_wrap=True)
+
+
 @app.command("anomalies")
 def anomalies(data: Data = DATA_DEFAULT, json: Json = False) -> None:
     """Certificates that were refused although a trusted authority stands behind them, newest first."""
@@ -166,14 +209,14 @@ def approve(
     console.print(f"{told['thingName']} may come in with {certificate}.", soft_wrap=True)
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, *, size_bytes_max: int = FILE_SIZE_BYTES_MAX) -> str:
     try:
         with file.open("rb") as opened:
-            content = opened.read(FILE_SIZE_BYTES_MAX + 1)
+            content = opened.read(size_bytes_max + 1)
     except OSError as error:
         raise CommandEnded(ExitCode.USAGE, f"{file} can't be read: {error.strerror}.") from error
-    if len(content) > FILE_SIZE_BYTES_MAX:
-        raise CommandEnded(ExitCode.USAGE, f"{file} is longer than {FILE_SIZE_BYTES_MAX} bytes: no certificate.")
+    if len(content) > size_bytes_max:
+        raise CommandEnded(ExitCode.USAGE, f"{file} is longer than {size_bytes_max} bytes, the most that is read.")
     if b"PRIVATE" in content.upper():
         raise CommandEnded(
             ExitCode.USAGE, f"{file} holds a private key. Nothing was sent: an authority's key stays in your own PKI."
@@ -200,6 +243,18 @@ def _rule(
         "renewalOverlapDays": overlap_days,
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _list_shown(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "issuer_id": kept["issuerId"],
+        "number": kept["number"],
+        "this_update": kept["thisUpdate"].isoformat(),
+        "next_update": kept["nextUpdate"].isoformat(),
+        "entries": kept["entries"],
+        "is_stale": kept["isStale"],
+        "refuse_when_stale": kept["refuseWhenStale"],
+    }
 
 
 def _shown(authority: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,8 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         "DescribeFleetCertificateAuthority",
         "UpdateFleetCertificateAuthority",
         "WithdrawFleetCertificateAuthority",
+        "PutFleetRevocationList",
+        "ListFleetRevocationLists",
     ),
     **by_resource("overair", anything, "DescribeProvisioning", "SetSharedProvisioning", "ListBlocks", "ListDeviceAnomalies"),
     **by_resource("overair", iot("thing/{thingName}"), "BlockDevice", "UnblockDevice"),

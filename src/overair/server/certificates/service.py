@@ -66,6 +66,12 @@ class CertificateStore(Protocol):
         """By (creation time, id), from just after a position."""
         ...
 
+    def whole_page(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[DeviceCertificate]:
+        """The same with everything, oldest first."""
+        ...
+
 
 class CertificateUses(Protocol):
     """What hangs on a registered certificate: things and policies. Implemented above, by devices."""
@@ -208,6 +214,12 @@ class CertificatesService:
     def has_things(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
         """Whether a thing is attached to it."""
         return any(uses.has_things(tx, account, certificate) for uses in self._uses)
+
+    def whole_page(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[DeviceCertificate]:
+        """Registrations with their certificates, oldest first."""
+        return self._store.whole_page(tx, account, after=after, limit=limit)
 
     def set_status(self, tx: Tx, place: Place, certificate: CertificateId, status: CertificateStatus) -> None:
         """Change the status as the table of the model allows; live sessions of a certificate no longer ACTIVE are cut."""

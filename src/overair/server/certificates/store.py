@@ -149,6 +149,14 @@ class SqlCertificateStore:
             .values(status=certificate.status.value, version=certificate.version, modified_at=certificate.modified_at)
         )
 
+    def whole_page(
+        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[DeviceCertificate]:
+        table = device_certificates
+        query = select(*table.c).where(table.c.account == account)
+        rows = sql(tx).execute(_by_creation(query, table, after=after, ascending=True).limit(limit))
+        return [_device_certificate(row) for row in rows]
+
     def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
         sql(tx).execute(
             delete(device_certificates).where(device_certificates.c.account == account, device_certificates.c.id == certificate)

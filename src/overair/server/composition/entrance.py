@@ -17,6 +17,7 @@ from overair.server.provisioning.service import (
     Levels,
     Minting,
     ProvisioningService,
+    Revocations,
 )
 from overair.server.provisioning.store import SqlProvisioningStore
 from overair.server.provisioning.templates import ProvisioningTemplates
@@ -58,8 +59,15 @@ class EntranceRooms:
         self.fleet = FleetAuthorities(
             store=store, provisioned=store, enrolment=enrolment, types=registry.types, blocks=blocks, clock=clock
         )
+        self.revocations = Revocations(store=store, certificates=registry.certificates, clock=clock)
         self.contacts = FirstContacts(
-            store=store, fleet=self.fleet, enrolment=enrolment, blocks=blocks, clock=clock, region=ground.place.region
+            store=store,
+            fleet=self.fleet,
+            enrolment=enrolment,
+            blocks=blocks,
+            revocations=self.revocations,
+            clock=clock,
+            region=ground.place.region,
         )
         registry.authority.introduced_by(
             Introductions(work=ground.work, store=store, fleet=self.fleet, contacts=self.contacts, clock=clock)

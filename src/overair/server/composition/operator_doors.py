@@ -214,7 +214,7 @@ class OperatorDoors:
             ),
             LevelOperations(work=work, levels=entrance.levels, scrub=ground.scrub_keys),
             BlockOperations(work=work, provisioning=entrance.provisioning),
-            FleetOperations(work=work, fleet=entrance.fleet, clock=ground.clock),
+            FleetOperations(work=work, fleet=entrance.fleet, revocations=entrance.revocations, clock=ground.clock),
             AnomalyOperations(work=work, contacts=entrance.contacts),
             ProvisioningTemplateOperations(
                 work=work,

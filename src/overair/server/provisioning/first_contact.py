@@ -19,7 +19,7 @@ from cryptography import x509 as pyca
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
-from overair.basics.errors import NotFound, OverairError
+from overair.basics.errors import Conflict, NotFound, OverairError
 from overair.basics.ids import AccountId, CertificateId, ThingName
 from overair.basics.work import Tx, Work
 from overair.server.certificates import x509
@@ -28,6 +28,7 @@ from overair.server.devices.blocks import BlockKind, BlocksService
 from overair.server.gateway.authority import Refusal, RefusalCode
 from overair.server.provisioning.certificate_paths import (
     Anchor,
+    Link,
     PathRefused,
     PresentedChain,
     TrustedPath,
@@ -47,6 +48,8 @@ from overair.server.provisioning.model import (
     Renewal,
 )
 from overair.server.provisioning.ports import Store
+from overair.server.provisioning.revocation_lists import SUBJECT
+from overair.server.provisioning.revocations import Revocations
 
 PATHS_REMEMBERED_MAX: Final = 10_000
 ANOMALY_NOTED_AGAIN_MS: Final = 60_000
@@ -63,6 +66,8 @@ class Contact:
     leaf: pyca.Certificate
     thing: ThingName
     source_ip: str
+    links: tuple[Link, ...]
+    """Of its path: what revocation lists are asked for."""
 
     @property
     def certificate_id(self) -> CertificateId:
@@ -87,6 +92,7 @@ class FirstContacts:
         fleet: FleetAuthorities,
         enrolment: Enrolment,
         blocks: BlocksService,
+        revocations: Revocations,
         clock: Clock,
         region: str,
     ) -> None:
@@ -94,6 +100,7 @@ class FirstContacts:
         self._fleet = fleet
         self._enrolment = enrolment
         self._blocks = blocks
+        self._revocations = revocations
         self._clock = clock
         self._region = region
 
@@ -111,6 +118,9 @@ class FirstContacts:
                 return _refused(contact, code, f"certificate {each.id} of the same key is {each.status.value}")
             if self._blocks.find(tx, account, BlockKind.CERTIFICATE, each.id) is not None:
                 return _refused(contact, RefusalCode.BLOCKED, f"certificate {each.id} of the same key is blocked")
+        against = self._revocations.refusal(tx, account, contact.links)
+        if against is not None:
+            return _refused(contact, *against)
         attached = self._enrolment.certificates_of(tx, account, contact.thing)
         if not attached:
             if rule.first_contact is FirstContact.DENY:
@@ -182,11 +192,15 @@ class FirstContacts:
 
         Raises:
             NotFound: it isn't noted, or its authority was withdrawn. Subjects ``anomaly``, ``fleet-authority``.
+            Conflict: a revocation list names it. Subject ``revocation-list``.
         """
         anomaly = self._find(tx, place.account, certificate)
         authority = self._fleet.find(tx, place.account, anomaly.authority)
         others = self._enrolment.certificates_of(tx, place.account, anomaly.thing)
         leaf = x509.certificate_from_pem(anomaly.pem.encode("ascii"))
+        against = self._revocations.refusal(tx, place.account, self._revocations.links_of(tx, place.account, leaf))
+        if against is not None:
+            raise Conflict(f"The certificate {certificate} can't come in: {against[1]}.", subject=SUBJECT)
         self._enrol(tx, authority, leaf, anomaly.thing, anomaly.source_ip)
         if deactivate_others:
             for other in others:
@@ -296,7 +310,13 @@ class Introductions:
             ]
             path = await asyncio.to_thread(verify_path, chain, anchors, now=now)
             self._remember(key, path)
-        return Contact(authority=by_id[path.authority], leaf=chain.leaf, thing=device_name(chain.leaf), source_ip=source_ip)
+        return Contact(
+            authority=by_id[path.authority],
+            leaf=chain.leaf,
+            thing=device_name(chain.leaf),
+            source_ip=source_ip,
+            links=path.links,
+        )
 
     async def _decided(self, contact: Contact) -> Refusal | None:
         def look(tx: Tx) -> tuple[Verdict, bool]:

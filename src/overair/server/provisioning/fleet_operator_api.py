@@ -11,7 +11,8 @@ from overair.basics.ids import CertificateId, GroupName, PolicyName, ThingTypeNa
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
-from overair.server.provisioning.certificate_paths import read_authorities
+from overair.server.certificates import x509
+from overair.server.provisioning.certificate_paths import read_authorities, refuse_private_keys
 from overair.server.provisioning.model import (
     AUTHORITIES_AT_ONCE_MAX,
     Anomaly,
@@ -20,16 +21,20 @@ from overair.server.provisioning.model import (
     FleetAuthority,
     FleetRule,
     Renewal,
+    StandingList,
 )
+from overair.server.provisioning.revocation_lists import RevocationList, read_issuers, read_revocation_list
+from overair.server.provisioning.revocations import Revocations
 from overair.server.provisioning.service import FirstContacts, FleetAuthorities
 
 
 class FleetOperations:
-    """Fleet authorities: registered, listed, changed, withdrawn."""
+    """Fleet authorities: registered, listed, changed, withdrawn; and their revocation lists."""
 
-    def __init__(self, *, work: Work, fleet: FleetAuthorities, clock: Clock) -> None:
+    def __init__(self, *, work: Work, fleet: FleetAuthorities, revocations: Revocations, clock: Clock) -> None:
         self._work = work
         self._fleet = fleet
+        self._revocations = revocations
         self._clock = clock
 
     @operation("overair", "RegisterFleetCertificateAuthority")
@@ -81,6 +86,59 @@ class FleetOperations:
             lambda tx: self._fleet.withdraw(tx, caller.place, identity, keep_devices=keep_devices, by=caller.principal_arn)
         )
         return {}
+
+    @operation("overair", "PutFleetRevocationList")
+    async def put_revocation_list(self, caller: Caller, request: Request) -> Members:
+        identity = AuthorityId(request["authorityId"])
+        text = request["revocationListPem"].encode("utf-8", "replace")
+        refuse_private_keys(text, field="revocationListPem")
+        now = self._clock.now()
+        authority = await self._work.read(lambda tx: self._fleet.find(tx, caller.account, identity))
+
+        def read() -> RevocationList:
+            root = x509.certificate_from_pem(authority.pem.encode("ascii"))
+            return read_revocation_list(text, read_issuers(text, root, now=now), now=now)
+
+        listed = await asyncio.to_thread(read)
+        named = await self._work.read(lambda tx: self._revocations.named(tx, caller.account, listed, since=None))
+
+        def put(tx: Tx) -> Members:
+            taken = self._revocations.put(
+                tx,
+                caller.place,
+                self._fleet.find(tx, caller.account, identity),
+                listed,
+                named=named,
+                searched_at=now,
+                refuse_when_stale=request.get("refuseWhenStale", False),
+                by=caller.principal_arn,
+            )
+            return {"revocationList": self._list_told(taken.standing), "revokedCertificateIds": list(taken.revoked)}
+
+        return await self._work.run(put)
+
+    @operation("overair", "ListFleetRevocationLists")
+    async def list_revocation_lists(self, caller: Caller, request: Request) -> Members:
+        identity = AuthorityId(request["authorityId"])
+
+        def listed(tx: Tx) -> list[Members]:
+            authority = self._fleet.find(tx, caller.account, identity)
+            return [self._list_told(each) for each in self._revocations.lists(tx, caller.account, authority.id)]
+
+        return {"revocationLists": await self._work.read(listed)}
+
+    def _list_told(self, standing: StandingList) -> Members:
+        return {
+            "issuerId": standing.issuer,
+            "number": f"{standing.number:x}",
+            "thisUpdate": standing.this_update,
+            "nextUpdate": standing.next_update,
+            "entries": standing.entries,
+            "isStale": standing.next_update < self._clock.now(),
+            "refuseWhenStale": standing.refuse_when_stale,
+            "putAt": standing.put_at,
+            "putBy": standing.put_by,
+        }
 
     def _told(self, tx: Tx, authority: FleetAuthority) -> Members:
         rule = authority.rule

@@ -220,6 +220,27 @@ class FleetAuthority:
         return FLEET_ORIGIN + self.id
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingList:
+    """The revocation list of an issuer that is kept, but for its serial numbers."""
+
+    account: AccountId
+    issuer: AuthorityId
+    """The key that signed it."""
+    authority: AuthorityId
+    """The fleet authority that it was handed in for: the issuer's own, or one above."""
+    issuer_pem: str
+    number: int
+    this_update: Instant
+    next_update: Instant
+    entries: int
+    sha256: str
+    refuse_when_stale: bool
+    """Whether devices that nobody has seen stay out once the next list is overdue."""
+    put_at: Instant
+    put_by: str
+
+
 # Devices that came in -------------------------------------------------------------------------------------------------------
 
 

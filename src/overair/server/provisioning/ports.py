@@ -17,6 +17,7 @@ from overair.server.provisioning.model import (
     ProvisionedDevice,
     SharedCredential,
     SharedProvisioning,
+    StandingList,
 )
 
 
@@ -74,6 +75,22 @@ class AuthorityStore(Protocol):
         ...
 
 
+class RevocationStore(Protocol):
+    """Rows of revocation lists and of the serial numbers on them."""
+
+    def find_list(self, tx: Tx, account: AccountId, issuer: AuthorityId) -> StandingList | None: ...
+
+    def put_list(self, tx: Tx, standing: StandingList, serial_numbers: Collection[int]) -> None:
+        """Insert, or replace the one of the same issuer, with every serial number on it."""
+        ...
+
+    def lists(self, tx: Tx, account: AccountId, authority: AuthorityId | None) -> Sequence[StandingList]:
+        """Of one fleet authority or of all, by issuer."""
+        ...
+
+    def is_listed(self, tx: Tx, account: AccountId, issuer: AuthorityId, serial_number: int) -> bool: ...
+
+
 class DeviceStore(Protocol):
     """Rows of how things came in."""
 
@@ -128,7 +145,7 @@ class LevelStore(Protocol):
         ...
 
 
-class Store(CredentialStore, AuthorityStore, DeviceStore, AnomalyStore, LevelStore, Protocol):
+class Store(CredentialStore, AuthorityStore, RevocationStore, DeviceStore, AnomalyStore, LevelStore, Protocol):
     """All of them."""
 
 

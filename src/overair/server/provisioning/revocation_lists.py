@@ -5,6 +5,7 @@ What isn't understood is refused, so that no list is taken for more than it says
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,21 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from overair.basics.clock import Instant, as_datetime, from_datetime
 from overair.basics.errors import InvalidRequest
-from overair.server.certificates.x509 import UNREADABLE, accepted_public_key, pem_of
-from overair.server.provisioning.certificate_paths import authority_id
+from overair.server.certificates.x509 import (
+    CHAIN_CERTIFICATES_MAX,
+    UNREADABLE,
+    accepted_public_key,
+    certificates_from_pem,
+    directly_issued,
+    not_after,
+    not_before,
+    pem_of,
+)
+from overair.server.provisioning.certificate_paths import authority_id, authority_shortcomings
 from overair.server.provisioning.model import AuthorityId
 
 REVOCATION_LIST_SIZE_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -43,6 +54,8 @@ class RevocationList:
     this_update: Instant
     next_update: Instant
     serial_numbers: frozenset[int]
+    sha256: str
+    """Of its DER: the same list again is told by it from another of the same number."""
 
 
 def read_revocation_list(text: bytes, issuers: Sequence[x509.Certificate], *, now: Instant) -> RevocationList:
@@ -71,6 +84,38 @@ def read_revocation_list(text: bytes, issuers: Sequence[x509.Certificate], *, no
         this_update=this_update,
         next_update=next_update,
         serial_numbers=serial_numbers,
+        sha256=hashlib.sha256(crl.public_bytes(Encoding.DER)).hexdigest(),
+    )
+
+
+def read_issuers(text: bytes, root: x509.Certificate, *, now: Instant) -> list[x509.Certificate]:
+    """An authority, and those certificates of a PEM text that stand below it and may issue devices: whose lists it may be.
+
+    Raises:
+        InvalidRequest: a certificate of the text can't be read, or isn't such an authority's. Subjects ``certificate``,
+            ``revocation-list``.
+    """
+    accepted = [root]
+    if b"-----BEGIN CERTIFICATE-----" not in text:
+        return accepted
+    sent = certificates_from_pem(
+        text, size_bytes_max=REVOCATION_LIST_SIZE_BYTES_MAX, count_max=CHAIN_CERTIFICATES_MAX, field="revocationListPem"
+    )
+    others = [each for each in sent if each != root]
+    while others:
+        found = [each for each in others if _is_below(each, accepted, now)]
+        if not found:
+            raise _refused(f"came with {others[0].subject.rfc4514_string()[:200]!r}, which is no authority below this one")
+        accepted += found
+        others = [each for each in others if each not in found]
+    return accepted
+
+
+def _is_below(certificate: x509.Certificate, accepted: Sequence[x509.Certificate], now: Instant) -> bool:
+    return (
+        not authority_shortcomings(certificate, is_anchor=False)
+        and not_before(certificate) <= now <= not_after(certificate)
+        and any(directly_issued(certificate, above) for above in accepted)
     )
 
 

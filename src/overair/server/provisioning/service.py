@@ -37,6 +37,7 @@ from overair.server.provisioning.levels import Levels
 from overair.server.provisioning.minting import Minting
 from overair.server.provisioning.model import OPERATOR_ORIGIN, ProvisionedDevice, ProvisioningStatus
 from overair.server.provisioning.ports import Scrubber, Store
+from overair.server.provisioning.revocations import Revocations
 
 __all__ = [
     "Credentials",
@@ -47,6 +48,7 @@ __all__ = [
     "Levels",
     "Minting",
     "ProvisioningService",
+    "Revocations",
     "Scrubber",
     "Store",
 ]

@@ -4,10 +4,13 @@ from overair.server.provisioning.store.authorities import SqlAuthorityRows
 from overair.server.provisioning.store.credentials import SqlCredentialRows
 from overair.server.provisioning.store.devices import SqlDeviceRows
 from overair.server.provisioning.store.levels import SqlLevelRows
+from overair.server.provisioning.store.revocations import SqlRevocationRows
 from overair.server.provisioning.store.templates import SqlTemplateRows
 
 __all__ = ["SqlProvisioningStore"]
 
 
-class SqlProvisioningStore(SqlCredentialRows, SqlAuthorityRows, SqlDeviceRows, SqlLevelRows, SqlTemplateRows):
+class SqlProvisioningStore(
+    SqlCredentialRows, SqlAuthorityRows, SqlRevocationRows, SqlDeviceRows, SqlLevelRows, SqlTemplateRows
+):
     """``ports.Store`` in SQL."""

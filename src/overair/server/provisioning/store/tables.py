@@ -55,6 +55,32 @@ fleet_authorities: Final = Table(
     Index("ix_fleet_authorities_subject_sha256", "subject_sha256"),
 )
 
+fleet_revocation_lists: Final = Table(
+    "fleet_revocation_lists",
+    metadata,
+    account_column(),
+    Column("issuer", String(64), primary_key=True),
+    Column("authority", String(64), nullable=False),
+    Column("issuer_pem", Text, nullable=False),
+    # Hexadecimal: it may have twenty octets.
+    Column("number", String(40), nullable=False),
+    instant_column("this_update"),
+    instant_column("next_update"),
+    Column("entries", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("refuse_when_stale", Boolean, nullable=False),
+    instant_column("put_at"),
+    Column("put_by", Text, nullable=False),
+)
+
+fleet_revoked_serials: Final = Table(
+    "fleet_revoked_serials",
+    metadata,
+    account_column(),
+    Column("issuer", String(64), primary_key=True),
+    Column("serial_number", String(40), primary_key=True),
+)
+
 provisioned_devices: Final = Table(
     "provisioned_devices",
     metadata,

@@ -79,6 +79,29 @@ def upgrade() -> None:
         batch_op.create_index("ix_fleet_indices_phase_due_at", ["phase", "due_at"], unique=False)
 
     op.create_table(
+        "fleet_revocation_lists",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("issuer", sa.String(length=64), nullable=False),
+        sa.Column("authority", sa.String(length=64), nullable=False),
+        sa.Column("issuer_pem", sa.Text(), nullable=False),
+        sa.Column("number", sa.String(length=40), nullable=False),
+        sa.Column("this_update", sa.BigInteger(), nullable=False),
+        sa.Column("next_update", sa.BigInteger(), nullable=False),
+        sa.Column("entries", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("refuse_when_stale", sa.Boolean(), nullable=False),
+        sa.Column("put_at", sa.BigInteger(), nullable=False),
+        sa.Column("put_by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "issuer", name=op.f("pk_fleet_revocation_lists")),
+    )
+    op.create_table(
+        "fleet_revoked_serials",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("issuer", sa.String(length=64), nullable=False),
+        sa.Column("serial_number", sa.String(length=40), nullable=False),
+        sa.PrimaryKeyConstraint("account", "issuer", "serial_number", name=op.f("pk_fleet_revoked_serials")),
+    )
+    op.create_table(
         "fleet_settings",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("things", sa.Boolean(), nullable=False),
