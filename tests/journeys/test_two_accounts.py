@@ -54,7 +54,7 @@ def walk_with_anothers_names(accounts: Accounts) -> None:
             failures.append((operation, answer.status))
         sent = repr(wire).encode()
         # The stranger's own trail repeats the names that he asked for, and his own bucket may have such a name.
-        repeats = operation in ("ListAuditRecords", "ListBuckets")
+        repeats = operation in ("ListAuditRecords", "ListAuditChain", "ListBuckets")
         words = (SECRET.encode(),) if repeats else (SECRET.encode(), OWNER.encode())
         if answer.status < 300 and any(word in answer.body and word not in sent for word in words):
             leaks.append((operation, answer.body[:600]))
