@@ -149,3 +149,25 @@ def test_a_directory_that_cannot_be_made_registers_nobody(server: ServerProcess,
     assert "can't be made" in refused.stderr
     things = server.client("iot").list_things()["things"]
     assert "enrolled-8" not in {thing["thingName"] for thing in things}
+
+
+def test_why_names_the_statement_that_allows_and_says_what_no_statement_allows(server: ServerProcess, tmp_path: Path) -> None:
+    name = f"asked-{uuid.uuid4().hex[:8]}"
+    enrolled(server, tmp_path / "device", name)
+
+    def why(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "overair.cli.main", "why", name, *arguments, "--data", str(server.data)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=clean_environment())
+
+    own = f"$aws/things/{name}/jobs/j/update"
+    told = json.loads(why("--may", "publish", "--on", own, "--json").stdout)
+    [right] = told["rights"]
+    assert (right["decision"], right["thingName"], right["certificateStatus"]) == ("ALLOWED", name, "ACTIVE")
+    [deciding] = [each for each in right["statements"] if each["applies"]]
+    assert (deciding["policyName"], deciding["effect"]) == ("overair-device", "Allow")
+    foreign = why("--may", "publish", "--on", own.replace(name, "another"))
+    assert foreign.returncode == 0, foreign.stderr
+    shown = " ".join(foreign.stdout.split())
+    assert "not allowed by any statement" in shown
+    assert f"line {deciding['line']}) doesn't apply: it is about other resources" in shown
+    assert why("--on", own).returncode == 1

@@ -61,7 +61,7 @@ PROMISED = {
         ListAttachedUserPolicies CreatePolicy GetPolicy DeletePolicy ListPolicies CreatePolicyVersion GetPolicyVersion
         DeletePolicyVersion ListPolicyVersions SetDefaultPolicyVersion""",
     "sts": "GetCallerIdentity AssumeRole",
-    "overair": "ExplainThing DescribeRollout DescribeServer ListAuditRecords ResendContinuousJobs",
+    "overair": "ExplainThing ExplainDeviceRights DescribeRollout DescribeServer ListAuditRecords ResendContinuousJobs",
 }
 """The operations of the first issue, and our own."""
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from overair.server.access.grants import Grants
 from overair.server.access.service import granted_by_resource
-from overair.server.access.simulation import Simulation, Source, statement_positions
+from overair.server.access.simulation import Simulation, Source
 from overair.server.policy_language.conditions import context_of
 from overair.server.policy_language.document import Kind
 from overair.server.policy_language.evaluation import CompiledPolicy, Decision, Principal, Question, evaluate, together
+from overair.server.policy_language.positions import statement_positions
 
 ACCOUNT = "123456789012"
 ANN, BEN = f"arn:aws:iam::{ACCOUNT}:user/ann", f"arn:aws:iam::{ACCOUNT}:user/ben"

@@ -9,10 +9,11 @@ from overair.basics.clock import SettableClock
 from overair.basics.errors import InvalidRequest, NotFound
 from overair.basics.ids import PolicyName, ThingName
 from overair.basics.work import Tx
+from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.x509 import new_device_key
 from overair.server.devices.admission import Admissions
 from overair.server.devices.store import SqlAdmissionStore
-from overair.server.devices.trials import Trial, TrialsService
+from overair.server.devices.trials import Explanation, Trial, TrialsService
 from overair.server.policy_language.evaluation import Decision
 from overair.server.storage.work import SqlWork
 from tests.support.registry import Registry
@@ -91,3 +92,32 @@ def test_a_certificate_id_in_capitals_names_nothing(
     ):
         with pytest.raises(NotFound):
             work.run_blocking(call)
+
+
+def test_an_explanation_names_the_statement_and_what_the_connection_lacks(
+    registry: Registry, trials: TrialsService, work: SqlWork, place: Place
+) -> None:
+    def prepare(tx: Tx) -> str:
+        arn = registry.certificates.issue(tx, place, public_key=KEY, active=False).arn
+        registry.devices.create(tx, place, ThingName("dev-1"))
+        registry.devices.attach(tx, place, ThingName("dev-1"), arn)
+        registry.policies.create(tx, place, PolicyName("own"), OWN)
+        registry.policies.attach(tx, place, PolicyName("own"), arn)
+        return arn
+
+    arn = work.run_blocking(prepare)
+
+    def explain(resource: str, client_id: str | None) -> Explanation:
+        return work.read_blocking(lambda tx: trials.explain(tx, place, arn, "iot:Publish", resource, client_id=client_id))
+
+    allowed = explain("dev-1/state", "dev-1")
+    assert (allowed.reasons.decision, allowed.resource) == (Decision.ALLOW, f"{STEM}topic/dev-1/state")
+    assert (allowed.status, allowed.thing) == (CertificateStatus.INACTIVE, "dev-1")
+    assert [(each.policy, each.number, each.applies) for each in allowed.reasons.statements] == [("own", 1, True)]
+    without = explain(f"{STEM}topic/dev-1/state", None)
+    assert without.reasons.decision is Decision.IMPLICIT_DENY
+    assert without.reasons.missing == ("iot:Connection.Thing.ThingName",)
+    verdicts = work.read_blocking(
+        lambda tx: trials.judge(tx, place, arn, [Trial(action="iot:Publish", resources=("*",))], client_id=None)
+    )
+    assert verdicts[0].missing == ("iot:Connection.Thing.ThingName",)

@@ -42,6 +42,15 @@ def test_a_certificates_names_become_values() -> None:
     assert values["iot:Certificate.SerialNumber"] == "abc"
     assert values["iot:Certificate.Subject.AlternativeName.DNSName.List"] == ("a.example", "b.example")
     assert values["iot:Certificate.Subject.AlternativeName.IPAddress"] == "192.0.2.1"
+    assert set(values["iot:Certificate.AvailableKeys"]) == {
+        "iot:Certificate.Id",
+        "iot:Certificate.SerialNumber",
+        "iot:Certificate.Subject.CommonName",
+        "iot:Certificate.Subject.OrganizationalUnit",
+        "iot:Certificate.Issuer.CommonName",
+        "iot:Certificate.Subject.AlternativeName.DNSName",
+        "iot:Certificate.Subject.AlternativeName.IPAddress",
+    }
     assert values["iot:CertificateId"] == "f" * 64
     assert "iot:Certificate.Subject.Country" not in values
 

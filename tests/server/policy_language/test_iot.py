@@ -77,6 +77,43 @@ def test_a_client_id_that_looks_like_a_pattern_widens_nothing_and_escapes_no_den
     assert denied.bind({"iot:ClientId": client_id}).allows(PUBLISH, PREFIX + "topic/other/data")
 
 
+@pytest.mark.parametrize(
+    ("value", "is_taken"),
+    [
+        ("plain", True),
+        ("with space", True),
+        ("a/b", True),
+        ('a,b=c;"<>\\', True),
+        ("{}", True),
+        (".*", False),
+        ("näme", True),
+        ("x" * 1024, True),
+        ("x" * 1025, False),
+        *((f"a{each}b", False) for each in "*$+?#"),
+    ],
+)
+def test_what_happens_to_values_with_special_characters(value: str, is_taken: bool) -> None:
+    name = "iot:Certificate.Subject.CommonName"
+    own = f"topic/${{{name}}}/data"
+    allowing = PolicySet.parse([document(allow(PUBLISH, own))]).bind({name: value})
+    assert allowing.allows(PUBLISH, PREFIX + f"topic/{value}/data") is is_taken
+    assert not allowing.allows(PUBLISH, PREFIX + "topic/${iot:Certificate.Subject.CommonName}/data")
+    assert not allowing.allows(PUBLISH, PREFIX + "topic/aXb/data")
+    denying = PolicySet.parse([document(allow(PUBLISH, "topic/*"), deny(PUBLISH, own))]).bind({name: value})
+    assert not denying.allows(PUBLISH, PREFIX + f"topic/{value}/data")
+    assert denying.allows(PUBLISH, PREFIX + "topic/aXb/data")
+
+
+def test_a_policy_may_ask_which_variables_a_certificate_has() -> None:
+    named = {"ForAnyValue:StringEquals": {"iot:Certificate.AvailableKeys": "iot:Certificate.Subject.CommonName"}}
+    policies = PolicySet.parse([document(allow(CONNECT, "client/*", Condition=named))])
+    for keys, allowed in (
+        (("iot:Certificate.Id", "iot:Certificate.Subject.CommonName"), True),
+        (("iot:Certificate.Id",), False),
+    ):
+        assert policies.bind({"iot:Certificate.AvailableKeys": keys}).allows(CONNECT, PREFIX + "client/d") is allowed
+
+
 def test_a_condition_on_the_connection_is_decided_when_it_is_bound() -> None:
     policies = PolicySet.parse(
         [document(allow(CONNECT, "client/*", Condition={"Bool": {"iot:Connection.Thing.IsAttached": "true"}}))]

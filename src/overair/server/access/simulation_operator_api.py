@@ -17,12 +17,13 @@ from overair.server.access.identities import Identities
 from overair.server.access.model import Owner, OwnerKind, Role, User, UserGroup
 from overair.server.access.operator_api import MAX_ITEMS_DEFAULT, MAX_ITEMS_MAX
 from overair.server.access.policies import Policies
-from overair.server.access.simulation import Outcome, Simulation, Source, context_keys, sources_of, statement_positions
+from overair.server.access.simulation import Outcome, Simulation, Source, context_keys, sources_of
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import page_token, read_page_token
 from overair.server.policy_language.conditions import Context, context_of
 from overair.server.policy_language.document import Kind
 from overair.server.policy_language.evaluation import Principal, Question
+from overair.server.policy_language.positions import statement_positions
 
 _ACTION: Final = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+")
 _NOT_HERE: Final = ("PolicyExclusionList", "OrderedOrganizationPolicyInputList", "ResourceHandlingOption")

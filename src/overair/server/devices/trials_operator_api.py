@@ -12,6 +12,7 @@ from overair.server.aws_protocol.operations import Caller, Members, Request, ope
 from overair.server.devices.policies import KIND
 from overair.server.devices.trials import ACTIONS, Trial, TrialsService, Verdict
 from overair.server.policy_language.evaluation import Decision
+from overair.server.policy_language.reasons import StatementReason
 
 _DECISIONS: Final = {
     Decision.ALLOW: "ALLOWED",
@@ -21,7 +22,7 @@ _DECISIONS: Final = {
 
 
 class TrialsOperatorApi:
-    """TestAuthorization."""
+    """TestAuthorization, and our own ExplainDeviceRights, which names statements."""
 
     def __init__(self, *, work: Work, trials: TrialsService) -> None:
         self.work = work
@@ -53,6 +54,45 @@ class TrialsOperatorApi:
             "authResults": [_result(caller, auth_info, verdict) for auth_info, verdict in zip(asked, verdicts, strict=True)]
         }
 
+    @operation("overair", "ExplainDeviceRights")
+    async def explain_device_rights(self, caller: Caller, request: Request) -> Members:
+        """What a certificate's policies say to one question, statement by statement."""
+        found = await self.work.read(
+            lambda tx: self.trials.explain(
+                tx,
+                caller.place,
+                request["principal"],
+                request["action"],
+                request["resource"],
+                client_id=request.get("clientId"),
+                source_ip=request.get("sourceIp", ""),
+            )
+        )
+        said: dict[str, Any] = {
+            "decision": _DECISIONS[found.reasons.decision],
+            "resource": found.resource,
+            "certificateStatus": found.status.value,
+            "statements": [_statement(each) for each in found.reasons.statements],
+            "missingContextValues": list(found.reasons.missing),
+        }
+        if found.thing is not None:
+            said["thingName"] = found.thing
+        if found.block is not None:
+            said["blocked"] = f"{found.block.kind.value} {found.block.name}"
+        return said
+
+
+def _statement(reason: StatementReason) -> Members:
+    return {
+        "policyName": reason.policy,
+        "number": reason.number,
+        "line": reason.line,
+        "effect": reason.effect.value,
+        "applies": reason.applies,
+        **({"sid": reason.sid} if reason.sid else {}),
+        **({"why": reason.why} if reason.why else {}),
+    }
+
 
 def _result(caller: Caller, auth_info: Any, verdict: Verdict) -> Members:
     def listed(names: Sequence[PolicyName]) -> Members:
@@ -63,5 +103,5 @@ def _result(caller: Caller, auth_info: Any, verdict: Verdict) -> Members:
         "allowed": listed(verdict.allowing),
         "denied": {"implicitDeny": {"policies": []}, "explicitDeny": listed(verdict.denying)},
         "authDecision": _DECISIONS[verdict.decision],
-        "missingContextValues": [],
+        "missingContextValues": list(verdict.missing),
     }

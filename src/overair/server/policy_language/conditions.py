@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
+from overair.server.policy_language.long_texts import LONG_LENGTH, LongText
 from overair.server.policy_language.patterns import (
     ANY,
     Pattern,
@@ -107,14 +108,14 @@ def _compiled(pattern: Pattern) -> tuple[re.Pattern[str], tuple[Variable, ...]]:
 def matches_pattern(text: str, pattern: Pattern, context: Context) -> bool:
     """Whether a text is what the pattern says, with this request's values in its variables."""
     expression, variables = _compiled(pattern)
-    if not variables:
-        return expression.match(text) is not None
     values = []
     for variable in variables:
         value = value_of(variable, context)
         if value is None:
             return False
         values.append(value)
+    if len(text) > LONG_LENGTH:
+        return LongText(text).matches(pattern, dict(zip(variables, values, strict=True)))
     return expression.match(prefix_of(values) + text) is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -10,6 +11,11 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 LIST_MAX: Final = 5
 """Values of one attribute of a name that are looked at."""
+
+AVAILABLE_KEYS: Final = "iot:Certificate.AvailableKeys"
+"""The names of the certificate's variables that have a value."""
+
+_LATER: Final = re.compile(r"\.(?:List|\d)\Z")
 
 Values = dict[str, str | tuple[str, ...]]
 
@@ -78,6 +84,7 @@ def certificate_values(certificate: x509.Certificate, certificate_id: str) -> Va
         _add_alternatives(values, "Issuer", issuer)
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         pass
+    values[AVAILABLE_KEYS] = tuple(name for name in values if name.startswith("iot:Certificate.") and not _LATER.search(name))
     return values
 
 

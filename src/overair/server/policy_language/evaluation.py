@@ -13,6 +13,7 @@ from enum import Enum
 
 from overair.server.policy_language.conditions import Context, value_of
 from overair.server.policy_language.document import Effect, Kind, Policy, Principals, Statement, parse_policy
+from overair.server.policy_language.long_texts import LONG_LENGTH, LongText
 from overair.server.policy_language.patterns import Variable, compile_patterns, prefix_of
 
 
@@ -104,6 +105,10 @@ class CompiledStatement:
                 # A pattern with this variable matches nothing; the statement's other resources still may.
                 return self._covers_one_by_one(question)
             values.append(value)
+        if len(question.resource) > LONG_LENGTH:
+            value_by_variable = dict(zip(self._variables, values, strict=True))
+            is_named = LongText(question.resource).matches_any(self._statement.resources, value_by_variable)
+            return is_named != self._statement.resources_negated
         found = self._resources.match(prefix_of(values) + question.resource if values else question.resource)
         return (found is not None) != self._statement.resources_negated
 
@@ -118,8 +123,10 @@ class CompiledStatement:
             # "All but this one", and which one isn't known: an Allow must not reach further than was meant, a Deny not less.
             return self._statement.effect is Effect.DENY
         variables = [variable for variable in self._variables if variable in known]
-        expression = compile_patterns(usable, variables)
         values = [value_of(variable, question.context) or "" for variable in variables]
+        if len(question.resource) > LONG_LENGTH:
+            return LongText(question.resource).matches_any(usable, dict(zip(variables, values, strict=True)))
+        expression = compile_patterns(usable, variables)
         return expression is not None and expression.match(prefix_of(values) + question.resource) is not None
 
 

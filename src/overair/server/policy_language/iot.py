@@ -15,6 +15,7 @@ from overair.basics.clock import Instant, as_datetime
 from overair.server.policy_language.conditions import Context, context_of, value_of
 from overair.server.policy_language.document import Effect, Kind, Policy, Statement, parse_policy
 from overair.server.policy_language.evaluation import Decision
+from overair.server.policy_language.long_texts import LONG_LENGTH, LongText
 from overair.server.policy_language.patterns import Pattern, Variable, compile_patterns, prefix_of, variables_of
 
 CONNECT: Final = "iot:Connect"
@@ -28,8 +29,14 @@ NOT_SUBSTITUTED: Final = frozenset("*$+?#")
 """A value with one of these isn't put into an Allow: a client can't choose a name that widens its own policy. In a Deny it is
 compared as plain text, so that such a name doesn't slip out from under it either."""
 
+VALUE_LENGTH_MAX: Final = 1024
+"""Characters of a value; a longer one is treated like one of those."""
+
 PLANS_MAX: Final = 256
 """Different combinations of (which variables have values, which conditions hold) remembered for one set."""
+
+RESOURCE_LENGTH_MAX: Final = 2048
+"""Characters of a resource's ARN. Nothing here has a longer name, so nothing is allowed on one."""
 
 _TIME_KEYS: Final = frozenset({"aws:currenttime", "aws:epochtime"})
 
@@ -38,6 +45,11 @@ Matchers = tuple[Match | None, Match | None]
 """(what is allowed, what is denied) for one action."""
 _Usable = tuple[Statement, tuple[Pattern, ...], "re.Pattern[str]"]
 """A statement, those of its resources whose variables have values, and its actions."""
+
+
+def is_fit(value: str) -> bool:
+    """Whether a value may be put into an Allow."""
+    return len(value) <= VALUE_LENGTH_MAX and NOT_SUBSTITUTED.isdisjoint(value)
 
 
 class _Plan:
@@ -52,11 +64,25 @@ class _Plan:
         for action in DATA_PLANE_ACTIONS:
             self.compile(action)
 
-    def compile(self, action: str) -> Matchers:
+    def _chosen(self, action: str) -> dict[Effect, list[Pattern]]:
         chosen: dict[Effect, list[Pattern]] = {Effect.ALLOW: [], Effect.DENY: []}
         for statement, patterns, actions in self._statements:
             if actions.match(action):
                 chosen[statement.effect].extend(patterns)
+        return chosen
+
+    def decide_long(self, action: str, resource: str, values: Sequence[str]) -> Decision:
+        """What the expressions would say of a resource that is too long for them."""
+        if len(resource) > RESOURCE_LENGTH_MAX:
+            return Decision.IMPLICIT_DENY
+        value_by_variable = dict(zip(self._variables, values, strict=True))
+        chosen, text = self._chosen(action), LongText(resource)
+        if text.matches_any(chosen[Effect.DENY], value_by_variable):
+            return Decision.EXPLICIT_DENY
+        return Decision.ALLOW if text.matches_any(chosen[Effect.ALLOW], value_by_variable) else Decision.IMPLICIT_DENY
+
+    def compile(self, action: str) -> Matchers:
+        chosen = self._chosen(action)
         allow = compile_patterns(chosen[Effect.ALLOW], self._variables)
         deny = compile_patterns(chosen[Effect.DENY], self._variables)
         found = (allow.match if allow else None, deny.match if deny else None)
@@ -78,6 +104,8 @@ class BoundPolicySet:
 
     def allows(self, action: str, resource: str) -> bool:
         """Whether ``action`` (spelt as in ``DATA_PLANE_ACTIONS``) on the resource's ARN is allowed and not denied."""
+        if len(resource) > LONG_LENGTH:
+            return self.decide(action, resource) is Decision.ALLOW
         if self._plan_now is None:
             found = self._matchers.get(action)
             allow, deny = found if found is not None else self._plan.compile(action)
@@ -92,6 +120,8 @@ class BoundPolicySet:
     def decide(self, action: str, resource: str) -> Decision:
         """The same, telling an explicit deny from an implicit one."""
         plan = self._plan if self._plan_now is None else self._plan_now()
+        if len(resource) > LONG_LENGTH:
+            return plan.decide_long(action, resource, self._prefix.split("\0")[:-1])
         allow, deny = plan.matchers.get(action) or plan.compile(action)
         subject = self._prefix + resource
         if deny is not None and deny(subject):
@@ -135,9 +165,7 @@ class PolicySet:
         context = context_of(values)
         found = [value_of(variable, context) for variable in self._variables]
         unknown = frozenset(number for number, value in enumerate(found) if value is None)
-        unfit = frozenset(
-            number for number, value in enumerate(found) if value is not None and not NOT_SUBSTITUTED.isdisjoint(value)
-        )
+        unfit = frozenset(number for number, value in enumerate(found) if value is not None and not is_fit(value))
         prefix = prefix_of([value or "" for value in found])
         plan = self._plan(unknown, unfit, context, timeless=self._timed)
         if not self._timed or now is None:
