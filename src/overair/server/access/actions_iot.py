@@ -66,7 +66,13 @@ TABLE: Final = {
         "DescribeEndpoint",
         "ListProvisioningTemplates",
         "RegisterThing",
+        "GetRegistrationCode",
+        "DeleteRegistrationCode",
+        "RegisterCACertificate",
+        "ListCACertificates",
     ),
+    **by_resource("iot", iot("cacert/{certificateId}"), "DescribeCACertificate", "UpdateCACertificate", "DeleteCACertificate"),
+    **by_resource("iot", iot("cacert/{caCertificateId}"), "ListCertificatesByCA"),
     **by_resource(
         "iot",
         _TEMPLATE,

@@ -61,9 +61,16 @@ class CertificateStore(Protocol):
     def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None: ...
 
     def page(
-        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int, ascending: bool
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        after: tuple[int, str] | None,
+        limit: int,
+        ascending: bool,
+        origin: str | None = None,
     ) -> Sequence[CertificateSummary]:
-        """By (creation time, id), from just after a position."""
+        """By (creation time, id), from just after a position; of one origin, where it is named."""
         ...
 
     def whole_page(
@@ -206,10 +213,17 @@ class CertificatesService:
         return self._store.of_key(tx, account, key_sha256, limit=limit)
 
     def page(
-        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int, ascending: bool
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        after: tuple[int, str] | None,
+        limit: int,
+        ascending: bool,
+        origin: str | None = None,
     ) -> Sequence[CertificateSummary]:
         """Registrations by creation time, newest first unless ``ascending``."""
-        return self._store.page(tx, account, after=after, limit=limit, ascending=ascending)
+        return self._store.page(tx, account, after=after, limit=limit, ascending=ascending, origin=origin)
 
     def has_things(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
         """Whether a thing is attached to it."""

@@ -163,10 +163,19 @@ class SqlCertificateStore:
         )
 
     def page(
-        self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int, ascending: bool
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        after: tuple[int, str] | None,
+        limit: int,
+        ascending: bool,
+        origin: str | None = None,
     ) -> Sequence[CertificateSummary]:
         table = device_certificates
         query = select(table.c.id, table.c.status, table.c.mode, table.c.created_at).where(table.c.account == account)
+        if origin is not None:
+            query = query.where(table.c.origin == origin)
         rows = sql(tx).execute(_by_creation(query, table, after=after, ascending=ascending).limit(limit))
         return [
             CertificateSummary(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from overair.server.composition.ground import Ground
 from overair.server.composition.registry import RegistryRooms
+from overair.server.provisioning.ca_certificates import CaCertificates
 from overair.server.provisioning.fleet_provisioning import FleetProvisioning
 from overair.server.provisioning.hooks import FILE_NAME, Hooks, read_hooks
 from overair.server.provisioning.importing import CertificateImports
+from overair.server.provisioning.just_in_time import JustInTimeRegistration
 from overair.server.provisioning.registration import Registrations
 from overair.server.provisioning.service import (
     Credentials,
@@ -69,9 +71,6 @@ class EntranceRooms:
             clock=clock,
             region=ground.place.region,
         )
-        registry.authority.introduced_by(
-            Introductions(work=ground.work, store=store, fleet=self.fleet, contacts=self.contacts, clock=clock)
-        )
         self.provisioning = ProvisioningService(
             store=store, enrolment=enrolment, levels=self.levels, blocks=blocks, clock=clock
         )
@@ -104,4 +103,32 @@ class EntranceRooms:
             clock=clock,
             ids=ids,
             region=ground.place.region,
+        )
+        self.ca_certificates = CaCertificates(
+            store=store,
+            fleet=self.fleet,
+            certificates=registry.certificates,
+            templates=self.templates,
+            clock=clock,
+            ids=ids,
+        )
+        self.templates.used_by(self.ca_certificates)
+        registry.authority.introduced_by(
+            Introductions(
+                work=ground.work,
+                store=store,
+                fleet=self.fleet,
+                contacts=self.contacts,
+                clock=clock,
+                newcomers=JustInTimeRegistration(
+                    work=ground.work,
+                    store=store,
+                    certificates=registry.certificates,
+                    enrolment=enrolment,
+                    registrations=self.registrations,
+                    templates=self.templates,
+                    clock=clock,
+                    region=ground.place.region,
+                ),
+            )
         )

@@ -63,6 +63,7 @@ from overair.server.jobs.resend_operator_api import ResendOperations
 from overair.server.jobs.templates_operator_api import JobTemplateOperations
 from overair.server.objects.operator_api import ObjectsApi
 from overair.server.packages.operator_api import PackageOperations
+from overair.server.provisioning.ca_operator_api import CaCertificateOperations
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
 from overair.server.provisioning.rest_api import DeviceCertificatesRestApi
@@ -220,6 +221,12 @@ class OperatorDoors:
                 work=work,
                 templates=entrance.templates,
                 fleet=entrance.fleet_provisioning,
+                rights=self._operators.access,
+            ),
+            CaCertificateOperations(
+                work=work,
+                authorities=entrance.ca_certificates,
+                certificates=registry.certificates,
                 rights=self._operators.access,
             ),
             RegisterThingOperations(work=work, registrations=entrance.registrations, clock=ground.clock),

@@ -151,6 +151,39 @@ def verify_path(
     )
 
 
+def verify_issued(leaf: x509.Certificate, anchors: Sequence[Anchor], *, now: Instant) -> AuthorityId:
+    """Which of these authorities has issued a certificate itself: the rule of AWS's CA certificates, whose fleets are made with
+    plain openssl. A leaf needs no extended key usage, and an authority no key usage; what stands there counts.
+
+    Checks signatures: not for the event loop.
+
+    Raises:
+        PathRefused
+    """
+    for anchor in anchors:
+        issuer = anchor.certificate
+        if leaf.issuer == issuer.subject and isinstance(_hash_of(leaf), _HASHES) and directly_issued(leaf, issuer):
+            if not not_before(issuer) <= now <= not_after(issuer):
+                raise PathRefused(RefusalCode.AUTHORITY_EXPIRED, f"the authority {_subject(issuer)} doesn't hold now")
+            if now < not_before(leaf):
+                raise PathRefused(RefusalCode.NOT_YET_VALID, f"it holds from {_moment(not_before(leaf))}")
+            if now > not_after(leaf):
+                raise PathRefused(RefusalCode.EXPIRED, f"it held until {_moment(not_after(leaf))}")
+            _check_leaf(leaf, ExtendedKeyUsageOID.CLIENT_AUTH, needs_purpose=False)
+            return anchor.id
+    raise PathRefused(RefusalCode.FOREIGN_AUTHORITY, f"no CA certificate has issued it itself: {_subject(leaf)}")
+
+
+def ca_shortcomings(certificate: x509.Certificate, *, now: Instant) -> tuple[str, ...]:
+    """Why a certificate can be no CA certificate as AWS has it, each reason as the end of a sentence."""
+    found = list(authority_shortcomings(certificate, is_anchor=True))
+    if _extension(certificate, x509.KeyUsage) is None:
+        found = [each for each in found if not each.startswith("may not sign certificates")]
+    if not not_before(certificate) <= now <= not_after(certificate):
+        found.append("doesn't hold now")
+    return tuple(found)
+
+
 def device_name(leaf: x509.Certificate) -> ThingName:
     """The device id in a certificate: its one common name, which must be a thing's name.
 
@@ -233,7 +266,7 @@ def _judged(anchor: Anchor, path: tuple[x509.Certificate, ...], now: Instant, pu
     return TrustedPath(authority=anchor.id, depth=len(issuers), not_after=until, links=links)
 
 
-def _check_leaf(leaf: x509.Certificate, purpose: x509.ObjectIdentifier) -> None:
+def _check_leaf(leaf: x509.Certificate, purpose: x509.ObjectIdentifier, *, needs_purpose: bool = True) -> None:
     """A device's certificate is for client authentication, by name, and can't issue others.
 
     Raises:
@@ -245,7 +278,7 @@ def _check_leaf(leaf: x509.Certificate, purpose: x509.ObjectIdentifier) -> None:
         raise PathRefused(RefusalCode.WRONG_PURPOSE, "it is an authority's certificate (basic constraints)")
     if usage is not None and not usage.digital_signature:
         raise PathRefused(RefusalCode.WRONG_PURPOSE, "its key usage lacks digitalSignature")
-    if purposes is None or purpose not in purposes:
+    if (needs_purpose or purposes is not None) and (purposes is None or purpose not in purposes):
         raise PathRefused(RefusalCode.WRONG_PURPOSE, f"its extended key usage lacks {_purpose(purpose)}")
     if leaf.version is not x509.Version.v3 or not certificates_x509.is_canonical(leaf):
         raise PathRefused(RefusalCode.CHAIN_INVALID, "it is no X.509 version 3 certificate in DER")

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from cryptography import x509 as pyca
@@ -261,10 +261,29 @@ class FirstContacts:
         )
 
 
+class JustInTime(Protocol):
+    """Who registers the certificates of CA certificates that take newcomers. Implemented by ``just_in_time``."""
+
+    async def introduce(self, leaf: pyca.Certificate, authorities: Sequence[FleetAuthority], source_ip: str) -> Refusal | None:
+        """As ``Newcomers.introduce``. Raises PathRefused where none of them has issued it."""
+        ...
+
+
 class Introductions:
     """``devices.authority.Newcomers``: from the bytes of a handshake to a registered certificate, or a refusal by name."""
 
-    def __init__(self, *, work: Work, store: Store, fleet: FleetAuthorities, contacts: FirstContacts, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        work: Work,
+        store: Store,
+        fleet: FleetAuthorities,
+        contacts: FirstContacts,
+        clock: Clock,
+        newcomers: JustInTime | None = None,
+    ) -> None:
+        """``newcomers``: who registers certificates of AWS's CA certificates; None: nobody."""
+        self._newcomers = newcomers
         self._work = work
         self._store = store
         self._fleet = fleet
@@ -286,7 +305,11 @@ class Introductions:
             if credential is not None:
                 why = f"it is the shared provisioning credential {credential.id}, which may do nothing but POST /devices"
                 return Refusal(reason=why, certificate_id=identity, code=RefusalCode.CREDENTIAL_NOT_ALLOWED_HERE)
-            contact = await self._proved(chain, chain_der, authorities, source_ip)
+            known = [each for each in authorities if each.registration is None or each.registration.is_active]
+            taking = [each for each in known if each.registration is not None and each.registration.takes_newcomers]
+            if self._newcomers is not None and taking:
+                return await self._newcomers.introduce(chain.leaf, taking, source_ip)
+            contact = await self._proved(chain, chain_der, known, source_ip)
         except PathRefused as refused:
             return Refusal(reason=f"certificate {identity}: {refused.message}", certificate_id=identity, code=refused.code)
         return await self._decided(contact)

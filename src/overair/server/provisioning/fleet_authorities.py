@@ -21,6 +21,8 @@ from overair.server.provisioning.model import (
     AUTHORITIES_MAX,
     NAME_LENGTH_MAX,
     AuthorityId,
+    CaRegistration,
+    FirstContact,
     FleetAuthority,
     FleetRule,
 )
@@ -63,6 +65,23 @@ class FleetAuthorities:
             raise InvalidRequest(f"A name has at most {NAME_LENGTH_MAX} printable characters.", subject="name")
         self._check(tx, place, rule)
         return [self._register(tx, place, certificate, rule, name=name, by=by) for certificate in certificates]
+
+    def register_ca(
+        self, tx: Tx, place: Place, certificate: pyca.Certificate, registration: CaRegistration, *, by: str
+    ) -> FleetAuthority:
+        """The same for a CA certificate as AWS has it. Whoever comes by it comes by its registration: no rule lets anybody in,
+        unless one is there already."""
+        standing = self._store.find_authority_anywhere(tx, authority_id(certificate))
+        if standing is not None and standing.account == place.account and standing.registration is not None:
+            raise AlreadyExists(
+                f"The CA certificate is already registered. ID: {standing.fingerprint}.",
+                subject="ca-certificate",
+                details={"resourceId": standing.fingerprint, "resourceArn": place.iot("cacert", standing.fingerprint)},
+            )
+        own = standing is not None and standing.account == place.account
+        rule = standing.rule if standing is not None and own else FleetRule(first_contact=FirstContact.DENY)
+        name = standing.name if standing is not None and own else ""
+        return self._register(tx, place, certificate, rule, name=name, by=by, registration=registration)
 
     def find(self, tx: Tx, account: AccountId, authority: AuthorityId) -> FleetAuthority:
         """One authority by its id."""
@@ -107,7 +126,15 @@ class FleetAuthorities:
         self._enrolment.check(tx, place, belongings_of(rule))
 
     def _register(
-        self, tx: Tx, place: Place, certificate: pyca.Certificate, rule: FleetRule, *, name: str, by: str
+        self,
+        tx: Tx,
+        place: Place,
+        certificate: pyca.Certificate,
+        rule: FleetRule,
+        *,
+        name: str,
+        by: str,
+        registration: CaRegistration | None = None,
     ) -> FleetAuthority:
         identity = authority_id(certificate)
         standing = self._store.find_authority_anywhere(tx, identity)
@@ -138,6 +165,7 @@ class FleetAuthorities:
             rule=rule,
             created_at=self._clock.now() if standing is None else standing.created_at,
             created_by=by if standing is None else standing.created_by,
+            registration=registration or (None if standing is None else standing.registration),
         )
         self._store.put_authority(tx, authority)
         self._blocks.unblock(tx, place.account, BlockKind.ORIGIN, authority.origin)

@@ -197,6 +197,29 @@ class FleetRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaRegistration:
+    """What makes a fleet authority a CA certificate as AWS's clients know it (RegisterCACertificate)."""
+
+    is_active: bool
+    registers_newcomers: bool
+    """Whether a certificate that nobody knows is registered at its first connection."""
+    is_verified: bool
+    """Whether its owner has shown, by a verification certificate, that he has its key (mode DEFAULT); else SNI_ONLY."""
+    template_name: str | None
+    template_body: str | None
+    """What newcomers are provisioned by; with neither, an operator activates them."""
+    role_arn: str | None
+    version: int
+    generation_id: str
+    modified_at: Instant
+
+    @property
+    def takes_newcomers(self) -> bool:
+        """Both switches are on."""
+        return self.is_active and self.registers_newcomers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetAuthority:
     """A certificate authority of the operator's own, whose devices may come in. Its key was never here."""
 
@@ -213,6 +236,8 @@ class FleetAuthority:
     rule: FleetRule
     created_at: Instant
     created_by: str
+    registration: CaRegistration | None = None
+    """None: AWS's clients don't know it."""
 
     @property
     def origin(self) -> str:

@@ -74,6 +74,14 @@ class AuthorityStore(Protocol):
         """All of an account, the oldest first."""
         ...
 
+    def find_registration_code(self, tx: Tx, account: AccountId) -> str | None: ...
+
+    def insert_registration_code(self, tx: Tx, account: AccountId, code: str) -> None: ...
+
+    def delete_registration_code(self, tx: Tx, account: AccountId) -> bool:
+        """Whether there was one."""
+        ...
+
 
 class RevocationStore(Protocol):
     """Rows of revocation lists and of the serial numbers on them."""

@@ -11,11 +11,12 @@ from sqlalchemy import delete, insert, select
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, GroupName, PolicyName, ThingTypeName
 from overair.basics.work import Tx
-from overair.server.provisioning.model import AuthorityId, FirstContact, FleetAuthority, FleetRule, Renewal
-from overair.server.provisioning.store.tables import fleet_authorities
+from overair.server.provisioning.model import AuthorityId, CaRegistration, FirstContact, FleetAuthority, FleetRule, Renewal
+from overair.server.provisioning.store.tables import fleet_authorities, registration_codes
 from overair.server.storage.work import sql
 
 _GROUPS: Final = msgspec.json.Decoder(list[str])
+_REGISTRATION: Final = msgspec.json.Decoder(CaRegistration)
 
 
 class SqlAuthorityRows:
@@ -60,6 +61,7 @@ class SqlAuthorityRows:
                 renewal_overlap_days=rule.renewal_overlap_days,
                 created_at=authority.created_at,
                 created_by=authority.created_by,
+                registration=None if authority.registration is None else msgspec.json.encode(authority.registration).decode(),
             )
         )
 
@@ -71,6 +73,19 @@ class SqlAuthorityRows:
         table = fleet_authorities
         rows = sql(tx).execute(select(*table.c).where(table.c.account == account).order_by(table.c.created_at, table.c.id))
         return [_authority(row) for row in rows]
+
+    # Registration codes -----------------------------------------------------------------------------------------------------
+
+    def find_registration_code(self, tx: Tx, account: AccountId) -> str | None:
+        table = registration_codes
+        return sql(tx).execute(select(table.c.code).where(table.c.account == account)).scalar_one_or_none()
+
+    def insert_registration_code(self, tx: Tx, account: AccountId, code: str) -> None:
+        sql(tx).execute(insert(registration_codes).values(account=account, code=code))
+
+    def delete_registration_code(self, tx: Tx, account: AccountId) -> bool:
+        table = registration_codes
+        return sql(tx).execute(delete(table).where(table.c.account == account)).rowcount > 0
 
 
 def _authority(row: Any) -> FleetAuthority:
@@ -95,4 +110,5 @@ def _authority(row: Any) -> FleetAuthority:
         ),
         created_at=Instant(row.created_at),
         created_by=row.created_by,
+        registration=None if row.registration is None else _REGISTRATION.decode(row.registration),
     )

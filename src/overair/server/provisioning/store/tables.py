@@ -50,6 +50,7 @@ fleet_authorities: Final = Table(
     Column("renewal_overlap_days", Integer, nullable=False),
     instant_column("created_at"),
     Column("created_by", Text, nullable=False),
+    Column("registration", Text, nullable=True),
     # An authority belongs to one account on the server.
     Index("uq_fleet_authorities_id", "id", unique=True),
     Index("ix_fleet_authorities_subject_sha256", "subject_sha256"),
@@ -177,4 +178,11 @@ temporary_claims: Final = Table(
     Column("template", String(36), nullable=False),
     instant_column("expires_at"),
     Index("ix_temporary_claims_expires_at", "expires_at"),
+)
+
+registration_codes: Final = Table(
+    "registration_codes",
+    metadata,
+    account_column(),
+    Column("code", String(64), nullable=False),
 )

@@ -228,6 +228,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_provisioning_templates")),
     )
     op.create_table(
+        "registration_codes",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_registration_codes")),
+    )
+    op.create_table(
         "temporary_claims",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("certificate_id", sa.String(length=64), nullable=False),
@@ -268,6 +274,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("chain_hash", sa.String(length=64), server_default="", nullable=False))
         batch_op.create_index("ix_audit_records_account_kind_at", ["account", "kind", "at"], unique=False)
         batch_op.create_index("ix_audit_records_account_sequence", ["account", "sequence"], unique=False)
+
+    with op.batch_alter_table("fleet_authorities", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("registration", sa.Text(), nullable=True))
 
     with op.batch_alter_table("job_documents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("given_document", sa.Text(), nullable=True))
