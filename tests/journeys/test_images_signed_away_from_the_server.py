@@ -146,6 +146,33 @@ def test_a_signature_of_other_bytes_never_leaves_the_desk(server: ServerProcess,
     )
 
 
+def test_a_group_takes_only_what_was_signed_away_from_the_server(
+    server: ServerProcess, desk: Desk, device: DeviceProcess
+) -> None:
+    iot, group = server.client("iot"), f"offline-{uuid.uuid4().hex[:8]}"
+    rule = {"attributePayload": {"attributes": {"overair:image-signing": "offline"}}}
+    iot.create_thing_group(thingGroupName=group, thingGroupProperties=rule)
+    iot.add_thing_to_thing_group(thingGroupName=group, thingName=device.name)
+    image, to = desk.image("5.0.0"), ["--data", server.data, "--to"]
+    for target in (f"group:{group}", device.name):
+        refused = desk.run("ship", image, *to, target, code=2)
+        assert f"thing group {group}" in refused
+        assert "is to be signed by this server" in refused
+    location = {"bucket": server.endpoints["bucket"], "key": "unsigned"}
+    server.client("s3").put_object(Bucket=location["bucket"], Key="unsigned", Body=b"unsigned")
+    with pytest.raises(iot.exceptions.InvalidRequestException, match="is unsigned"):
+        iot.create_ota_update(
+            otaUpdateId=f"unsigned-{group}",
+            targets=[iot.describe_thing_group(thingGroupName=group)["thingGroupArn"]],
+            files=[{"fileName": "fw", "fileLocation": {"s3Location": location}}],
+            roleArn=server.endpoints["ota_role_arn"],
+        )
+    shipped = desk.run("ship", image, *to, f"group:{group}", "--signature", desk.sign(image), "--watch", "--json")
+    assert json.loads(shipped)["counts"] == {"SUCCEEDED": 1}
+    assert device.status()["version"] == "5.0.0"
+    iot.delete_thing_group(thingGroupName=group)
+
+
 def assert_no_key(server: ServerProcess, desk: Desk) -> None:
     """Neither the server's records, nor what it stores, nor what it has logged holds the key or its passphrase."""
     key = desk.pair.key

@@ -65,6 +65,12 @@ class Registry:
     def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
         return thing in self.things
 
+    def signing_rule_over(self, tx: Tx, account: AccountId, target_arn: str) -> GroupName | None:
+        return None
+
+    def under_signing_rule(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> frozenset[ThingName]:
+        return frozenset()
+
     def things_among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
         return frozenset(names) & {ThingName(thing) for thing in self.things}
 

@@ -99,6 +99,7 @@ class UpdatesRoad(SigningRoad):
             jobs=self.jobs,
             targets=self.registry.devices,
             tags=self.registry.tags,
+            held_keys=self.acm,
         )
         self.saga = Saga(
             store=store,
@@ -108,6 +109,7 @@ class UpdatesRoad(SigningRoad):
             signing=self.signing,
             streams=self.streams,
             jobs=self.jobs,
+            held_keys=self.acm,
         )
         self.updates_worker = UpdatesWorker(work=self.work, updates=self.updates, saga=self.saga, after_step=self.after_step)
         self.updates_api = UpdateOperations(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from cryptography import x509 as pyca
+from cryptography.hazmat.primitives import serialization
 
 from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import Clock, Instant
@@ -26,6 +27,7 @@ PRIVATE_KEY_SIZE_BYTES_MAX: Final = 5_120
 CHAIN_SIZE_BYTES_MAX: Final = 2_097_152
 TAGS_MAX: Final = 50
 KEY_PURPOSE: Final = "acm"
+PAGE_SIZE: Final = 100
 OWN_SIGNER_LIFE_MS: Final = 10 * 365 * 86_400_000
 
 
@@ -195,6 +197,16 @@ class AcmService:
         """Certificates by creation time, newest first unless asked otherwise."""
         return self._store.page_acm(tx, account, query, now=self._clock.now(), after=after, limit=limit)
 
+    def holds_key_of(self, tx: Tx, account: AccountId, certificate_pem: str) -> bool:
+        """Whether the private key of a certificate is held here, under that certificate or another of its key."""
+        wanted = _key_of(certificate_pem.encode())
+        after = None
+        while page := self._store.page_acm(tx, account, AcmQuery(), now=self._clock.now(), after=after, limit=PAGE_SIZE):
+            if any(_key_of(each.pem.encode()) == wanted for each in page):
+                return True
+            after = (page[-1].created_at, page[-1].id)
+        return False
+
     def delete(self, tx: Tx, place: Place, arn: str) -> None:
         """Remove a certificate and forget its key; refused while something uses it."""
         found = self.describe(tx, place, arn)
@@ -296,6 +308,11 @@ def _read_chain(leaf: pyca.Certificate, pem: bytes) -> tuple[pyca.Certificate, .
                 subject="chain",
             )
     return tuple(chain)
+
+
+def _key_of(certificate_pem: bytes) -> bytes:
+    key = pyca.load_pem_x509_certificate(certificate_pem).public_key()
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

@@ -139,6 +139,7 @@ class RolloutRooms:
         groups.watched_by(entrance.provisioning)
         groups.watched_by(self.installed)
         groups.watched_by(self.jobs.planner)
+        groups.guarded_by(self.jobs.signing_rule)
         updates_store = SqlUpdatesStore()
         self.updates = UpdatesService(
             store=updates_store,
@@ -150,6 +151,7 @@ class RolloutRooms:
             jobs=self.jobs,
             targets=devices,
             tags=tags,
+            held_keys=registry.acm,
             wake=lambda: ground.wake(UpdatesWorker.name),
         )
         self.saga = Saga(
@@ -160,6 +162,7 @@ class RolloutRooms:
             signing=self.signing,
             streams=self.streams,
             jobs=self.jobs,
+            held_keys=registry.acm,
         )
         self.tallies = JobTallies(SqlTallyStore())
         self.explain = ExplainService(

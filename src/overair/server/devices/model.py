@@ -130,6 +130,12 @@ class DynamicQuery:
     status: DynamicStatus = DynamicStatus.BUILDING
 
 
+SIGNING_RULE_ATTRIBUTE: Final = "overair:image-signing"
+OFFLINE_SIGNED: Final = "offline"
+"""The one rule there is: images for the group's things, and for those of the groups below it, are signed by a key that the
+server doesn't hold."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThingGroup:
     """A group. Its parent is given at creation and never changes; a dynamic one has none."""
@@ -144,6 +150,11 @@ class ThingGroup:
     created_at: Instant
     dynamic: DynamicQuery | None = None
     """None of a static group, whose members are named one by one."""
+
+    @property
+    def signing_rule(self) -> str | None:
+        """Which images it takes; None: any."""
+        return self.attributes.get(SIGNING_RULE_ATTRIBUTE)
 
     def same_settings(self, other: ThingGroup) -> bool:
         """Whether a repeated creation asks for exactly this."""

@@ -36,6 +36,14 @@ class MembershipChanged(Protocol):
     def thing_deleted(self, tx: Tx, account: AccountId, thing: ThingName) -> None: ...
 
 
+class MembershipGuard(Protocol):
+    """Who may refuse, in the same transaction, that an operator puts a thing into groups. Implemented above, by jobs."""
+
+    def require_may_join(self, tx: Tx, account: AccountId, thing: ThingName, groups: Collection[GroupName]) -> None:
+        """``groups``: those whose members the thing is among now, and wasn't before. Raises InvalidRequest."""
+        ...
+
+
 class ProvisionedAgain(Protocol):
     """Who must know, in the same transaction, that a thing which had no valid certificate left was given a new one: it isn't
     the device that it was. Implemented above, by jobs."""
@@ -195,6 +203,22 @@ class GroupStore(Protocol):
 
     def all_groups(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
         """Those and all above them."""
+        ...
+
+    def ruled_kin(self, tx: Tx, account: AccountId, group: GroupName) -> GroupName | None:
+        """A group with a signing rule that is this one, or lies above or below it."""
+        ...
+
+    def ruled_member(self, tx: Tx, account: AccountId, group: GroupName) -> ThingName | None:
+        """A thing in this group or below it that a group with a signing rule covers too."""
+        ...
+
+    def ruled_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[GroupName]:
+        """Groups with a signing rule that cover the thing, by name."""
+        ...
+
+    def ruled_among(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> frozenset[ThingName]:
+        """Those of some things that a group with a signing rule covers."""
         ...
 
     def members(

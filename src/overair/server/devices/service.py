@@ -240,6 +240,17 @@ class DevicesService:
         self.find(tx, account, ThingName(name))
         return [ThingName(name)] if limit > 0 and (after is None or name > after) else []
 
+    def signing_rule_over(self, tx: Tx, account: AccountId, target_arn: str) -> GroupName | None:
+        """A group with a signing rule that some thing of a target is, or would be, under."""
+        kind, name = job_target(target_arn)
+        if kind == "thinggroup":
+            return self._groups.signing_rule_over_group(tx, account, GroupName(name))
+        return self._groups.signing_rule_over_thing(tx, account, ThingName(name))
+
+    def under_signing_rule(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> frozenset[ThingName]:
+        """Those of some things, at most 1,000, that a group's signing rule covers."""
+        return self._groups.under_signing_rule(tx, account, things)
+
     def is_member(self, tx: Tx, account: AccountId, target_arn: str, thing: ThingName) -> bool:
         """Whether a target means this thing; false for a target that is gone."""
         kind, name = job_target(target_arn)

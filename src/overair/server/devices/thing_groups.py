@@ -16,6 +16,8 @@ from overair.basics.ids import AccountId, GroupName, IdSource, ThingName
 from overair.basics.work import Tx
 from overair.server.devices.model import (
     GENEROUS,
+    OFFLINE_SIGNED,
+    SIGNING_RULE_ATTRIBUTE,
     DynamicQuery,
     GroupQuery,
     PolicyTarget,
@@ -27,6 +29,7 @@ from overair.server.devices.ports import (
     AccessChanged,
     GroupStore,
     MembershipChanged,
+    MembershipGuard,
     PolicyStore,
     RegistryChanged,
     ThingStore,
@@ -74,12 +77,17 @@ class ThingGroupsService:
         self._ids = ids
         self._limits = limits
         self._watchers: list[MembershipChanged] = []
+        self._guards: list[MembershipGuard] = []
         self._indexers: list[RegistryChanged] = []
         tags.accept(KIND, lambda tx, account, name: store.find(tx, account, GroupName(name)) is not None)
 
     def watched_by(self, watcher: MembershipChanged) -> None:
         """Register, at composition, a room above that must know who comes and goes."""
         self._watchers.append(watcher)
+
+    def guarded_by(self, guard: MembershipGuard) -> None:
+        """Register, at composition, a room above that may refuse what an operator does to a group."""
+        self._guards.append(guard)
 
     def indexed_by(self, indexer: RegistryChanged) -> None:
         """Register, at composition, a room above that keeps what the registry says."""
@@ -214,8 +222,8 @@ class ThingGroupsService:
 
     # Members --------------------------------------------------------------------------------------------------------------
 
-    def add(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
-        """Put a thing into a group; again is fine."""
+    def add(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName, *, guarded: bool = False) -> None:
+        """Put a thing into a group; again is fine. ``guarded``: an operator does it, who can be told why not."""
         self._require_both(tx, account, group, thing)
         most = self._limits.groups_of_thing_max
         direct = self._store.direct_groups(tx, account, thing, limit=most + self._limits.dynamic_groups_max)
@@ -229,7 +237,7 @@ class ThingGroupsService:
                     f"A thing is in at most {most} groups, dynamic ones not counted; {thing} is in {count}.",
                     subject="thing-group",
                 )
-        self._change_membership(tx, account, thing, lambda: self._store.add(tx, account, group, thing))
+        self._change_membership(tx, account, thing, lambda: self._store.add(tx, account, group, thing), guarded=guarded)
 
     def remove(self, tx: Tx, account: AccountId, group: GroupName, thing: ThingName) -> None:
         """Take a thing out of a group; one that isn't in there is fine."""
@@ -239,13 +247,13 @@ class ThingGroupsService:
     def regroup(
         self, tx: Tx, account: AccountId, thing: ThingName, *, add: Sequence[GroupName], remove: Sequence[GroupName]
     ) -> None:
-        """Leave and enter several groups at once (UpdateThingGroupsForThing)."""
+        """Leave and enter several groups at once (UpdateThingGroupsForThing), as an operator does."""
         if set(add) & set(remove):
             raise InvalidRequest("A group can't be both added and removed in one request.", subject="thing-group")
         for group in remove:
             self.remove(tx, account, group, thing)
         for group in add:
-            self.add(tx, account, group, thing)
+            self.add(tx, account, group, thing, guarded=True)
 
     def members(
         self, tx: Tx, account: AccountId, name: GroupName, *, nested: bool, after: str | None, limit: int
@@ -263,6 +271,24 @@ class ThingGroupsService:
     def all_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> frozenset[GroupName]:
         """Those, and every group above one of them."""
         return self._store.all_groups(tx, account, thing)
+
+    # Signing rules --------------------------------------------------------------------------------------------------------
+
+    def signing_rule_over_group(self, tx: Tx, account: AccountId, name: GroupName) -> GroupName | None:
+        """A group with a signing rule that some member of this one is, or would be, under."""
+        kin = self._store.ruled_kin(tx, account, name)
+        if kin is not None:
+            return kin
+        member = self._store.ruled_member(tx, account, name)
+        return None if member is None else self.signing_rule_over_thing(tx, account, member)
+
+    def signing_rule_over_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> GroupName | None:
+        """The first group with a signing rule that covers the thing."""
+        return next(iter(self._store.ruled_groups_of(tx, account, thing)), None)
+
+    def under_signing_rule(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> frozenset[ThingName]:
+        """Those of some things that a group with a signing rule covers."""
+        return self._store.ruled_among(tx, account, things)
 
     # Dynamic groups -------------------------------------------------------------------------------------------------------
 
@@ -308,12 +334,22 @@ class ThingGroupsService:
         )
 
     def _change_membership(
-        self, tx: Tx, account: AccountId, thing: ThingName, change: Callable[[], object], *, tell_indexers: bool = True
+        self,
+        tx: Tx,
+        account: AccountId,
+        thing: ThingName,
+        change: Callable[[], object],
+        *,
+        tell_indexers: bool = True,
+        guarded: bool = False,
     ) -> None:
         """Do it, and tell what came of it: through a child group one is a member of all above it too."""
         before = self._store.all_groups(tx, account, thing)
         change()
         after = self._store.all_groups(tx, account, thing)
+        if guarded:
+            for guard in self._guards:
+                guard.require_may_join(tx, account, thing, after - before)
         for watcher in self._watchers:
             for group in sorted(before - after):
                 watcher.left(tx, account, thing, group)
@@ -361,6 +397,11 @@ class ThingGroupsService:
         kept = {attribute: value for attribute, value in merged.items() if value}
         if len(kept) > self._limits.group_attributes_max:
             raise InvalidRequest(f"A group has at most {self._limits.group_attributes_max} attributes.", subject="thing-group")
+        if kept.get(SIGNING_RULE_ATTRIBUTE, OFFLINE_SIGNED) != OFFLINE_SIGNED:
+            raise InvalidRequest(
+                f"{SIGNING_RULE_ATTRIBUTE} is {OFFLINE_SIGNED!r} or isn't there: a rule that is misspelt would protect nobody.",
+                subject="thing-group",
+            )
         return kept
 
 

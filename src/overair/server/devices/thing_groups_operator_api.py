@@ -93,7 +93,7 @@ class ThingGroupsOperatorApi:
     @operation("iot", "AddThingToThingGroup")
     async def add_thing_to_thing_group(self, caller: Caller, request: Request) -> Members:
         group, thing = _group_and_thing(caller, request)
-        await self.work.run(lambda tx: self.groups.add(tx, caller.account, group, thing))
+        await self.work.run(lambda tx: self.groups.add(tx, caller.account, group, thing, guarded=True))
         return {}
 
     @operation("iot", "RemoveThingFromThingGroup")

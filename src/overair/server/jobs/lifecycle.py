@@ -29,6 +29,7 @@ from overair.server.jobs.packages import JobPackages
 from overair.server.jobs.ports import Chosen, ExecutionStore, Fulfilment, JobStore, StatusesChanged
 from overair.server.jobs.rollout import may_retry, must_abort
 from overair.server.jobs.schedule import opens_at
+from overair.server.jobs.signing_rule import SigningRule
 from overair.server.jobs.turns import Turn, Turns
 from overair.wire.job_messages import STEP_TIMEOUT_CANCEL, ExecutionStatus
 
@@ -38,8 +39,17 @@ ABORT_REASON_CODE: Final = "ABORT_CRITERIA_MET"
 class Lifecycle:
     """Moves executions and jobs along their tables. The caller has checked that the step is allowed to whoever asks."""
 
-    def __init__(self, *, jobs: JobStore, executions: ExecutionStore, announcer: Announcer, events: JobEvents) -> None:
+    def __init__(
+        self,
+        *,
+        jobs: JobStore,
+        executions: ExecutionStore,
+        announcer: Announcer,
+        events: JobEvents,
+        signing_rule: SigningRule,
+    ) -> None:
         self._jobs = jobs
+        self._signing_rule = signing_rule
         self.turns = Turns(jobs)
         self._executions = executions
         self._announcer = announcer
@@ -141,9 +151,11 @@ class Lifecycle:
         retrying: Collection[ThingName] = (),
         now: Instant,
     ) -> None:
-        """Give things one execution at the end of their queues, but for those that ``fulfilment`` leaves out. They have none of
+        """Give things one execution at the end of their queues, but for those that ``fulfilment`` or a group's signing rule
+        leaves out. They have none of
         this job, or an ended one, which ``earlier`` names: the new attempt counts in its place. ``retrying``: those that try
         again what failed."""
+        things = self._signing_rule.admitted(tx, job, things)
         if not things:
             return
         account = job.place.account

@@ -228,6 +228,8 @@ class JobPlan:
     """What the document's ``${aws:iot:parameter:…}`` were filled with."""
     namespace: str | None = None
     """Whose queue on a thing the job stands in; None: the one that every device asks for."""
+    offline_signed: bool = False
+    """Every image that it brings was found to be signed by a key that this server doesn't hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +286,8 @@ class Job:
     document_parameters: Mapping[str, str] = field(default_factory=dict)
     namespace: str | None = None
     """See ``JobPlan.namespace``."""
+    offline_signed: bool = False
+    """See ``JobPlan.offline_signed``."""
 
     @property
     def arn(self) -> str:

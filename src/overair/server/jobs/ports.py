@@ -183,6 +183,14 @@ class JobMembers(Protocol):
 
     def has_thing(self, tx: Tx, account: AccountId, thing: ThingName) -> bool: ...
 
+    def signing_rule_over(self, tx: Tx, account: AccountId, target_arn: str) -> GroupName | None:
+        """A group with a rule that some thing of this target is, or would be, under."""
+        ...
+
+    def under_signing_rule(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> frozenset[ThingName]:
+        """Those of some things, at most 1,000, that a group's rule covers."""
+        ...
+
     def things_among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
         """Those of some names, at most 1,000, that are things."""
         ...

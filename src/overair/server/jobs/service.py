@@ -62,6 +62,7 @@ from overair.server.jobs.ports import (
 )
 from overair.server.jobs.resets import ResetWatch
 from overair.server.jobs.schedule import check_schedule, opens_at
+from overair.server.jobs.signing_rule import SigningRule
 from overair.server.jobs.templates import JobTemplates
 
 __all__ = ["Chosen", "Fulfilment", "JobsService"]
@@ -84,6 +85,7 @@ class JobsService:
         planner: Background work, and the registry's ``MembershipChanged``.
         events: What is told of jobs on ``$aws/events/…``.
         templates: What jobs are made from.
+        signing_rule: Which groups take which images; the registry's ``MembershipGuard``.
     """
 
     def __init__(
@@ -111,7 +113,10 @@ class JobsService:
         documents = DeviceDocuments(jobs=jobs, presigner=presigner)
         announcer = Announcer(jobs=jobs, executions=executions, documents=documents)
         self.events = JobEvents(jobs=jobs, configurations=events, ids=ids, clock=clock)
-        self._lifecycle = Lifecycle(jobs=jobs, executions=executions, announcer=announcer, events=self.events)
+        self.signing_rule = SigningRule(jobs=jobs, members=members)
+        self._lifecycle = Lifecycle(
+            jobs=jobs, executions=executions, announcer=announcer, events=self.events, signing_rule=self.signing_rule
+        )
         self.planner = Planner(
             jobs=jobs,
             executions=executions,
@@ -206,6 +211,8 @@ class JobsService:
         if plan.namespace is not None:
             check_namespace(plan.namespace, fulfilment=fulfilment)
         self._require_targets(tx, place, targets)
+        if not plan.offline_signed:
+            self.signing_rule.require_for_document(tx, place, targets, filled.document)
         now = self._clock.now()
         waits = False
         if plan.schedule is not None:
@@ -230,6 +237,7 @@ class JobsService:
             template_arn=plan.template_arn,
             document_parameters=plan.document_parameters,
             namespace=plan.namespace,
+            offline_signed=plan.offline_signed,
         )
         self._check_role(tx, job, plan.settings.presign)
         named = [JobTarget(position=position, arn=arn) for position, arn in enumerate(targets)]
@@ -331,6 +339,8 @@ class JobsService:
             self._members.require_target(tx, place, arn)
             if not arn.startswith(place.iot("thinggroup", "")):
                 raise InvalidRequest(f"{arn} is no thing group: only groups can be added to a job.", subject="target")
+        if new and not found.offline_signed:
+            self.signing_rule.require_for_document(tx, place, new, self._jobs.document(tx, place.account, job) or "")
         if len(standing) + len(new) > TARGETS_MAX:
             raise LimitExceeded(f"A job has at most {TARGETS_MAX} targets.", subject="targets")
         now = self._clock.now()

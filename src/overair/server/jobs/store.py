@@ -110,6 +110,7 @@ class SqlJobStore(SqlLineRows):
             template_arn=job.template_arn,
             document_parameters=msgspec.json.encode(job.document_parameters).decode() if job.document_parameters else None,
             namespace=job.namespace,
+            offline_signed=job.offline_signed,
             **_changeable(job),
             **dict.fromkeys(_COUNTS.values(), 0),
         )
@@ -331,4 +332,5 @@ def _job(row: Mapping[Any, Any]) -> Job:
         template_arn=row["template_arn"],
         document_parameters=msgspec.json.decode(row["document_parameters"] or "{}", type=dict[str, str]),
         namespace=row["namespace"],
+        offline_signed=row["offline_signed"],
     )

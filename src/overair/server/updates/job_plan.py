@@ -113,7 +113,7 @@ def _refused(message: str) -> InvalidRequest:
     return InvalidRequest(message, subject="job settings")
 
 
-def job_plan(update: Update) -> JobPlan:
+def job_plan(update: Update, *, offline_signed: bool = False) -> JobPlan:
     """The job of an update whose files all stand where devices get them.
 
     Raises:
@@ -133,6 +133,7 @@ def job_plan(update: Update) -> JobPlan:
         target_selection=TargetSelection(plan.selection.value),
         settings=settings,
         fulfilment=plan.additional_parameters.get(FULFILMENT_PARAMETER),
+        offline_signed=offline_signed,
     )
 
 

@@ -50,6 +50,14 @@ class Targets(Protocol):
         ...
 
 
+class HeldKeys(Protocol):
+    """Whoever holds keys that images can be signed with (``certificates.acm.AcmService``)."""
+
+    def holds_key_of(self, tx: Tx, account: AccountId, certificate_pem: str) -> bool:
+        """Whether the private key of a certificate is held here, under that certificate or another."""
+        ...
+
+
 class Tags(Protocol):
     """Whoever keeps tags of iot resources (``devices.tags.TagsService``)."""
 

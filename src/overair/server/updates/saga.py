@@ -58,7 +58,8 @@ from overair.server.updates.model import (
     UpdateFile,
     UpdateStatus,
 )
-from overair.server.updates.ports import UpdatesStore
+from overair.server.updates.offline_signed import why_not_offline_signed
+from overair.server.updates.ports import HeldKeys, UpdatesStore
 from overair.server.updates.steps import NEXT, Step
 from overair.wire.image_signature import SignatureAlgorithm
 from overair.wire.job_document import TransferProtocol
@@ -95,6 +96,7 @@ class Saga:
         signing: SigningService,
         streams: StreamsService,
         jobs: JobsService,
+        held_keys: HeldKeys,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -103,6 +105,7 @@ class Saga:
         self._signing = signing
         self._streams = streams
         self._jobs = jobs
+        self._held_keys = held_keys
         self._steps: Final[Mapping[Step, Callable[[Tx, Update], Update | None]]] = {
             Step.ASSUME_ROLE: self._assume_role,
             Step.PUT_PROFILES: self._put_profiles,
@@ -259,7 +262,8 @@ class Saga:
         self._access.require_for_role(tx, role, "iot:CreateJob", update.job_arn)
         if TransferProtocol.HTTP in update.plan.protocols:
             self._access.require_for_role(tx, role, "iam:PassRole", update.plan.role_arn, context=PASSED_TO)
-        self._jobs.create(tx, update.place, job_plan(update))
+        why_not = why_not_offline_signed(tx, update.account, update.plan, self._held_keys)
+        self._jobs.create(tx, update.place, job_plan(update, offline_signed=why_not is None))
         return update
 
     def _complete(self, tx: Tx, update: Update) -> Update:

@@ -33,7 +33,8 @@ from overair.server.updates.model import (
     UpdatePlan,
     UpdateStatus,
 )
-from overair.server.updates.ports import Tags, Targets, UpdateQuery, UpdatesStore
+from overair.server.updates.offline_signed import why_not_offline_signed
+from overair.server.updates.ports import HeldKeys, Tags, Targets, UpdateQuery, UpdatesStore
 from overair.server.updates.steps import Step
 from overair.wire.job_document import TransferProtocol
 
@@ -83,6 +84,7 @@ class UpdatesService:
         jobs: JobsService,
         targets: Targets,
         tags: Tags,
+        held_keys: HeldKeys,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -94,6 +96,7 @@ class UpdatesService:
         self._jobs = jobs
         self._targets = targets
         self._tags = tags
+        self._held_keys = held_keys
         self._wake = wake
         tags.accept("otaupdate", self.exists)
 
@@ -123,7 +126,8 @@ class UpdatesService:
             AlreadyExists: the update's id, or its job's, is taken.
             AccessDenied: the caller may not pass the role.
             NotFound: a target, a multi-target update, a stream or a file of one isn't there.
-            InvalidRequest: a target isn't a thing or group of this place, or a setting is out of bounds.
+            InvalidRequest: a target isn't a thing or group of this place, or takes only images that were signed elsewhere; or a
+                setting is out of bounds.
         """
         place = caller.place
         present = self._store.find(tx, place.account, plan.id)
@@ -142,6 +146,9 @@ class UpdatesService:
         )
         for target in plan.targets:
             self._require_target(tx, place, target)
+        why_not = why_not_offline_signed(tx, place.account, plan, self._held_keys)
+        if why_not is not None:
+            self._jobs.signing_rule.require(tx, place, plan.targets, why=why_not)
         fulfilment = plan.additional_parameters.get(FULFILMENT_PARAMETER)
         if fulfilment is not None:
             self._jobs.require_fulfilment(tx, place.account, fulfilment)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    Select,
     String,
     Table,
     Text,
@@ -50,9 +51,12 @@ thing_groups: Final = Table(
     Column("query", Text, nullable=True),
     Column("query_version", String(16), nullable=True),
     Column("query_status", String(16), nullable=True),
+    # What the attributes say, where it can be found.
+    Column("signing_rule", String(16), nullable=True),
     Index("ix_thing_groups_account_query_version", "account", "query_version"),
     Index("ix_thing_groups_account_parent_name", "account", "parent", "name"),
     Index("ix_thing_groups_account_id", "account", "id"),
+    Index("ix_thing_groups_account_signing_rule", "account", "signing_rule"),
 )
 
 thing_group_ancestors: Final = Table(
@@ -95,6 +99,13 @@ _members_of_all_below: Final = HotStatement(
 )
 
 
+_any_rule: Final = HotStatement(
+    select(thing_groups.c.name)
+    .where(thing_groups.c.account == bindparam("b_account"), thing_groups.c.signing_rule > "")
+    .limit(1)
+)
+
+
 class SqlGroupStore:
     """Groups in SQL."""
 
@@ -119,6 +130,7 @@ class SqlGroupStore:
                 attributes=_json(dict(group.attributes)),
                 version=group.version,
                 created_at=group.created_at,
+                signing_rule=group.signing_rule,
                 **_dynamic_columns(group.dynamic),
             )
         )
@@ -138,6 +150,7 @@ class SqlGroupStore:
                 description=group.description,
                 attributes=_json(dict(group.attributes)),
                 version=group.version,
+                signing_rule=group.signing_rule,
                 **_dynamic_columns(group.dynamic),
             )
         )
@@ -217,6 +230,42 @@ class SqlGroupStore:
         rows = sql(tx).execute(select(line.c.ancestor).where(line.c.account == account, line.c.name.in_(direct)))
         return frozenset(GroupName(name) for (name,) in rows)
 
+    def ruled_kin(self, tx: Tx, account: AccountId, group: GroupName) -> GroupName | None:
+        line = thing_group_ancestors
+        above = select(line.c.ancestor).where(line.c.account == account, line.c.name == group)
+        below = select(line.c.name).where(line.c.account == account, line.c.ancestor == group)
+        for kin in (above, below):
+            wanted = _ruled(account).where(thing_groups.c.name.in_(kin)).order_by(thing_groups.c.name).limit(1)
+            found = sql(tx).execute(wanted).scalar()
+            if found is not None:
+                return GroupName(found)
+        return None
+
+    def ruled_member(self, tx: Tx, account: AccountId, group: GroupName) -> ThingName | None:
+        if not self._has_rule(tx, account):
+            return None
+        table, line = thing_group_members, thing_group_ancestors
+        below = select(line.c.name).where(line.c.account == account, line.c.ancestor == group)
+        members = select(table.c.thing).where(table.c.account == account, table.c.group_name.in_(below))
+        found = sql(tx).execute(_covered(account).where(table.c.thing.in_(members)).limit(1)).scalar()
+        return None if found is None else ThingName(found)
+
+    def ruled_groups_of(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[GroupName]:
+        wanted = _ruled(account).order_by(thing_groups.c.name)
+        ruled = [GroupName(name) for (name,) in sql(tx).execute(wanted)]
+        groups = self.all_groups(tx, account, thing) if ruled else frozenset()
+        return [name for name in ruled if name in groups]
+
+    def ruled_among(self, tx: Tx, account: AccountId, things: Sequence[ThingName]) -> frozenset[ThingName]:
+        if not things or not self._has_rule(tx, account):
+            return frozenset()
+        rows = sql(tx).execute(_covered(account).where(thing_group_members.c.thing.in_(things)))
+        return frozenset(ThingName(name) for (name,) in rows)
+
+    def _has_rule(self, tx: Tx, account: AccountId) -> bool:
+        """Asked for each piece of a job: one look into an index, as long as there is no rule."""
+        return _any_rule.all(tx, b_account=account) != []
+
     def members(
         self, tx: Tx, account: AccountId, group: GroupName, *, nested: bool, after: str | None, limit: int
     ) -> Sequence[ThingName]:
@@ -224,6 +273,19 @@ class SqlGroupStore:
         # No name is empty, so all are behind it.
         rows = members.all(tx, b_account=account, b_group=group, b_after=after or "", b_limit=limit)
         return [ThingName(name) for (name,) in rows]
+
+
+def _ruled(account: AccountId) -> Select[str]:
+    """Names of groups with a signing rule."""
+    # A range, not "is there": so SQLite walks the index of rules, not all groups.
+    return select(thing_groups.c.name).where(thing_groups.c.account == account, thing_groups.c.signing_rule > "")
+
+
+def _covered(account: AccountId) -> Select[str]:
+    """Things in groups with a signing rule and in the groups below those, each once."""
+    table, line = thing_group_members, thing_group_ancestors
+    groups = select(line.c.name).where(line.c.account == account, line.c.ancestor.in_(_ruled(account)))
+    return select(table.c.thing).where(table.c.account == account, table.c.group_name.in_(groups)).distinct()
 
 
 def _group(row: Any) -> ThingGroup:

@@ -317,6 +317,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("template_arn", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("document_parameters", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("namespace", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("offline_signed", sa.Boolean(), server_default=sa.false(), nullable=False))
         batch_op.create_index("ix_jobs_ending", ["ends_at"], unique=False)
         batch_op.create_index("ix_jobs_status", ["account", "status", "sequence"], unique=False)
 
@@ -349,4 +350,6 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("query", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("query_version", sa.String(length=16), nullable=True))
         batch_op.add_column(sa.Column("query_status", sa.String(length=16), nullable=True))
+        batch_op.add_column(sa.Column("signing_rule", sa.String(length=16), nullable=True))
         batch_op.create_index("ix_thing_groups_account_query_version", ["account", "query_version"], unique=False)
+        batch_op.create_index("ix_thing_groups_account_signing_rule", ["account", "signing_rule"], unique=False)
