@@ -222,7 +222,7 @@ def test_a_list_that_breaks_a_rule_is_refused_by_that_rules_name(pem: Callable[[
 def test_a_changed_byte_of_a_list_is_never_taken() -> None:
     leaf = device(ROOT)
     der = x509.load_pem_x509_crl(pki.revocation_list(ROOT, leaf).encode()).public_bytes(Encoding.DER)
-    for at in range(0, len(der), 3):
+    for at in range(len(der)):
         changed = bytes([*der[:at], der[at] ^ 1, *der[at + 1 :]])
         pem = "-----BEGIN X509 CRL-----\n" + base64.b64encode(changed).decode() + "\n-----END X509 CRL-----\n"
         with pytest.raises(InvalidRequest):

@@ -151,7 +151,9 @@ def _issuer(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certific
         raise _refused(f"is of {crl.issuer.rfc4514_string()[:200]!r}, for which no certificate is here")
     if not isinstance(crl.signature_hash_algorithm, _HASHES):
         raise _refused("must be signed with SHA-256, SHA-384 or SHA-512")
-    signers = [each for each in named if _signed(crl, each)]
+    # The last octet before the signature says how many of its bits don't count: were it any other, two texts would be one list.
+    is_whole = crl.public_bytes(Encoding.DER).endswith(b"\0" + crl.signature)
+    signers = [each for each in named if is_whole and _signed(crl, each)]
     if not signers:
         raise _refused("isn't signed by the authority that it names")
     for each in signers:
