@@ -84,6 +84,15 @@ _save_target: Final = HotStatement(
     )
     .values(planned=bindparam("b_planned"), cursor=bindparam("b_cursor"))
 )
+_set_planned: Final = HotStatement(
+    update(job_targets)
+    .where(
+        job_targets.c.account == bindparam("b_account"),
+        job_targets.c.job == bindparam("b_job"),
+        job_targets.c.position == bindparam("b_position"),
+    )
+    .values(planned=bindparam("b_planned"))
+)
 
 
 class SqlJobStore(SqlLineRows):
@@ -279,6 +288,9 @@ class SqlJobStore(SqlLineRows):
 
     def set_planned(self, tx: Tx, account: AccountId, job: JobId, positions: Sequence[int] | None = None) -> None:
         """No member of these targets, or of all, is left."""
+        if positions is not None and len(positions) == 1:
+            _set_planned.run(tx, b_account=account, b_job=job, b_position=positions[0], b_planned=True)
+            return
         planned = update(job_targets).where(job_targets.c.account == account, job_targets.c.job == job)
         if positions is not None:
             planned = planned.where(job_targets.c.position.in_(positions))

@@ -13,6 +13,7 @@ from overair.basics.ids import AccountId, CertificateId, ThingName, ThingTypeNam
 from overair.basics.work import Tx
 from overair.server.devices.model import Thing, ThingPrincipal, ThingPrincipalType, ThingQuery
 from overair.server.storage.schema import account_column, instant_column, metadata
+from overair.server.storage.statements import listed
 from overair.server.storage.work import HotStatement, sql
 
 things: Final = Table(
@@ -55,6 +56,12 @@ _FIND: Final = HotStatement(
         things.c.account == bindparam("b_account"), things.c.name == bindparam("b_name")
     )
 )
+_AMONG: Final = {
+    dialect: HotStatement(
+        select(things.c.name).where(things.c.account == bindparam("b_account"), things.c.name.in_(select(named.c.value)))
+    )
+    for dialect, named in listed("b_names").items()
+}
 _INSERT: Final = HotStatement(insert(things), columns=[column.name for column in things.columns])
 _INSERT_ATTRIBUTE: Final = HotStatement(insert(thing_attributes), columns=[column.name for column in thing_attributes.columns])
 _DECODE: Final = msgspec.json.Decoder(dict[str, str])
@@ -103,8 +110,8 @@ class SqlThingStore:
         sql(tx).execute(delete(things).where(things.c.account == account, things.c.name == thing))
 
     def among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
-        query = select(things.c.name).where(things.c.account == account, things.c.name.in_(names))
-        return frozenset(ThingName(name) for name in sql(tx).execute(query).scalars())
+        rows = _AMONG[sql(tx).dialect.name].all(tx, b_account=account, b_names=msgspec.json.encode(names).decode())
+        return frozenset(ThingName(name) for (name,) in rows)
 
     def count(self, tx: Tx, account: AccountId) -> int:
         return int(sql(tx).execute(select(func.count()).select_from(things).where(things.c.account == account)).scalar_one())
