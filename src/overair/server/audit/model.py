@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from hashlib import sha256
+from operator import attrgetter
 from typing import Final
 
 from overair.basics.clock import Instant
@@ -63,11 +64,12 @@ class AuditRecord:
     """See ``link``; hexadecimal. Empty for rows before the chain, which its beginning vouches for."""
 
 
+_hashed = attrgetter(*sorted(field.name for field in fields(AuditRecord) if field.name != "chain_hash"))
+
+
 def link(previous: str, record: AuditRecord) -> str:
-    """The hash of a row that follows the one with the hash ``previous``."""
-    fields = asdict(record)
-    del fields["chain_hash"]
-    return _hash([CHAIN_FORMAT, previous, *(fields[name] for name in sorted(fields))])
+    """The hash of a row that follows the one with the hash ``previous``: over it and all of the row's own columns."""
+    return _hash([CHAIN_FORMAT, previous, *_hashed(record)])
 
 
 def beginning(account: AccountId, earlier: Iterable[AuditRecord]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -52,7 +52,8 @@ records: Final = Table(
     Index("ix_audit_records_account_kind_at", "account", "kind", "at"),
 )
 
-_insert = HotStatement(insert(records), columns=tuple(column.name for column in records.columns))
+_COLUMNS: Final = tuple(column.name for column in records.columns)
+_insert = HotStatement(insert(records), columns=_COLUMNS)
 _highest = select(func.max(records.c.sequence)).where(records.c.account == bindparam("b_account")).scalar_subquery()
 _last = HotStatement(
     select(records.c.sequence, records.c.chain_hash).where(
@@ -76,7 +77,8 @@ class SqlAuditStore:
             sequence += 1
             chained = replace(record, sequence=sequence)
             chain_hash = link(chain_hash, chained)
-            rows.append(asdict(replace(chained, chain_hash=chain_hash)))
+            # Shallow: each column is one value, and ``asdict`` would copy it.
+            rows.append({name: getattr(chained, name) for name in _COLUMNS} | {"chain_hash": chain_hash})
         _insert.run_many(tx, rows)
 
     def reached(self, tx: Tx, account: AccountId) -> Reached:
