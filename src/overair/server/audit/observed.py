@@ -149,7 +149,7 @@ class Observed:
         with self._gate:
             taken = {same: self._noted.pop(same) for same in list(self._noted)[:BATCH_MAX]}
             lost, self._lost = self._lost, {}
-        rows = [replace(noted.record, times=noted.times) for noted in taken.values()]
+        rows = [noted.record if noted.times == 1 else replace(noted.record, times=noted.times) for noted in taken.values()]
         rows += [self._lost_row(account, count) for account, count in lost.items()]
         try:
             yield rows
