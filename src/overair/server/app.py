@@ -164,6 +164,7 @@ class Server:
         joined.work.on_commit_with_outbox(outbox_filled)
         joined.cluster.when_others_change(self._state.look_around)
         await joined.cluster.begin()
+        await joined.before_the_doors_open()
         joined.workers.start()
         self._closing.push_async_callback(joined.workers.stop)
         joined.gateway.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from overair.basics.clock import Clock
@@ -39,6 +40,7 @@ class Joined:
     device_jobs_door: DeviceJobsDoor
     downloads: PresignedDownloads
     renewal: ServerCertificateRenewal
+    before_the_doors_open: Callable[[], Awaitable[None]]
     readings: Readings
     first: first_start.Rooms
 

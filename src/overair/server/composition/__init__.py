@@ -145,6 +145,7 @@ def compose(
         device_jobs_door=device_doors.jobs,
         downloads=device_doors.downloads,
         renewal=standing.renewal,
+        before_the_doors_open=standing.before_the_doors_open,
         readings=Readings(
             connections=lambda: gateway.gateway.connection_count,
             connections_ended=lambda: {reason.value: count for reason, count in gateway.gateway.ended.items()},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
+from overair.basics.errors import OverairError
 from overair.server.access.key_uses import KeyUseWriter
 from overair.server.broker.worker import SessionExpiry
 from overair.server.certificates.authorities import ServerIdentity
@@ -21,6 +23,7 @@ from overair.server.director.auto_updates import AutoUpdateWorker
 from overair.server.image_repository.worker import MetadataRenewal
 from overair.server.jobs.operator_executions import JobTimers
 from overair.server.jobs.planning import JobPlanner
+from overair.server.nodes.model import Role
 from overair.server.objects.collector import ContentCollector
 from overair.server.provisioning.worker import UnprovisionedCertificates
 from overair.server.signing.worker import SigningWorker
@@ -118,6 +121,8 @@ class StandingWork:
         jobs.wake_with(lambda: cluster.wakes(workers, JobPlanner.name))
         fleet_index.wake_with(lambda: cluster.wakes(workers, fleet_index.builder.name))
 
+        self._signs = cluster.has(Role.WORKERS)
+
         # What other processes of the server change, and this one holds in memory: gone as soon as their commit is heard.
         cluster.hears("device-access", registry.authority.heard)
         cluster.hears("grants", lambda _: operators.grants.evict())
@@ -132,3 +137,9 @@ class StandingWork:
         cluster.hears("asked-blocks", gateway.stream_topics.asked.heard)
         cluster.hears("outbox", lambda _: workers.wake(OutboxRelay.name))
         cluster.hears("wake", lambda parts: workers.wake(parts[0] if parts else None))
+
+    async def before_the_doors_open(self) -> None:
+        """Sign anew what may come out of a backup: no device is to meet a lower version than it holds."""
+        if self._signs:
+            with suppress(OverairError):  # told in the log; the worker goes on from there
+                await self.metadata_renewal.run_once()
