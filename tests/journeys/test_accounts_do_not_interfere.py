@@ -22,6 +22,9 @@ FIRST, ALONE, AMID = AccountId("100000000001"), AccountId("111122223333"), Accou
 SECRET = "only-the-neighbours"
 ENDS_A_TWIN = {"DeleteAccessKey", "UpdateAccessKey"}
 """What a root may do to its own key."""
+FOLLOWS_THE_CLOCK = {"ListAuditChain", "ListAuditRecords", "SignAuditHead"}
+"""How many rows an account's own reads have is a matter of time: equal ones within half a second are one. That nobody else's are
+among them is shown by ``test_two_accounts.py``."""
 
 _CHANCE = re.compile(
     rb"-----BEGIN [^-]*-----.*?-----END [^-]*-----"  # certificates and keys
@@ -57,7 +60,8 @@ class Twin:
         """Of every door: well-formed requests, those that read among the ones that change, in an order by chance."""
         chance = random.Random(seed)
         walk = ModelWalk(self.names, random.Random(seed), spoils=False)
-        bound = [(service, operation) for service, operation in self.accounts.bound(walk) if operation not in ENDS_A_TWIN]
+        left_out = ENDS_A_TWIN | FOLLOWS_THE_CLOCK
+        bound = [(service, operation) for service, operation in self.accounts.bound(walk) if operation not in left_out]
         drawn = [
             (operation, walk.models[service].signing_name, walk.request(service, operation))
             for service, operation in chance.choices(bound, k=count)
