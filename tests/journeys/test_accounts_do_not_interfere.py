@@ -23,8 +23,8 @@ SECRET = "only-the-neighbours"
 ENDS_A_TWIN = {"DeleteAccessKey", "UpdateAccessKey"}
 """What a root may do to its own key."""
 FOLLOWS_THE_CLOCK = {"ListAuditChain", "ListAuditRecords", "SignAuditHead"}
-"""How many rows an account's own reads have is a matter of time: equal ones within half a second are one. That nobody else's are
-among them is shown by ``test_two_accounts.py``."""
+"""How many rows an account's own reads have is a matter of time: equal ones within half a second are one. That nobody else's
+are among them is shown by ``test_two_accounts.py``."""
 
 _CHANCE = re.compile(
     rb"-----BEGIN [^-]*-----.*?-----END [^-]*-----"  # certificates and keys
