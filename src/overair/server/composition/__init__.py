@@ -1,7 +1,7 @@
 """Who is joined to whom: every room gets what it asked for by a protocol.
 
-``compose`` names the floors of the house from the ground up; each file here joins one floor's rooms to each other and to those
-below. These are the only files that name concrete stores and services.
+``compose`` names the storeys of the house from the ground up; each file here joins one storey's rooms to each other and to
+those below. These are the only files that name concrete stores and services.
 """
 
 from __future__ import annotations
