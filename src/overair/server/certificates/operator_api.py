@@ -9,6 +9,7 @@ from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
 from overair.server.certificates import x509
+from overair.server.certificates.messages import listed
 from overair.server.certificates.model import CertificateStatus, DeviceCertificate
 from overair.server.certificates.service import CertificatesService
 
@@ -68,19 +69,7 @@ class CertificatesOperatorApi:
             lambda tx: self.certificates.page(tx, caller.account, after=after, limit=limit + 1, ascending=ascending)
         )
         page, marker = cut(rows, limit, lambda row: (row.created_at, row.id))
-        return {
-            "certificates": [
-                {
-                    "certificateArn": caller.place.iot("cert", row.id),
-                    "certificateId": row.id,
-                    "status": row.status.value,
-                    "certificateMode": row.mode.value,
-                    "creationDate": row.created_at,
-                }
-                for row in page
-            ],
-            "nextMarker": marker,
-        }
+        return {"certificates": [listed(caller.place, row) for row in page], "nextMarker": marker}
 
     @operation("iot", "UpdateCertificate")
     async def update_certificate(self, caller: Caller, request: Request) -> Members:

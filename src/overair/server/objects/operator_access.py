@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from overair.basics.errors import InvalidRequest, NotFound, Unsupported
-from overair.basics.work import Tx, Work
+from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.objects.members import check_supported, no_lists, owner
 from overair.server.objects.model import PublicAccessBlock
@@ -62,14 +62,8 @@ class AccessOperations:
     @operation("s3", "GetBucketPolicyStatus")
     async def get_bucket_policy_status(self, caller: Caller, request: Request) -> Members:
         check_supported(caller, request)
-
-        def query(tx: Tx) -> str:
-            bucket = self.objects.require_bucket(tx, caller.place, request["Bucket"])
-            if bucket.policy is None:
-                raise NotFound("The bucket policy does not exist.", subject="policy", details={"BucketName": bucket.name})
-            return bucket.policy
-
-        policy = parse_policy(await self.work.read(query), Kind.RESOURCE)
+        text = await self.work.read(lambda tx: self.objects.require_policy(tx, caller.place, request["Bucket"]))
+        policy = parse_policy(text, Kind.RESOURCE)
         return {"PolicyStatus": {"IsPublic": is_public(policy)}}
 
     @operation("s3", "GetBucketAcl")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from overair.basics.errors import InvalidRequest, NotFound, Unsupported
-from overair.basics.work import Tx, Work
+from overair.basics.errors import InvalidRequest, Unsupported
+from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import page_token, read_page_token
 from overair.server.objects.members import check_supported, owner, showable
@@ -111,14 +111,7 @@ class BucketOperations:
     @operation("s3", "GetBucketPolicy")
     async def get_bucket_policy(self, caller: Caller, request: Request) -> Members:
         check_supported(caller, request)
-
-        def query(tx: Tx) -> str:
-            bucket = self.objects.require_bucket(tx, caller.place, request["Bucket"])
-            if bucket.policy is None:
-                raise NotFound("The bucket policy does not exist.", subject="policy", details={"BucketName": bucket.name})
-            return bucket.policy
-
-        return {"Policy": await self.work.read(query)}
+        return {"Policy": await self.work.read(lambda tx: self.objects.require_policy(tx, caller.place, request["Bucket"]))}
 
     @operation("s3", "PutBucketPolicy")
     async def put_bucket_policy(self, caller: Caller, request: Request) -> Members:

@@ -113,6 +113,17 @@ class ObjectsService:
             raise NotFound(f"The specified bucket does not exist: {name}.", subject="bucket", details={"BucketName": name})
         return bucket
 
+    def require_policy(self, tx: Tx, place: Place, name: str) -> str:
+        """A bucket's policy, as it was put.
+
+        Raises:
+            NotFound: with subject ``bucket`` or ``policy``.
+        """
+        bucket = self.require_bucket(tx, place, name)
+        if bucket.policy is None:
+            raise NotFound("The bucket policy does not exist.", subject="policy", details={"BucketName": bucket.name})
+        return bucket.policy
+
     def buckets(self, tx: Tx, place: Place, *, prefix: str = "", after: str = "", limit: int = BUCKETS_MAX) -> list[Bucket]:
         """By name, from the first above ``after`` on."""
         return self._store.buckets(tx, place.account, prefix=prefix, after=after, limit=limit)

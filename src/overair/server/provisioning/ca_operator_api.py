@@ -10,6 +10,7 @@ from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
 from overair.server.certificates import x509
+from overair.server.certificates.messages import listed
 from overair.server.certificates.model import CertificateMode, CertificateStatus
 from overair.server.certificates.service import CertificatesService
 from overair.server.provisioning.ca_certificates import CaCertificates, RegistrationConfig
@@ -171,19 +172,7 @@ class CaCertificateOperations:
             )
 
         page, marker = cut(await self._work.read(list), limit, lambda row: (row.created_at, row.id))
-        return {
-            "certificates": [
-                {
-                    "certificateArn": caller.place.iot("cert", row.id),
-                    "certificateId": row.id,
-                    "status": row.status.value,
-                    "certificateMode": row.mode.value,
-                    "creationDate": row.created_at,
-                }
-                for row in page
-            ],
-            "nextMarker": marker,
-        }
+        return {"certificates": [listed(caller.place, row) for row in page], "nextMarker": marker}
 
     def _check_role(self, tx: Tx, caller: Caller, config: RegistrationConfig | None) -> None:
         if config is not None and config.role_arn is not None:

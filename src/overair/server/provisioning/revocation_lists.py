@@ -71,8 +71,9 @@ def read_revocation_list(text: bytes, issuers: Sequence[x509.Certificate], *, no
         raise _refused(f"must be one PEM block that begins with -----BEGIN X509 CRL-----; there are {len(blocks)}")
     try:
         crl = x509.load_pem_x509_crl(blocks[0])
+        der = crl.public_bytes(Encoding.DER)
         number = _number(crl)
-        issuer = _issuer(crl, issuers)
+        issuer = _issuer(crl, der, issuers)
         this_update, next_update = _dates(crl, now)
         serial_numbers = _serial_numbers(crl)
     except UNREADABLE as broken:
@@ -84,7 +85,7 @@ def read_revocation_list(text: bytes, issuers: Sequence[x509.Certificate], *, no
         this_update=this_update,
         next_update=next_update,
         serial_numbers=serial_numbers,
-        sha256=hashlib.sha256(crl.public_bytes(Encoding.DER)).hexdigest(),
+        sha256=hashlib.sha256(der).hexdigest(),
     )
 
 
@@ -140,7 +141,7 @@ def _number(crl: x509.CertificateRevocationList) -> int:
     return number
 
 
-def _issuer(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certificate]) -> x509.Certificate:
+def _issuer(crl: x509.CertificateRevocationList, der: bytes, issuers: Sequence[x509.Certificate]) -> x509.Certificate:
     """Which of these signed the list.
 
     Raises:
@@ -152,7 +153,7 @@ def _issuer(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certific
     if not isinstance(crl.signature_hash_algorithm, _HASHES):
         raise _refused("must be signed with SHA-256, SHA-384 or SHA-512")
     # The last octet before the signature says how many of its bits don't count: were it any other, two texts would be one list.
-    is_whole = crl.public_bytes(Encoding.DER).endswith(b"\0" + crl.signature)
+    is_whole = der.endswith(b"\0" + crl.signature)
     signers = [each for each in named if is_whole and _signed(crl, each)]
     if not signers:
         raise _refused("isn't signed by the authority that it names")
