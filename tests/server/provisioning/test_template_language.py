@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overair.basics.errors import InvalidRequest
-from overair.server.provisioning.template_language import CERTIFICATE_ID, TEXT_LENGTH_MAX, Override, Template
+from overair.server.provisioning.template_functions import TEXT_LENGTH_MAX
+from overair.server.provisioning.template_language import CERTIFICATE_ID, Template
+from overair.server.provisioning.template_plans import Override
 
 OWN = {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": CERTIFICATE_ID}}}
 

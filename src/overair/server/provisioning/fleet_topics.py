@@ -22,7 +22,8 @@ from overair.server.error_codes import PROVISIONING_STATUSES, code_for
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.provisioning.fleet_provisioning import Claimed, FleetProvisioning
 from overair.server.provisioning.hooks import Hooks
-from overair.server.provisioning.template_language import PARAMETERS_MAX, PSEUDO_PARAMETERS, TEXT_LENGTH_MAX
+from overair.server.provisioning.template_functions import TEXT_LENGTH_MAX
+from overair.server.provisioning.template_language import PARAMETERS_MAX, PSEUDO_PARAMETERS
 from overair.server.provisioning.template_model import REQUESTS_PER_MINUTE, TemplateName
 from overair.server.provisioning.templates import KIND
 from overair.server.provisioning.token_buckets import TokenBuckets

@@ -20,7 +20,7 @@ from overair.server.devices.model import ThingPrincipalType
 from overair.server.devices.service import DevicesService, PoliciesService, ThingGroupsService, ThingUpdate
 from overair.server.provisioning.model import ProvisionedDevice
 from overair.server.provisioning.ports import DeviceStore
-from overair.server.provisioning.template_language import CertificatePlan, Override, Plan, PolicyPlan, ThingPlan
+from overair.server.provisioning.template_plans import CertificatePlan, Override, Plan, PolicyPlan, ThingPlan
 
 GROUPS_LOOKED_AT_MAX: Final = 1_000
 
