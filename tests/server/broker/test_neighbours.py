@@ -13,7 +13,8 @@ import pytest
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.ids import AccountId, CertificateId, ClientId, SeededIds
 from overair.basics.work import News, Notice
-from overair.server.broker.neighbours import Gate, Neighbours, _Claim
+from overair.server.broker.gate import Gate
+from overair.server.broker.neighbours import Neighbours, _Claim
 from overair.server.broker.notices import message_of
 from overair.server.gateway.model import Link, Message
 

@@ -273,7 +273,7 @@ async def test_a_retained_message_that_is_over_is_forgotten(world: World, clock:
     assert await worker.run_once() is False
     kept = {name: world.broker.has_retained(ACCOUNT, name) for name in ("short", "long", "for ever")}
     assert kept == {"short": False, "long": True, "for ever": True}
-    assert await world.broker.retained(ACCOUNT, "short") is None
+    assert await world.broker.retained_topics.message(ACCOUNT, "short") is None
 
 
 async def test_what_is_published_while_a_client_is_just_connecting_isnt_lost_to_it(

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 from weakref import WeakValueDictionary
 
 import structlog
@@ -21,7 +20,9 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.errors import OverairError, Unavailable
 from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import News, Notice, Tx, Work
+from overair.server.broker.gate import Gate
 from overair.server.broker.model import StoredSession
+from overair.server.broker.neighbour_ports import Key, Sessions, SharedRecords, Shelf
 from overair.server.broker.notices import message_of, properties_in
 from overair.server.gateway.model import Link, Message
 from overair.wire.mqtt.properties import encode_properties
@@ -41,84 +42,7 @@ WHO_IS_THERE: Final = "who-is-there"
 PASSING: Final = "publish"
 RETAINED: Final = "retained"
 
-Key = tuple[AccountId, ClientId]
-
 logger = structlog.get_logger("overair.broker")
-
-
-class SharedRecords(Protocol):
-    """``store.BrokerStore``: sessions that have a holder among several gateways."""
-
-    def owns(self, tx: Tx, account: AccountId, client_id: ClientId) -> bool: ...
-    def holder(self, tx: Tx, account: AccountId, client_id: ClientId) -> str | None: ...
-    def take(self, tx: Tx, account: AccountId, client_id: ClientId) -> StoredSession | None: ...
-    def take_all_of(self, tx: Tx, holder: str, now: Instant, expiry_ms: int) -> Sequence[tuple[AccountId, StoredSession]]: ...
-    def held(self, tx: Tx) -> Collection[Key]: ...
-    def delete_session(self, tx: Tx, account: AccountId, client_id: ClientId) -> None: ...
-    def may_queue(self, tx: Tx, account: AccountId, client_id: ClientId, number: int) -> bool: ...
-    def enqueue(self, tx: Tx, account: AccountId, client_id: ClientId, position: int, message: Message) -> None: ...
-    def retain(self, tx: Tx, account: AccountId, message: Message, now: Instant) -> None: ...
-    def retained_topics(self, tx: Tx) -> Sequence[tuple[AccountId, str]]: ...
-
-
-class Shelf(Protocol):
-    """The outbox and the list of gateways (``nodes.service.NodeStore``)."""
-
-    def heard_to(self, tx: Tx, name: str) -> int | None: ...
-    def strike_if_dead(self, tx: Tx, name: str) -> bool: ...
-    def notices(self, tx: Tx, *, after: int, to: int | None = None, limit: int) -> Sequence[tuple[int, Notice]]: ...
-
-
-class Sessions(Protocol):
-    """What a broker lets its neighbours do (``service.Broker``)."""
-
-    def links(self) -> Collection[Link]: ...
-    def kept(self) -> Collection[Key]: ...
-    def link_of(self, account: AccountId, client_id: ClientId) -> Link | None: ...
-    def knows(self, account: AccountId, client_id: ClientId) -> bool: ...
-    def let_go(self, account: AccountId, client_id: ClientId) -> None: ...
-    def install(self, account: AccountId, stored: StoredSession) -> None: ...
-    def hand_out_here(self, account: AccountId, message: Message) -> None: ...
-    def retained_now(self, account: AccountId, topic: str, *, is_there: bool) -> None: ...
-    def retained_are(self, topics: Sequence[tuple[AccountId, str]]) -> None: ...
-
-
-class Gate:
-    """Many may pass together, or one alone. Who wants to be alone waits for those inside and is let in before newcomers."""
-
-    def __init__(self) -> None:
-        self._inside = 0
-        self._alone = False
-        self._wanted = 0
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def together(self) -> AsyncIterator[None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._alone and not self._wanted)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        async with self._changed:
-            self._wanted += 1
-            try:
-                await self._changed.wait_for(lambda: not self._alone and not self._inside)
-                self._alone = True
-            finally:
-                self._wanted -= 1
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._alone = False
-                self._changed.notify_all()
 
 
 @dataclass(slots=True, eq=False)
@@ -207,7 +131,7 @@ class Neighbours:
             if message.retain:
                 self._records.retain(tx, account, message, now)
                 is_there = bool(message.payload)
-                tx.after_commit(lambda: self._sessions.retained_now(account, message.topic, is_there=is_there))
+                tx.after_commit(lambda: self._sessions.retained_topics.now(account, message.topic, is_there=is_there))
                 tx.tell_nodes(News(RETAINED, (account, message.topic, "1" if is_there else "")))
             tx.publish(
                 Notice(
@@ -391,7 +315,7 @@ class Neighbours:
     def heard_retained(self, parts: Sequence[str]) -> None:
         """What is retained has changed elsewhere."""
         if parts:
-            self._sessions.retained_now(AccountId(parts[0]), parts[1], is_there=bool(parts[2]))
+            self._sessions.retained_topics.now(AccountId(parts[0]), parts[1], is_there=bool(parts[2]))
         else:
             self._spawn(self._look_again())
 
@@ -443,7 +367,7 @@ class Neighbours:
                 return self._records.held(tx), self._records.retained_topics(tx)
 
             held, topics = await self._work.run(unit)
-            self._sessions.retained_are(topics)
+            self._sessions.retained_topics.are(topics)
             for key in kept:
                 if key not in held:
                     self._sessions.let_go(*key)

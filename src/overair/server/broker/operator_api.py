@@ -78,7 +78,7 @@ class BrokerOperations:
             NotFound: nothing is retained for the topic (subject ``retained``).
         """
         topic = request["topic"]
-        message = await self._broker.retained(caller.account, topic)
+        message = await self._broker.retained_topics.message(caller.account, topic)
         if message is None:
             raise NotFound(f"No message is retained for the topic {topic[:100]!r}.", subject="retained")
         pairs = [dict([value]) for _, value in message.properties if isinstance(value, tuple)]

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Coroutine, Sequence
+from typing import Final
 
 import msgspec
 import structlog
 
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import LimitExceeded, OverairError
+from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
 from overair.basics.work import Notice, Tx, Work
 from overair.server.broker.deliveries import LOAD_COUNT, Deliveries
-from overair.server.broker.model import ClientPresence, RetainedMessage, StoredSession
+from overair.server.broker.model import ClientPresence, StoredSession
 from overair.server.broker.neighbours import Neighbours
 from overair.server.broker.notices import message_of
 from overair.server.broker.ports import PresenceWatcher, Records
 from overair.server.broker.presence import Presence
+from overair.server.broker.retained import RetainedTopics
 from overair.server.broker.sessions import LimitsFor, SessionCounts, SessionRecord
 from overair.server.broker.stored_sessions import StoredSessions
 from overair.server.broker.subscriptions import Subscriptions
@@ -32,13 +34,17 @@ from overair.wire.mqtt.outgoing import properties_size_bytes
 
 __all__ = ["Broker", "Records", "SessionRecord"]
 
-EXPIRED_AT_ONCE_MAX = 200
+EXPIRED_AT_ONCE_MAX: Final = 200
 
 logger = structlog.get_logger("overair.broker")
 
 
 class Broker:
-    """Sessions, subscriptions and delivery of every account on this server."""
+    """Sessions, subscriptions and delivery of every account on this server.
+
+    Attributes:
+        retained_topics: Which topics hold a retained message.
+    """
 
     def __init__(self, *, work: Work, store: Records, clock: Clock, ids: IdSource, limits_for: LimitsFor) -> None:
         self._work = work
@@ -46,7 +52,7 @@ class Broker:
         self._clock = clock
         self._limits_for = limits_for
         self._sessions: dict[tuple[AccountId, ClientId], SessionRecord] = {}
-        self._retained: dict[AccountId, set[str]] = {}
+        self.retained_topics = RetainedTopics(work=work, store=store, clock=clock)
         self._stored = StoredSessions(store)
         self._counts = SessionCounts()
         self._wills = DelayedWills(self.publish_soon)
@@ -83,7 +89,7 @@ class Broker:
                 connected[account] = self._limits_for(account).session_expiry_ms
         if connected:
             await self._work.run(self._stored.expire_connected(now, connected))
-        self.retained_are(topics)
+        self.retained_topics.are(topics)
 
     def install(self, account: AccountId, stored: StoredSession) -> None:
         """Hold a stored session whose client is away."""
@@ -128,17 +134,6 @@ class Broker:
             await self._work.run(self._stored.delete(record))
         self._presence.forget_long_gone()
         return len(over)
-
-    async def expire_retained(self) -> int:
-        """Forget retained messages whose time is over, ``EXPIRED_AT_ONCE_MAX`` at most; how many."""
-        now = self._clock.now()
-        over = await self._work.read(lambda tx: self._store.expired_retained(tx, now, limit=EXPIRED_AT_ONCE_MAX))
-        if not over:
-            return 0
-        gone = await self._work.run(lambda tx: [key for key in over if self._store.forget_retained(tx, *key, now)])
-        for account, topic in gone:
-            self.retained_now(account, topic, is_there=False)
-        return len(gone)
 
     @property
     def dropped_count(self) -> int:
@@ -296,23 +291,15 @@ class Broker:
             return None
         return self._work.run(self._stored.unsubscribe(record, tuple(filters)))
 
-    async def retained(self, account: AccountId, topic: str) -> RetainedMessage | None:
-        """What is retained for exactly this topic."""
-        if topic not in self._retained.get(account, ()):
-            return None
-        found = await self._work.read(lambda tx: self._store.retained(tx, account, topic))
-        is_over = found is not None and found.expires is not None and found.expires <= self._clock.now()
-        return None if is_over else found
-
     def has_retained(self, account: AccountId, topic: str) -> bool:
         """Whether something is retained for exactly this topic."""
-        return topic in self._retained.get(account, ())
+        return self.retained_topics.holds(account, topic)
 
     async def send_retained(self, link: Link, filters: Sequence[tuple[str, int]]) -> None:
         """Deliver what is retained on new subscriptions that name one topic exactly (wire reference §8.3)."""
         for topic, qos in filters:
             try:
-                message = await self.retained(link.account, topic)
+                message = await self.retained_topics.message(link.account, topic)
             except OverairError as error:
                 logger.warning("a retained message can't be read now", topic=topic, error=str(error))
                 return
@@ -348,13 +335,7 @@ class Broker:
         Raises:
             LimitExceeded: the account retains as many messages as it may. Also from the awaitable: Unavailable.
         """
-        if message.retain and message.payload and not self.has_retained(account, message.topic):
-            limit = self._limits_for(account).retained_count_max
-            if len(self._retained.get(account, ())) >= limit:
-                raise LimitExceeded(
-                    f"This account already retains {limit} messages. Delete one by publishing an empty retained message to it.",
-                    subject="retained",
-                )
+        self.retained_topics.require_room(account, message, count_max=self._limits_for(account).retained_count_max)
         if self._neighbours is not None:
             return self._neighbours.publish(account, message, work or self._work)
         return self._publish_here(account, message, work or self._work)
@@ -434,7 +415,7 @@ class Broker:
                 record.unqueue(position)
             raise
         if message.retain:
-            self.retained_now(account, message.topic, is_there=bool(message.payload))
+            self.retained_topics.now(account, message.topic, is_there=bool(message.payload))
         for record, position in places:
             self._deliveries.hand_over(record, position, message)
 
@@ -473,17 +454,6 @@ class Broker:
     def hand_out_here(self, account: AccountId, message: Message) -> None:
         """A message of QoS 0 to whoever is connected here."""
         self._subscriptions.hand_out(account, message)
-
-    def retained_now(self, account: AccountId, topic: str, *, is_there: bool) -> None:
-        """Something is retained for a topic, or nothing more."""
-        topics = self._retained.setdefault(account, set())
-        (topics.add if is_there else topics.discard)(topic)
-
-    def retained_are(self, topics: Sequence[tuple[AccountId, str]]) -> None:
-        """What is retained, all of it."""
-        self._retained = {}
-        for account, topic in topics:
-            self._retained.setdefault(account, set()).add(topic)
 
     # -- small parts --------------------------------------------------------------------------------------------------
 

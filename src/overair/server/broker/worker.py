@@ -24,7 +24,7 @@ class SessionExpiry:
         now = self._clock.now()
         if now < self._due:
             return False
-        if await self._broker.expire_sessions() + await self._broker.expire_retained() > 0:
+        if await self._broker.expire_sessions() + await self._broker.retained_topics.expire() > 0:
             return True
         self._due = Instant(now + ROUND_MS)
         return False

@@ -69,6 +69,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
+    """One resource of a template, its values not yet worked out."""
+
     logical_name: str
     kind: str
     properties: Mapping[str, object]
