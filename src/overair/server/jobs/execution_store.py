@@ -8,13 +8,9 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
-    ColumnElement,
-    bindparam,
-    case,
     delete,
     func,
     insert,
-    or_,
     select,
     tuple_,
     update,
@@ -23,148 +19,14 @@ from sqlalchemy import (
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
-from overair.server.jobs.model import PENDING, PENDING_LISTED_MAX, STARTED, AlikeQueue, Execution
+from overair.server.jobs import execution_statements as statements
+from overair.server.jobs.execution_rows import changeable_values, details_text, execution_of, key_of, shown_execution
+from overair.server.jobs.model import PENDING_LISTED_MAX, AlikeQueue, Execution
 from overair.server.jobs.tables import is_pending, job_executions
-from overair.server.storage.statements import HotStatement, listed
 from overair.server.storage.work import is_writable, sql
 from overair.wire.job_messages import ExecutionStatus
 
 ROWS_PER_INSERT_MAX: Final = 1_000
-_PENDING: Final = sorted(status.value for status in PENDING)
-_STARTED: Final = sorted(status.value for status in STARTED)
-_started_first: Final = case((job_executions.c.status.in_(_STARTED), 0), else_=1)
-_COLUMNS: Final = tuple(column.name for column in job_executions.columns)
-_CHANGEABLE: Final = (
-    "latest",
-    "status",
-    "status_details",
-    "version",
-    "force_canceled",
-    "started_at",
-    "last_updated_at",
-    "in_progress_due_at",
-    "step_due_at",
-    "due_at",
-    "fulfilment",
-    "outlived",
-)
-_this_thing: Final = (job_executions.c.account == bindparam("b_account"), job_executions.c.thing == bindparam("b_thing"))
-_of_this_job: Final = (*_this_thing, job_executions.c.job == bindparam("b_job"))
-_latest: Final = select(*job_executions.c).where(*_of_this_job, job_executions.c.latest.is_(True))
-_numbered: Final = select(*job_executions.c).where(*_of_this_job, job_executions.c.number == bindparam("b_number"))
-_find_latest: Final = HotStatement(_latest)
-_find_numbered: Final = HotStatement(_numbered)
-# A unit that may write holds what it looks at, so that no other node's report comes in between (PostgreSQL).
-_find_latest_to_change: Final = HotStatement(_latest.with_for_update())
-_find_numbered_to_change: Final = HotStatement(_numbered.with_for_update())
-_insert: Final = HotStatement(insert(job_executions), columns=_COLUMNS)
-# Those that a queued execution has a value for; the rest is NULL.
-_ALIKE: Final = (
-    *(name for name in _COLUMNS if name != "thing" and not job_executions.c[name].nullable),
-    "fulfilment",
-    "namespace",
-)
-_things: Final = listed("b_things")
-_insert_alike: Final = {
-    dialect: HotStatement(
-        insert(job_executions).from_select(
-            ["thing", *_ALIKE],
-            select(named.c.value, *(bindparam(f"b_{name}", type_=job_executions.c[name].type) for name in _ALIKE)),
-        )
-    )
-    for dialect, named in _things.items()
-}
-_save: Final = HotStatement(
-    update(job_executions)
-    .where(*_of_this_job, job_executions.c.number == bindparam("b_number"))
-    .values({name: bindparam(f"b_{name}") for name in _CHANGEABLE})
-)
-# A hot statement holds no list of values, so the few states are spelt out.
-_any_pending: Final = (
-    select(*job_executions.c)
-    .where(*_this_thing, is_pending)
-    .order_by(
-        case((or_(*(job_executions.c.status == status for status in _STARTED)), 0), else_=1),
-        job_executions.c.queued_at,
-        job_executions.c.job_sequence,
-        job_executions.c.job,
-    )
-    .limit(bindparam("b_limit"))
-)
-_pending: Final = HotStatement(_any_pending.where(job_executions.c.namespace.is_(None)))
-_pending_in_namespace: Final = HotStatement(_any_pending.where(job_executions.c.namespace == bindparam("b_namespace")))
-_pending_anywhere: Final = HotStatement(_any_pending)
-# What tells one queue from another in the messages about it, behind whose it is and in which namespace.
-_SHOWN: Final = (
-    "thing",
-    "namespace",
-    "job",
-    "number",
-    "status",
-    "queued_at",
-    "started_at",
-    "last_updated_at",
-    "version",
-    "job_sequence",
-)
-_shown_of: Final = {
-    dialect: HotStatement(
-        select(*(job_executions.c[name] for name in _SHOWN))
-        .where(
-            job_executions.c.account == bindparam("b_account"),
-            job_executions.c.thing.in_(select(named.c.value)),
-            is_pending,
-        )
-        .order_by(job_executions.c.job_sequence)
-    )
-    for dialect, named in _things.items()
-}
-_latest_of: Final = {
-    dialect: HotStatement(
-        select(*job_executions.c).where(
-            job_executions.c.account == bindparam("b_account"),
-            job_executions.c.job == bindparam("b_job"),
-            job_executions.c.thing.in_(select(named.c.value)),
-            job_executions.c.latest.is_(True),
-        )
-    )
-    for dialect, named in _things.items()
-}
-
-# The path that every device waits on: progress of an execution that is already in progress, nothing else changes.
-_progress: Final = HotStatement(
-    update(job_executions)
-    .where(
-        job_executions.c.account == bindparam("b_account"),
-        job_executions.c.thing == bindparam("b_thing"),
-        job_executions.c.job == bindparam("b_job"),
-        job_executions.c.latest.is_(True),
-        job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
-        job_executions.c.fulfilment.is_(None),
-        job_executions.c.version == bindparam("b_version"),
-    )
-    .values(
-        status_details=bindparam("b_details"),
-        version=job_executions.c.version + 1,
-        last_updated_at=bindparam("b_now"),
-    )
-)
-_progress_of_any_version: Final = HotStatement(
-    update(job_executions)
-    .where(
-        job_executions.c.account == bindparam("b_account"),
-        job_executions.c.thing == bindparam("b_thing"),
-        job_executions.c.job == bindparam("b_job"),
-        job_executions.c.latest.is_(True),
-        job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
-        job_executions.c.fulfilment.is_(None),
-    )
-    .values(
-        status_details=bindparam("b_details"),
-        version=job_executions.c.version + 1,
-        last_updated_at=bindparam("b_now"),
-    )
-)
 
 
 class SqlExecutionStore:
@@ -187,37 +49,39 @@ class SqlExecutionStore:
             "b_account": account,
             "b_thing": thing,
             "b_job": job,
-            "b_details": _text(status_details),
+            "b_details": details_text(status_details),
             "b_now": now,
         }
         if expected_version is None:
-            return _progress_of_any_version.run(tx, **values) == 1
-        return _progress.run(tx, b_version=expected_version, **values) == 1
+            return statements.progress_of_any_version.run(tx, **values) == 1
+        return statements.progress.run(tx, b_version=expected_version, **values) == 1
 
     def find(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId, number: int | None = None) -> Execution | None:
         """One attempt, or the latest."""
         if number is None:
-            latest = _find_latest_to_change if is_writable(tx) else _find_latest
+            latest = statements.find_latest_to_change if is_writable(tx) else statements.find_latest
             found = latest.first(tx, b_account=account, b_thing=thing, b_job=job)
         else:
-            numbered = _find_numbered_to_change if is_writable(tx) else _find_numbered
+            numbered = statements.find_numbered_to_change if is_writable(tx) else statements.find_numbered
             found = numbered.first(tx, b_account=account, b_thing=thing, b_job=job, b_number=number)
-        return None if found is None else _execution(dict(zip(_COLUMNS, found, strict=True)))
+        return None if found is None else execution_of(dict(zip(statements.COLUMNS, found, strict=True)))
 
     def pending(
         self, tx: Tx, account: AccountId, thing: ThingName, *, namespace: str | None = None, limit: int
     ) -> Sequence[Execution]:
         """The queue of a thing in a namespace: what is in progress, then what is queued, each in the order of queueing."""
         if namespace is None:
-            rows = _pending.all(tx, b_account=account, b_thing=thing, b_limit=limit)
+            rows = statements.pending.all(tx, b_account=account, b_thing=thing, b_limit=limit)
         else:
-            rows = _pending_in_namespace.all(tx, b_account=account, b_thing=thing, b_namespace=namespace, b_limit=limit)
-        return [_execution(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+            rows = statements.pending_in_namespace.all(
+                tx, b_account=account, b_thing=thing, b_namespace=namespace, b_limit=limit
+            )
+        return [execution_of(dict(zip(statements.COLUMNS, row, strict=True))) for row in rows]
 
     def pending_anywhere(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Execution]:
         """What a thing has before it in all namespaces together."""
-        rows = _pending_anywhere.all(tx, b_account=account, b_thing=thing, b_limit=limit)
-        return [_execution(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        rows = statements.pending_anywhere.all(tx, b_account=account, b_thing=thing, b_limit=limit)
+        return [execution_of(dict(zip(statements.COLUMNS, row, strict=True))) for row in rows]
 
     def pending_of(
         self, tx: Tx, account: AccountId, things: Sequence[ThingName], *, namespace: str | None = None
@@ -234,11 +98,11 @@ class SqlExecutionStore:
                 is_pending,
                 job_executions.c.namespace.is_(None) if namespace is None else job_executions.c.namespace == namespace,
             )
-            .order_by(_started_first, job_executions.c.queued_at, job_executions.c.job_sequence, job_executions.c.job)
+            .order_by(statements.started_first, job_executions.c.queued_at, job_executions.c.job_sequence, job_executions.c.job)
         )
         queues: dict[ThingName, list[Execution]] = {}
         for row in sql(tx).execute(query).mappings():
-            execution = _execution(row)
+            execution = execution_of(row)
             queues.setdefault(execution.thing, []).append(execution)
         return queues
 
@@ -251,13 +115,16 @@ class SqlExecutionStore:
             return [AlikeQueue(executions=queue, things=things)] if queue else []
         names = msgspec.json.encode(things).decode()
         queues: dict[ThingName, list[tuple[Any, ...]]] = {}
-        for thing, within, *shown in _shown_of[sql(tx).dialect.name].all(tx, b_account=account, b_things=names):
+        for thing, within, *shown in statements.shown_of[sql(tx).dialect.name].all(tx, b_account=account, b_things=names):
             if within == namespace:
                 queues.setdefault(thing, []).append(tuple(shown))
         alike: dict[tuple[tuple[Any, ...], ...], list[ThingName]] = {}
         for thing, rows in queues.items():
             alike.setdefault(tuple(rows), []).append(thing)
-        return [AlikeQueue(executions=[_shown(named[0], *row) for row in rows], things=named) for rows, named in alike.items()]
+        return [
+            AlikeQueue(executions=[shown_execution(named[0], *row) for row in rows], things=named)
+            for rows, named in alike.items()
+        ]
 
     def insert(self, tx: Tx, account: AccountId, executions: Sequence[Execution]) -> None:
         """Add new attempts, at most ``ROWS_PER_INSERT_MAX``."""
@@ -272,12 +139,12 @@ class SqlExecutionStore:
                 "retry_attempt": execution.retry_attempt,
                 "queued_at": execution.queued_at,
                 "namespace": execution.namespace,
-                **_changeable(execution),
+                **changeable_values(execution),
             }
             for execution in executions
         ]
         if len(rows) == 1:
-            _insert.run(tx, **rows[0])
+            statements.insert_one.run(tx, **rows[0])
         elif rows:
             sql(tx).execute(insert(job_executions), rows)
 
@@ -288,8 +155,8 @@ class SqlExecutionStore:
         if len(things) == 1:
             self.insert(tx, account, [replace(alike, thing=things[0])])
         elif things:
-            values = {f"b_{name}": value for name, value in _changeable(alike).items() if name in _ALIKE}
-            _insert_alike[sql(tx).dialect.name].run(
+            values = {f"b_{name}": value for name, value in changeable_values(alike).items() if name in statements.ALIKE}
+            statements.insert_alike[sql(tx).dialect.name].run(
                 tx,
                 b_things=msgspec.json.encode(things).decode(),
                 b_account=account,
@@ -304,13 +171,15 @@ class SqlExecutionStore:
 
     def save(self, tx: Tx, account: AccountId, execution: Execution) -> None:
         """Write what may change of one attempt."""
-        changed = {f"b_{name}": value for name, value in _changeable(execution).items()}
-        _save.run(tx, b_account=account, b_thing=execution.thing, b_job=execution.job, b_number=execution.number, **changed)
+        changed = {f"b_{name}": value for name, value in changeable_values(execution).items()}
+        statements.save_one.run(
+            tx, b_account=account, b_thing=execution.thing, b_job=execution.job, b_number=execution.number, **changed
+        )
 
     def delete(self, tx: Tx, account: AccountId, execution: Execution) -> None:
         sql(tx).execute(
             delete(job_executions).where(
-                *_key(account, execution.thing, execution.job), job_executions.c.number == execution.number
+                *key_of(account, execution.thing, execution.job), job_executions.c.number == execution.number
             )
         )
 
@@ -320,14 +189,14 @@ class SqlExecutionStore:
         """How often a thing's attempts at a job, from number ``since`` on, stand in each state."""
         query = (
             select(job_executions.c.status, func.count())
-            .where(*_key(account, thing, job), job_executions.c.number >= since)
+            .where(*key_of(account, thing, job), job_executions.c.number >= since)
             .group_by(job_executions.c.status)
         )
         return {ExecutionStatus(status): int(count) for status, count in sql(tx).execute(query)}
 
     def last_number(self, tx: Tx, account: AccountId, thing: ThingName, job: JobId) -> int:
         """The highest number of a thing's attempts at a job; 0 for none."""
-        query = select(func.max(job_executions.c.number)).where(*_key(account, thing, job))
+        query = select(func.max(job_executions.c.number)).where(*key_of(account, thing, job))
         return int(sql(tx).execute(query).scalar() or 0)
 
     def latest_of(self, tx: Tx, account: AccountId, job: JobId, things: Sequence[ThingName]) -> Mapping[ThingName, Execution]:
@@ -336,8 +205,8 @@ class SqlExecutionStore:
             found = self.find(tx, account, things[0], job)
             return {} if found is None else {things[0]: found}
         names = msgspec.json.encode(things).decode()
-        rows = _latest_of[sql(tx).dialect.name].all(tx, b_account=account, b_job=job, b_things=names)
-        executions = [_execution(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        rows = statements.latest_of[sql(tx).dialect.name].all(tx, b_account=account, b_job=job, b_things=names)
+        executions = [execution_of(dict(zip(statements.COLUMNS, row, strict=True))) for row in rows]
         return {execution.thing: execution for execution in executions}
 
     def outlive(self, tx: Tx, account: AccountId, thing: ThingName) -> int:
@@ -347,7 +216,7 @@ class SqlExecutionStore:
             .where(
                 job_executions.c.account == account,
                 job_executions.c.thing == thing,
-                job_executions.c.status.not_in(_PENDING),
+                job_executions.c.status.not_in(statements.PENDING_NAMES),
                 job_executions.c.latest.is_(True),
                 job_executions.c.outlived.is_(False),
             )
@@ -372,7 +241,7 @@ class SqlExecutionStore:
         if after is not None:
             query = query.where(tuple_(job_executions.c.thing, job_executions.c.number) > tuple_(*after))
         query = query.order_by(job_executions.c.thing, job_executions.c.number).limit(limit)
-        return [_execution(row) for row in sql(tx).execute(query).mappings()]
+        return [execution_of(row) for row in sql(tx).execute(query).mappings()]
 
     def of_thing(
         self,
@@ -398,86 +267,9 @@ class SqlExecutionStore:
         if before is not None:
             query = query.where(tuple_(table.queued_at, table.job, table.number) < tuple_(*before))
         query = query.order_by(table.queued_at.desc(), table.job.desc(), table.number.desc()).limit(limit)
-        return [_execution(row) for row in sql(tx).execute(query).mappings()]
+        return [execution_of(row) for row in sql(tx).execute(query).mappings()]
 
     def overdue(self, tx: Tx, *, now: Instant, limit: int) -> Sequence[tuple[AccountId, Execution]]:
         """Executions of any account whose time is up, the longest overdue first."""
         query = select(*job_executions.c).where(job_executions.c.due_at <= now).order_by(job_executions.c.due_at).limit(limit)
-        return [(AccountId(row["account"]), _execution(row)) for row in sql(tx).execute(query).mappings()]
-
-
-def _key(account: AccountId, thing: ThingName, job: JobId) -> tuple[ColumnElement[bool], ...]:
-    return (job_executions.c.account == account, job_executions.c.thing == thing, job_executions.c.job == job)
-
-
-def _text(details: Mapping[str, str]) -> str:
-    return msgspec.json.encode(details).decode()
-
-
-def _changeable(execution: Execution) -> dict[str, Any]:
-    return {
-        "latest": execution.latest,
-        "status": execution.status.value,
-        "status_details": _text(execution.status_details),
-        "version": execution.version,
-        "force_canceled": execution.force_canceled,
-        "started_at": execution.started_at,
-        "last_updated_at": execution.last_updated_at,
-        "in_progress_due_at": execution.in_progress_due_at,
-        "step_due_at": execution.step_due_at,
-        # Only what is pending can become due: the index names nothing else.
-        "due_at": execution.due_at if execution.is_pending else None,
-        "fulfilment": execution.fulfilment,
-        "outlived": execution.outlived,
-    }
-
-
-def _instant(value: int | None) -> Instant | None:
-    return None if value is None else Instant(value)
-
-
-def _shown(
-    thing: ThingName,
-    job: JobId,
-    number: int,
-    status: str,
-    queued_at: Instant,
-    started_at: Instant | None,
-    last_updated_at: Instant,
-    version: int,
-    job_sequence: int,
-) -> Execution:
-    return Execution(
-        job=job,
-        thing=thing,
-        number=number,
-        status=ExecutionStatus(status),
-        queued_at=queued_at,
-        started_at=started_at,
-        last_updated_at=last_updated_at,
-        version=version,
-        job_sequence=job_sequence,
-    )
-
-
-def _execution(row: Mapping[Any, Any]) -> Execution:
-    return Execution(
-        job=JobId(row["job"]),
-        thing=ThingName(row["thing"]),
-        number=row["number"],
-        status=ExecutionStatus(row["status"]),
-        queued_at=Instant(row["queued_at"]),
-        last_updated_at=Instant(row["last_updated_at"]),
-        version=row["version"],
-        job_sequence=row["job_sequence"],
-        status_details=msgspec.json.decode(row["status_details"], type=dict[str, str]),
-        started_at=_instant(row["started_at"]),
-        retry_attempt=row["retry_attempt"],
-        latest=row["latest"],
-        force_canceled=row["force_canceled"],
-        in_progress_due_at=_instant(row["in_progress_due_at"]),
-        step_due_at=_instant(row["step_due_at"]),
-        fulfilment=row["fulfilment"],
-        outlived=row["outlived"],
-        namespace=row["namespace"],
-    )
+        return [(AccountId(row["account"]), execution_of(row)) for row in sql(tx).execute(query).mappings()]
