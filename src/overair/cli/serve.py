@@ -27,6 +27,9 @@ from overair.cli.server_flags import (
     PresignedV2Flag,
     RegionFlag,
     RetentionDaysFlag,
+    ServerCaFileFlag,
+    ServerCertificateFileFlag,
+    ServerKeyFileFlag,
 )
 from overair.cli.up import read_settings, run
 
@@ -57,6 +60,9 @@ def serve(
     limits: LimitsFlag = None,
     download_url: DownloadUrlFlag = None,
     retention_days: RetentionDaysFlag = None,
+    server_certificate_file: ServerCertificateFileFlag = None,
+    server_key_file: ServerKeyFileFlag = None,
+    server_ca_file: ServerCaFileFlag = None,
     config: ConfigFlag = None,
     json: Json = False,
 ) -> None:

@@ -25,4 +25,9 @@ PresignedV2Flag = Annotated[
 LimitsFlag = Annotated[str | None, typer.Option(help="generous or aws. [default: generous]")]
 DownloadUrlFlag = Annotated[str | None, typer.Option(help="The device port as devices see it, behind a balancer.")]
 RetentionDaysFlag = Annotated[int | None, typer.Option(help="Days that ended jobs stay; 0: for ever. [default: 730]")]
+ServerCertificateFileFlag = Annotated[
+    Path | None, typer.Option(help="Your own server certificate with its chain, PEM; read again when it changes.")
+]
+ServerKeyFileFlag = Annotated[Path | None, typer.Option(help="The private key of that certificate, PEM.")]
+ServerCaFileFlag = Annotated[Path | None, typer.Option(help="Who clients are to trust for it, PEM.")]
 ConfigFlag = Annotated[Path | None, typer.Option(envvar="OVERAIR_CONFIG", help="A TOML file with settings.")]

@@ -33,6 +33,9 @@ from overair.cli.server_flags import (
     PresignedV2Flag,
     RegionFlag,
     RetentionDaysFlag,
+    ServerCaFileFlag,
+    ServerCertificateFileFlag,
+    ServerKeyFileFlag,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +63,9 @@ def up(
     limits: LimitsFlag = None,
     download_url: DownloadUrlFlag = None,
     retention_days: RetentionDaysFlag = None,
+    server_certificate_file: ServerCertificateFileFlag = None,
+    server_key_file: ServerKeyFileFlag = None,
+    server_ca_file: ServerCaFileFlag = None,
     config: ConfigFlag = None,
     json: Json = False,
 ) -> None:
@@ -106,6 +112,7 @@ def run(settings: Settings, *, role: Role | None, as_json: bool) -> None:
         server = build_server(settings, clock=WallClock(), ids=RandomIds(), role=role)
         try:
             endpoints = await server.start()
+            loop.add_signal_handler(signal.SIGHUP, server.reload_server_certificate)
             gc.freeze()  # what has been composed stays as well
             if as_json:
                 print_json(endpoints)

@@ -20,6 +20,7 @@ from overair.basics.ids import AccountId, IdSource
 from overair.server import first_start
 from overair.server.access.accounts import new_account
 from overair.server.certificates.authorities import ServerIdentity
+from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.composition import compose
 from overair.server.config import Settings
 from overair.server.doors import Doors
@@ -112,8 +113,7 @@ class Server:
             made = await joined.work.run(lambda tx: first_start.seed(tx, joined.first, place))
         else:
             await joined.work.run(lambda tx: first_start.complete_all(tx, joined.first, place))
-        hosts = self._settings.host
-        identity = await joined.work.run(lambda tx: joined.first.authorities.server_identity(tx, place.account, hosts))
+        identity = await joined.renewal.first()
         write_file(self._state.ca_file, identity.authority_pem.encode("ascii"), mode=0o644)
         if made is not None:
             first_start.write_down(self._state, made, place)
@@ -148,6 +148,12 @@ class Server:
         assert self._doors is not None, "not started"
         return self._doors
 
+    def reload_server_certificate(self) -> None:
+        """Look at the server's certificate again; connections that stand go on. On the event loop."""
+        if self._is_up:
+            self.joined.renewal.ask()
+            self.joined.workers.wake(ServerCertificateRenewal.name)
+
     def wake_workers(self) -> None:
         """There may be work now. On the event loop."""
         self.joined.workers.wake()
@@ -173,6 +179,7 @@ class Server:
     def _show_identity(self, identity: ServerIdentity) -> None:
         if self._doors is not None:
             self._doors.show(identity)
+            write_file(self._state.ca_file, identity.authority_pem.encode("ascii"), mode=0o644)
 
     def _place(self, marker: Marker | None) -> Place:
         if marker is None:

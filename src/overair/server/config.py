@@ -24,6 +24,8 @@ ENVIRONMENT_PREFIX = "OVERAIR_"
 ENVIRONMENT_NAMES_OF_OTHERS = frozenset({"OVERAIR_CONFIG", "OVERAIR_TESTDATA"})
 """Names with our prefix that aren't settings: where the settings file is, and where the tests find others' vectors."""
 
+_SERVER_FILES = ("server_certificate_file", "server_key_file", "server_ca_file")
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -87,6 +89,15 @@ class Settings(BaseSettings):
     retention_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
         default=730,
         description="How many days after its end a job goes, with its executions, its update and its stream; 0: never.",
+    )
+
+    server_certificate_file: Path | None = Field(
+        default=None,
+        description="Your own server certificate, its issuers after it; read again when it changes or on SIGHUP.",
+    )
+    server_key_file: Path | None = Field(default=None, description="The private key of your own server certificate.")
+    server_ca_file: Path | None = Field(
+        default=None, description="The authorities that clients are to trust for your own server certificate."
     )
 
     @classmethod
@@ -154,13 +165,21 @@ def load_settings(
     values |= _from_environment(environment)
     values |= {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         # A database's address may hold a password: it is never shown, not even when it is wrong.
         given = "" if first["type"] == "missing" or name == "database" else f" (got {str(first['input'])[:100]!r})"
         raise InvalidRequest(f"The setting {name.replace('_', '-')} {_rule(first)}{given}.") from error
+    files = {name: getattr(settings, name) for name in _SERVER_FILES}
+    missing = [name.replace("_", "-") for name, file in files.items() if file is None]
+    if 0 < len(missing) < len(files):
+        raise InvalidRequest(
+            f"Your own server certificate needs {' and '.join(missing)} too: certificate, key and the authorities that "
+            "clients are to trust go together."
+        )
+    return settings
 
 
 def _rule(error: Any) -> str:

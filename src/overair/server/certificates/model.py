@@ -74,6 +74,18 @@ class DeviceCertificate:
     key_sha256: str | None = None
     """Of the public key (SubjectPublicKeyInfo): one certificate can be written in several ways, each with an id of its own, but
     not for another key. None for a registration of an older version of Overair."""
+    replaces: CertificateId | None = None
+    """The certificate that this one was issued to follow."""
+    first_used_at: Instant | None = None
+    """When one that replaces another first let its device in; kept for those alone."""
+    retires_at: Instant | None = None
+    """Another one replaces it, and from this moment on it may be retired, once that one was used."""
+    retired_at: Instant | None = None
+
+    @property
+    def awaits_first_use(self) -> bool:
+        """Whether its predecessor is kept for its sake."""
+        return self.replaces is not None and self.first_used_at is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +108,10 @@ class AuthorityPurpose(Enum):
     CREDENTIAL_AUTHORITY = "credential-authority"
     """Issues the shared provisioning credentials themselves; destroyed with the former."""
     SERVER_AUTHORITY = "server-authority"
+    NEXT_SERVER_AUTHORITY = "server-authority-next"
+    """Made ahead, so that devices trust it before anything that it vouches for is shown to them."""
+    FORMER_SERVER_AUTHORITY = "server-authority-former"
+    """Vouches for nothing new; still trusted until it is retired."""
     SERVER = "server"
 
 

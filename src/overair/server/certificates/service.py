@@ -58,6 +58,18 @@ class CertificateStore(Protocol):
         """Write status, version and modification time."""
         ...
 
+    def set_succession(self, tx: Tx, certificate: DeviceCertificate) -> None:
+        """Write which one it replaces, when it was first used, when it may retire and when it did."""
+        ...
+
+    def due_to_retire(self, tx: Tx, now: Instant, *, limit: int) -> Sequence[DeviceCertificate]:
+        """Of every account: those whose moment has come and whose successor was used, the longest due first."""
+        ...
+
+    def successors(self, tx: Tx, account: AccountId, *, after: str | None, limit: int) -> Sequence[DeviceCertificate]:
+        """Those that replace another, by id."""
+        ...
+
     def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None: ...
 
     def page(
@@ -253,6 +265,36 @@ class CertificatesService:
             return
         self._store.set_status(tx, replace(found, status=status, version=found.version + 1, modified_at=self._clock.now()))
         self._tell_changed(tx, place.account, certificate)
+
+    # One that follows another --------------------------------------------------------------------------------------------
+
+    def succeed(self, tx: Tx, place: Place, *, old: CertificateId, new: CertificateId, retires_at: Instant) -> None:
+        """The new one replaces the old one; both are good until the old one's moment has come and the new one was used."""
+        successor = self.find(tx, place, new)
+        self._store.set_succession(tx, replace(successor, replaces=old))
+        self._store.set_succession(tx, replace(self.find(tx, place, old), retires_at=retires_at))
+
+    def mark_used(self, tx: Tx, certificate: CertificateId) -> None:
+        """One that replaces another has let its device in. Again is fine."""
+        found = self._store.find(tx, certificate)
+        if found is not None and found.awaits_first_use:
+            self._store.set_succession(tx, replace(found, first_used_at=self._clock.now()))
+
+    def due_to_retire(self, tx: Tx, *, limit: int) -> Sequence[DeviceCertificate]:
+        """Of every account: the ones to retire now."""
+        return self._store.due_to_retire(tx, self._clock.now(), limit=limit)
+
+    def retire(self, tx: Tx, place: Place, certificate: CertificateId) -> None:
+        """Another one has followed: this one opens nothing any more, and its live sessions are cut. An operator who set it to
+        something else meanwhile is obeyed."""
+        found = self.find(tx, place, certificate)
+        self._store.set_succession(tx, replace(found, retired_at=self._clock.now()))
+        if found.status is CertificateStatus.ACTIVE:
+            self.set_status(tx, place, certificate, CertificateStatus.INACTIVE)
+
+    def successors(self, tx: Tx, account: AccountId, *, after: str | None, limit: int) -> Sequence[DeviceCertificate]:
+        """Certificates that replace another, by id."""
+        return self._store.successors(tx, account, after=after, limit=limit)
 
     def delete(self, tx: Tx, place: Place, certificate: CertificateId, *, force: bool) -> None:
         """Remove a registration (DeleteCertificate, wire reference §9.4): not while ACTIVE, nor with things attached, nor

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
+    exists,
     insert,
     or_,
     select,
@@ -57,10 +58,17 @@ device_certificates: Final = Table(
     Column("generation_id", String(36), nullable=False),
     Column("origin", String(128), nullable=False, server_default=""),
     Column("key_sha256", String(64), nullable=True),
+    Column("replaces", String(64), nullable=True),
+    instant_column("first_used_at", nullable=True),
+    instant_column("retires_at", nullable=True),
+    instant_column("retired_at", nullable=True),
     # A fingerprint is unique on the server, and so names its account.
     Index("uq_device_certificates_id", "id", unique=True),
     Index("ix_device_certificates_account_created_at_id", "account", "created_at", "id"),
     Index("ix_device_certificates_account_key_sha256", "account", "key_sha256"),
+    Index("ix_device_certificates_account_replaces", "account", "replaces"),
+    # Few have a moment to retire at, and those that have are asked for by it.
+    Index("ix_device_certificates_retires_at", "retires_at"),
 )
 
 own_certificates: Final = Table(
@@ -134,6 +142,10 @@ class SqlCertificateStore:
             generation_id=certificate.generation_id,
             origin=certificate.origin,
             key_sha256=certificate.key_sha256,
+            replaces=certificate.replaces,
+            first_used_at=certificate.first_used_at,
+            retires_at=certificate.retires_at,
+            retired_at=certificate.retired_at,
         )
 
     def of_key(self, tx: Tx, account: AccountId, key_sha256: str, *, limit: int) -> Sequence[DeviceCertificate]:
@@ -148,6 +160,33 @@ class SqlCertificateStore:
             .where(device_certificates.c.account == certificate.account, device_certificates.c.id == certificate.id)
             .values(status=certificate.status.value, version=certificate.version, modified_at=certificate.modified_at)
         )
+
+    def set_succession(self, tx: Tx, certificate: DeviceCertificate) -> None:
+        sql(tx).execute(
+            update(device_certificates)
+            .where(device_certificates.c.account == certificate.account, device_certificates.c.id == certificate.id)
+            .values(
+                replaces=certificate.replaces,
+                first_used_at=certificate.first_used_at,
+                retires_at=certificate.retires_at,
+                retired_at=certificate.retired_at,
+            )
+        )
+
+    def due_to_retire(self, tx: Tx, now: Instant, *, limit: int) -> Sequence[DeviceCertificate]:
+        old, new = device_certificates, device_certificates.alias("successors")
+        was_used = exists().where(new.c.account == old.c.account, new.c.replaces == old.c.id, new.c.first_used_at.is_not(None))
+        wanted = select(*old.c).where(old.c.retires_at <= now, old.c.retired_at.is_(None), was_used)
+        rows = sql(tx).execute(wanted.order_by(old.c.retires_at, old.c.id).limit(limit))
+        return [_device_certificate(row) for row in rows]
+
+    def successors(self, tx: Tx, account: AccountId, *, after: str | None, limit: int) -> Sequence[DeviceCertificate]:
+        table = device_certificates
+        wanted = select(*table.c).where(table.c.account == account, table.c.replaces.is_not(None))
+        if after is not None:
+            wanted = wanted.where(table.c.id > after)
+        rows = sql(tx).execute(wanted.order_by(table.c.id).limit(limit))
+        return [_device_certificate(row) for row in rows]
 
     def whole_page(
         self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int
@@ -310,7 +349,8 @@ def _by_creation(query: Any, table: Table, *, after: tuple[int, str] | None, asc
 
 
 def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
-    account, identity, pem, status, mode, not_before, not_after, created_at, modified_at, version, generation, origin, key = row
+    account, identity, pem, status, mode, not_before, not_after, created_at, modified_at, version, generation, *later = row
+    origin, key, replaces, first_used_at, retires_at, retired_at = later
     return DeviceCertificate(
         account=account,
         id=identity,
@@ -325,6 +365,10 @@ def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
         generation_id=generation,
         origin=origin,
         key_sha256=key,
+        replaces=replaces,
+        first_used_at=first_used_at,
+        retires_at=retires_at,
+        retired_at=retired_at,
     )
 
 

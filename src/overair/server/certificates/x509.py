@@ -109,6 +109,11 @@ def certificates_from_pem(
     return certificates
 
 
+def anchors_from_pem(text: str) -> list[x509.Certificate]:
+    """Every certificate of a text that the server wrote itself."""
+    return x509.load_pem_x509_certificates(text.encode("ascii"))
+
+
 def certificate_from_der(der: bytes) -> x509.Certificate:
     """A certificate from DER, as a TLS peer presents it.
 

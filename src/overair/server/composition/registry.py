@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from overair.server.certificates.acm import AcmService
 from overair.server.certificates.authorities import AuthoritiesService
+from overair.server.certificates.server_files import ServerFiles
 from overair.server.certificates.service import CertificatesService
 from overair.server.certificates.store import SqlCertificateStore
 from overair.server.composition.ground import Ground
@@ -31,6 +32,15 @@ class RegistryRooms:
         clock, ids = ground.clock, ground.ids
         certificate_store = SqlCertificateStore()
         self.authorities = AuthoritiesService(store=certificate_store, keys=ground.keyring, clock=clock, ids=ids)
+        settings = ground.settings
+        self.server_files: ServerFiles | None = None
+        if settings.server_certificate_file and settings.server_key_file and settings.server_ca_file:
+            self.server_files = ServerFiles(
+                certificate_file=settings.server_certificate_file,
+                key_file=settings.server_key_file,
+                ca_file=settings.server_ca_file,
+            )
+            self.authorities.shown_instead(self.server_files)
         self.certificates = CertificatesService(store=certificate_store, clock=clock, ids=ids, authorities=self.authorities)
         self.acm = AcmService(store=certificate_store, keys=ground.keyring, clock=clock, ids=ids)
 

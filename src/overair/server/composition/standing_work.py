@@ -10,6 +10,7 @@ from overair.basics.errors import OverairError
 from overair.server.access.key_uses import KeyUseWriter
 from overair.server.broker.worker import SessionExpiry
 from overair.server.certificates.authorities import ServerIdentity
+from overair.server.certificates.renewal import NEWS as SERVER_CERTIFICATE_NEWS
 from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.composition.buckets import BucketRooms
 from overair.server.composition.device_gateway import GatewayRooms
@@ -59,6 +60,7 @@ class StandingWork:
             hosts=ground.settings.host,
             clock=clock,
             show=show_identity,
+            files=registry.server_files,
         )
         self.metadata_renewal = MetadataRenewal(
             work=work,
@@ -121,9 +123,11 @@ class StandingWork:
         jobs.wake_with(lambda: cluster.wakes(workers, JobPlanner.name))
         fleet_index.wake_with(lambda: cluster.wakes(workers, fleet_index.builder.name))
 
+        self._ground = ground
         self._signs = cluster.has(Role.WORKERS)
 
         # What other processes of the server change, and this one holds in memory: gone as soon as their commit is heard.
+        cluster.hears(SERVER_CERTIFICATE_NEWS, lambda _: self._look_at_server_certificate())
         cluster.hears("device-access", registry.authority.heard)
         cluster.hears("grants", lambda _: operators.grants.evict())
         cluster.hears("credentials", lambda _: operators.credentials.evict())
@@ -137,6 +141,10 @@ class StandingWork:
         cluster.hears("asked-blocks", gateway.stream_topics.asked.heard)
         cluster.hears("outbox", lambda _: workers.wake(OutboxRelay.name))
         cluster.hears("wake", lambda parts: workers.wake(parts[0] if parts else None))
+
+    def _look_at_server_certificate(self) -> None:
+        self.renewal.ask()
+        self._ground.wake(self.renewal.name)
 
     async def before_the_doors_open(self) -> None:
         """Sign anew what may come out of a backup: no device is to meet a lower version than it holds."""

@@ -29,7 +29,8 @@ def tls_context(
 ) -> SSL.Context:
     """A context for one port: TLS 1.2 and up, no session tickets, so that each connection proves its certificate anew.
 
-    ``alpn`` in the server's order of preference; a client that offers none of them, or no ALPN at all, is served without.
+    ``certificate_pem`` has the leaf first, then what is sent with it; ``alpn`` in the server's order of preference: a
+    client that offers none of them, or no ALPN at all, is served without.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
@@ -38,7 +39,10 @@ def tls_context(
     # TLS 1.3 then names sessions by ids into a cache, and there is no cache: nothing can be resumed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(_MODE_RELEASE_BUFFERS)
-    context.use_certificate(x509.load_pem_x509_certificate(certificate_pem.encode("ascii")))
+    leaf, *issuers = x509.load_pem_x509_certificates(certificate_pem.encode("ascii"))
+    context.use_certificate(leaf)
+    for issuer in issuers:
+        context.add_extra_chain_cert(issuer)
     key: Any = load_pem_private_key(key_pem.reveal(), password=None)
     context.use_privatekey(key)
     context.check_privatekey()

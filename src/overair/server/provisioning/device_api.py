@@ -62,7 +62,7 @@ class ProvisioningDeviceApi:
         )
         logger.info("device made", thing=thing, credential=identity, again=minted.is_reissue, source_ip=device.source_ip)
         bundle = await asyncio.to_thread(
-            pkcs12_of, thing, key, minted.certificate, [minted.server_authority, minted.fleet_authority]
+            pkcs12_of, thing, key, minted.certificate, [*minted.server_authorities, minted.fleet_authority]
         )
         return RestAnswer(body=bundle.reveal(), content_type="application/x-pkcs12", headers={"cache-control": "no-store"})
 

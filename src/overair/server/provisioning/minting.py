@@ -56,8 +56,9 @@ class MintedDevice:
 
     certificate: pyca.Certificate
     fleet_authority: pyca.Certificate
-    server_authority: pyca.Certificate
-    """Who vouches for what this server shows: a client trusts what comes beside its certificate (Uptane reference §3.2)."""
+    server_authorities: tuple[pyca.Certificate, ...]
+    """Who vouches for what this server shows, and for what it will show: a client trusts what comes beside its
+    certificate (Uptane reference §3.2)."""
     is_reissue: bool
 
 
@@ -162,9 +163,7 @@ class Minting:
         return MintedDevice(
             certificate=leaf,
             fleet_authority=issuer.certificate,
-            server_authority=x509.certificate_from_pem(
-                self._authorities.server_authority_pem(tx, self._server_account).encode("ascii")
-            ),
+            server_authorities=tuple(x509.anchors_from_pem(self._authorities.server_authority_pem(tx, self._server_account))),
             is_reissue=unfinished is not None,
         )
 

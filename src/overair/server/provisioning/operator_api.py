@@ -53,8 +53,8 @@ class CredentialOperations:
         issued = await self._work.run(
             lambda tx: self._credentials.create(tx, caller.place, plan, key.public_key(), by=caller.principal_arn)
         )
-        server_authority = x509.certificate_from_pem(issued.server_authority_pem.encode("ascii"))
-        bundle = await asyncio.to_thread(pkcs12_of, issued.credential.id, key, issued.certificate, [server_authority])
+        server_authorities = x509.anchors_from_pem(issued.server_authority_pem)
+        bundle = await asyncio.to_thread(pkcs12_of, issued.credential.id, key, issued.certificate, server_authorities)
         return {
             "credential": _credential(issued.credential, caller, is_blocked=False),
             "pkcs12": bundle.reveal(),

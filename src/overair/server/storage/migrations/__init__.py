@@ -17,7 +17,7 @@ from overair.server.storage.dialects import StorageRefused, driver_of
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every step that this version knows, oldest first. A test holds it against the files in ``versions``."""
 
 VERSION_TABLE: Final = "overair_schema"
