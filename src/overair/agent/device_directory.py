@@ -16,6 +16,7 @@
         receiving.*             a download under way: bytes, bitmap of blocks on the disk, what it is
         report.json             a final status that the server hasn't acknowledged yet
       files/                    what was shipped with ``--as PATH``; nothing is stored outside
+      configuration.json        what the template had to tell a device that came in by a claim
       run/                      not needed after a restart
         progress.json           what the agent is doing, replaced at each step
         boot.lock               held by the boot loader
@@ -203,6 +204,7 @@ def create_device_directory(
     private_key_pem: bytes | None,
     ca_pem: bytes | None,
     anchors: dict[str, bytes],
+    disk: Disk | None = None,
 ) -> DeviceDirectory:
     """Lay out a new device. An identity that a Uptane device has yet to be given is None. ``anchors`` maps names under
     ``trust/`` (with or without ``.pem``) to PEM certificates.
@@ -214,7 +216,7 @@ def create_device_directory(
     if directory.device_file.exists():
         raise BadDeviceDirectory(f"{root} already holds a device. Choose another directory, or remove this one first.")
     _parse_settings(_members(settings))
-    disk = Disk()
+    disk = disk or Disk()
     for folder in (root, root / "identity", directory.slots, directory.run, directory.files, directory.trust):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path, content, mode in (
@@ -227,14 +229,14 @@ def create_device_directory(
     for name, pem in anchors.items():
         disk.write_whole(directory.anchor_file(name), pem, mode=0o644)
     # Last: a directory with a device.json is complete.
-    write_settings(directory, settings)
+    write_settings(directory, settings, disk)
     return directory
 
 
-def write_settings(directory: DeviceDirectory, settings: DeviceSettings) -> None:
+def write_settings(directory: DeviceDirectory, settings: DeviceSettings, disk: Disk | None = None) -> None:
     """Replace ``device.json`` durably."""
     text = json.dumps(_members(settings), indent=2) + "\n"
-    Disk().write_whole(directory.device_file, text.encode(), mode=0o600)
+    (disk or Disk()).write_whole(directory.device_file, text.encode(), mode=0o600)
 
 
 def read_settings(directory: DeviceDirectory) -> DeviceSettings:
