@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 BORN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -212,3 +212,18 @@ def revocation_list(
         builder = builder.add_revoked_certificate(entry.build())
     signed = builder.sign((signed_by or issuer).key, digest or hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+_RSA_SIGNATURES = {"sha1": ("2a864886f70d010105", hashes.SHA1()), "md5": ("2a864886f70d010104", hashes.MD5())}
+
+
+def weakly_signed(leaf: Held, digest: str) -> Held:
+    """The same certificate, of an RSA issuer, over a hash that is broken: named in both places, and well signed with it."""
+    assert leaf.issuer is not None
+    assert isinstance(leaf.issuer.key, rsa.RSAPrivateKey)
+    weak, algorithm = _RSA_SIGNATURES[digest]
+    strong_oid, weak_oid = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex(weak)
+    own = leaf.certificate
+    signature = leaf.issuer.key.sign(own.tbs_certificate_bytes.replace(strong_oid, weak_oid), padding.PKCS1v15(), algorithm)
+    der = leaf.der.replace(strong_oid, weak_oid).replace(own.signature, signature)
+    return Held(x509.load_der_x509_certificate(der), leaf.key, leaf.issuer)

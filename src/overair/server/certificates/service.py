@@ -189,6 +189,7 @@ class CertificatesService:
                 subject="certificate-status",
             )
         certificates_x509.accepted_public_key(certificate, field="certificate")
+        certificates_x509.refuse_broken_hash(certificate)
         now = self._clock.now()
         if now > certificates_x509.not_after(certificate):
             raise InvalidRequest(
@@ -202,6 +203,7 @@ class CertificatesService:
     ) -> IssuedCertificate:
         """Register a certificate whose issuer was already found good: by provisioning, which says in ``origin`` why."""
         certificates_x509.accepted_public_key(certificate, field="certificate")
+        certificates_x509.refuse_broken_hash(certificate)
         return self._register(
             tx, place, certificate, status=status, mode=CertificateMode.DEFAULT, now=self._clock.now(), origin=origin
         )

@@ -181,6 +181,26 @@ def accepted_public_key(certificate: x509.Certificate | x509.CertificateSigningR
     )
 
 
+def refuse_broken_hash(certificate: x509.Certificate) -> None:
+    """No certificate gets into the registry whose issuer signed over a hash that can be forged.
+
+    Raises:
+        InvalidRequest: MD5, SHA-1 or what the library doesn't know. Subject ``certificate-validation``.
+    """
+    try:
+        digest = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        named = "a hash that isn't known here"
+    else:
+        if not isinstance(digest, (hashes.MD5, hashes.SHA1)):
+            return
+        named = {"md5": "MD5", "sha1": "SHA-1"}[digest.name]
+    raise InvalidRequest(
+        f"The certificate is signed over {named}, which anybody may forge. Have it signed over SHA-256, SHA-384 or SHA-512.",
+        subject="certificate-validation",
+    )
+
+
 def signing_request_from_pem(text: str) -> x509.CertificateSigningRequest:
     """A PKCS#10 request whose own signature holds and whose key is of an accepted kind.
 
