@@ -47,6 +47,7 @@ class Fleet:
             policies=registry.policies,
             blocks=room.blocks,
             provisioned=room.store,
+            clock=room.clock,
         )
         self.fleet = FleetProvisioning(
             store=room.store,

@@ -49,6 +49,7 @@ class Gate:
             policies=registry.policies,
             blocks=room.blocks,
             provisioned=room.store,
+            clock=room.clock,
         )
         self.authorities = CaCertificates(
             store=room.store,

@@ -63,6 +63,8 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
     ),
     ("overair", "RegisterUptaneDevice"): OPEN,  # whom the body names is asked for inside
     **by_resource("overair", iot("thing/{device}"), "DescribeUptaneDeviceCertificate"),
+    # Where the links of reports lead: whoever may ask for them.
+    ("overair", "GetThingRegistrationTaskReport"): (need("iot:ListThingRegistrationTaskReports", on=anything),),
     # Root chains and the Image repository.
     **by_resource(
         "overair",

@@ -77,7 +77,7 @@ def compose(
     operators = OperatorRooms(ground)
     buckets = BucketRooms(ground, operators)
     registry = RegistryRooms(ground)
-    entrance = EntranceRooms(ground, registry)
+    entrance = EntranceRooms(ground, operators=operators, buckets=buckets, registry=registry)
     repositories = RepositoryRooms(ground)
     rollouts = RolloutRooms(
         ground,

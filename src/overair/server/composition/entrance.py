@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from overair.server.composition.buckets import BucketRooms
 from overair.server.composition.ground import Ground
+from overair.server.composition.operators import OperatorRooms
 from overair.server.composition.registry import RegistryRooms
 from overair.server.provisioning.ca_certificates import CaCertificates
 from overair.server.provisioning.fleet_provisioning import FleetProvisioning
@@ -10,6 +12,7 @@ from overair.server.provisioning.hooks import FILE_NAME, Hooks, read_hooks
 from overair.server.provisioning.importing import CertificateImports
 from overair.server.provisioning.just_in_time import JustInTimeRegistration
 from overair.server.provisioning.registration import Registrations
+from overair.server.provisioning.registration_tasks import RegistrationTasks
 from overair.server.provisioning.service import (
     Credentials,
     Enrolment,
@@ -28,7 +31,7 @@ from overair.server.provisioning.templates import ProvisioningTemplates
 class EntranceRooms:
     """The room ``provisioning``."""
 
-    def __init__(self, ground: Ground, registry: RegistryRooms) -> None:
+    def __init__(self, ground: Ground, *, operators: OperatorRooms, buckets: BucketRooms, registry: RegistryRooms) -> None:
         clock, ids, account = ground.clock, ground.ids, ground.place.account
         store, blocks = SqlProvisioningStore(), registry.blocks
         enrolment = Enrolment(
@@ -92,8 +95,17 @@ class EntranceRooms:
             policies=registry.policies,
             blocks=blocks,
             provisioned=store,
+            clock=clock,
         )
         self.registrations.watched_by(ground.audit_trail)
+        self.registration_tasks = RegistrationTasks(
+            store=store,
+            registrations=self.registrations,
+            objects=buckets.objects,
+            roles=operators.access,
+            clock=clock,
+            ids=ids,
+        )
         self.fleet_provisioning = FleetProvisioning(
             store=store,
             templates=self.templates,

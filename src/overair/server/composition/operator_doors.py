@@ -66,6 +66,7 @@ from overair.server.packages.operator_api import PackageOperations
 from overair.server.provisioning.ca_operator_api import CaCertificateOperations
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
+from overair.server.provisioning.registration_operator_api import RegistrationReports, RegistrationTaskOperations
 from overair.server.provisioning.rest_api import DeviceCertificatesRestApi
 from overair.server.provisioning.rest_fleet import FleetAuthoritiesRestApi
 from overair.server.provisioning.templates_operator_api import ProvisioningTemplateOperations, RegisterThingOperations
@@ -145,12 +146,12 @@ class OperatorDoors:
             observe=observe,
             witness=ground.observed,
         )
+        place, secret_box = ground.place, ground.secret_box
+        self._tickets = SealedTickets(ground.work, operators.credentials, secret_box, clock=ground.clock, region=place.region)
         self._offer_who_may_ask_and_what_is_stored()
         self._offer_the_registry()
         self._offer_rollouts()
         self._offer_the_server()
-        place, secret_box = ground.place, ground.secret_box
-        self._tickets = SealedTickets(ground.work, operators.credentials, secret_box, clock=ground.clock, region=place.region)
         self.rest = RestDoor(
             authenticator=self.authenticator,
             tokens=SealedTokens(ground.work, operators.credentials, secret_box, clock=ground.clock, region=place.region),
@@ -229,7 +230,14 @@ class OperatorDoors:
                 certificates=registry.certificates,
                 rights=self._operators.access,
             ),
-            RegisterThingOperations(work=work, registrations=entrance.registrations, clock=ground.clock),
+            RegisterThingOperations(work=work, registrations=entrance.registrations),
+            RegistrationTaskOperations(
+                work=work,
+                tasks=entrance.registration_tasks,
+                rights=self._operators.access,
+                tickets=self._tickets,
+                origin=lambda: f"https://{ground.operator_address()}",
+            ),
         )
 
     def _offer_rollouts(self) -> None:
@@ -324,6 +332,7 @@ class OperatorDoors:
         work, registry, director = self._ground.audited, self._registry, self._rollouts.director
         devices, groups, provisioning = registry.devices, registry.groups, self._entrance.provisioning
         access = self._operators.access
+        self.rest.add(RegistrationReports(work=work, tasks=self._entrance.registration_tasks))
         labels = Labels(things=devices, groups=groups, rights=access)
         self.rest.add(
             DirectorRestApi(work=work, director=director, labels=labels),

@@ -26,6 +26,7 @@ from overair.server.jobs.operator_executions import JobTimers
 from overair.server.jobs.planning import JobPlanner
 from overair.server.nodes.model import Role
 from overair.server.objects.collector import ContentCollector
+from overair.server.provisioning.registration_worker import RegistrationWorker
 from overair.server.provisioning.worker import UnprovisionedCertificates
 from overair.server.signing.worker import SigningWorker
 from overair.server.storage.outbox import OutboxRelay
@@ -111,6 +112,12 @@ class StandingWork:
             OddDownloads(asked=gateway.stream_topics.asked, tell=ground.cluster.tell, clock=clock),
             ground.audit_writer,
             UnprovisionedCertificates(work=work, fleet=entrance.fleet_provisioning),
+            RegistrationWorker(
+                work=work,
+                tasks=entrance.registration_tasks,
+                contents=buckets.contents,
+                after_step=ground.after_step,
+            ),
             KeyUseWriter(work=work, uses=operators.credentials.uses, store=operators.identity_store, clock=clock),
         ]
         cluster = ground.cluster

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from overair.basics.arn import Place
+from overair.basics.clock import Clock
 from overair.basics.errors import AccessDenied, Conflict, InvalidRequest, NotFound
 from overair.basics.ids import AccountId, CertificateId, GroupName, PolicyName, ThingName, ThingTypeName
 from overair.basics.work import Tx
@@ -30,6 +31,7 @@ class Registered:
     """What a template has brought about."""
 
     thing: ThingName | None
+    certificate_id: CertificateId | None
     certificate_pem: str | None
     resource_arns: Mapping[str, str]
     """By the template's own names."""
@@ -48,6 +50,7 @@ class Registrations:
         policies: PoliciesService,
         blocks: BlocksService,
         provisioned: DeviceStore,
+        clock: Clock,
     ) -> None:
         self._certificates = certificates
         self._devices = devices
@@ -55,6 +58,7 @@ class Registrations:
         self._policies = policies
         self._blocks = blocks
         self._provisioned = provisioned
+        self._clock = clock
         self._trail: AuditTrail | None = None
 
     def watched_by(self, trail: AuditTrail) -> None:
@@ -92,7 +96,31 @@ class Registrations:
             self._devices.attach(tx, place, thing, certificate, ThingPrincipalType.NON_EXCLUSIVE_THING)
         if certificate is not None and plan.certificate is not None:
             self._activate(tx, place, plan.certificate, certificate)
-        return Registered(thing=thing, certificate_pem=pem, resource_arns=arns, device_configuration=plan.device_configuration)
+        return Registered(
+            thing=thing,
+            certificate_id=None if certificate is None else CertificateId(certificate.rpartition("/")[2]),
+            certificate_pem=pem,
+            resource_arns=arns,
+            device_configuration=plan.device_configuration,
+        )
+
+    def register(self, tx: Tx, place: Place, plan: Plan, *, origin: str, source_ip: str) -> Registered:
+        """Make what the plan says on an operator's own word, and write down how the thing came in. Raises as ``apply``."""
+        registered = self.apply(tx, place, plan, takes_over=True)
+        if registered.thing is not None and registered.certificate_id is not None:
+            self.note_origin(
+                tx,
+                place,
+                ProvisionedDevice(
+                    account=place.account,
+                    thing=registered.thing,
+                    origin=origin,
+                    certificate_id=registered.certificate_id,
+                    created_at=self._clock.now(),
+                    source_ip=source_ip,
+                ),
+            )
+        return registered
 
     def note_origin(self, tx: Tx, place: Place, device: ProvisionedDevice) -> None:
         """Write down how a thing came in, in the audit too; when its ECUs were registered stays."""

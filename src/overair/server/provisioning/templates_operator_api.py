@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from overair.basics.clock import Clock
 from overair.basics.errors import InvalidRequest
-from overair.basics.ids import CertificateId
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
 from overair.server.certificates import x509
 from overair.server.provisioning.fleet_provisioning import FleetProvisioning
-from overair.server.provisioning.model import ProvisionedDevice
-from overair.server.provisioning.registration import Registered, Registrations
+from overair.server.provisioning.registration import Registrations
 from overair.server.provisioning.template_language import PARAMETERS_MAX, Template
 from overair.server.provisioning.template_model import ProvisioningHook, ProvisioningTemplate, TemplateName, TemplateType
 from overair.server.provisioning.templates import HOOK_PAYLOAD_VERSION, KIND, ProvisioningTemplates, TemplateChange
@@ -175,10 +172,9 @@ class ProvisioningTemplateOperations:
 class RegisterThingOperations:
     """RegisterThing: a template carried out at once, on the caller's own word."""
 
-    def __init__(self, *, work: Work, registrations: Registrations, clock: Clock) -> None:
+    def __init__(self, *, work: Work, registrations: Registrations) -> None:
         self._work = work
         self._registrations = registrations
-        self._clock = clock
 
     @operation("iot", "RegisterThing")
     async def register_thing(self, caller: Caller, request: Request) -> Members:
@@ -188,25 +184,11 @@ class RegisterThingOperations:
         template = Template.read(request["templateBody"])
         plan = template.resolve(parameters)
 
-        def register(tx: Tx) -> Registered:
-            registered = self._registrations.apply(tx, caller.place, plan, takes_over=True)
-            certificate = next((arn for arn in registered.resource_arns.values() if ":cert/" in arn), None)
-            if registered.thing is not None and certificate is not None:
-                self._registrations.note_origin(
-                    tx,
-                    caller.place,
-                    ProvisionedDevice(
-                        account=caller.account,
-                        thing=registered.thing,
-                        origin=REGISTERED_ORIGIN,
-                        certificate_id=CertificateId(certificate.rpartition("/")[2]),
-                        created_at=self._clock.now(),
-                        source_ip=caller.source_ip,
-                    ),
-                )
-            return registered
-
-        registered = await self._work.run(register)
+        registered = await self._work.run(
+            lambda tx: self._registrations.register(
+                tx, caller.place, plan, origin=REGISTERED_ORIGIN, source_ip=caller.source_ip
+            )
+        )
         return {"certificatePem": registered.certificate_pem, "resourceArns": dict(registered.resource_arns)}
 
 

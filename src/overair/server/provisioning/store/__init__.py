@@ -4,6 +4,7 @@ from overair.server.provisioning.store.authorities import SqlAuthorityRows
 from overair.server.provisioning.store.credentials import SqlCredentialRows
 from overair.server.provisioning.store.devices import SqlDeviceRows
 from overair.server.provisioning.store.levels import SqlLevelRows
+from overair.server.provisioning.store.registration_tasks import SqlRegistrationTaskRows
 from overair.server.provisioning.store.revocations import SqlRevocationRows
 from overair.server.provisioning.store.templates import SqlTemplateRows
 
@@ -11,6 +12,12 @@ __all__ = ["SqlProvisioningStore"]
 
 
 class SqlProvisioningStore(
-    SqlCredentialRows, SqlAuthorityRows, SqlRevocationRows, SqlDeviceRows, SqlLevelRows, SqlTemplateRows
+    SqlCredentialRows,
+    SqlAuthorityRows,
+    SqlRevocationRows,
+    SqlDeviceRows,
+    SqlLevelRows,
+    SqlTemplateRows,
+    SqlRegistrationTaskRows,
 ):
     """``ports.Store`` in SQL."""

@@ -186,3 +186,40 @@ registration_codes: Final = Table(
     account_column(),
     Column("code", String(64), nullable=False),
 )
+
+registration_tasks: Final = Table(
+    "registration_tasks",
+    metadata,
+    account_column(),
+    Column("id", String(36), primary_key=True),
+    Column("region", String(64), nullable=False),
+    Column("template_body", Text, nullable=False),
+    Column("bucket", String(256), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("etag", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("role_arn", Text, nullable=False),
+    Column("started_from", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("position_bytes", BigInteger, nullable=False),
+    Column("lines", BigInteger, nullable=False),
+    Column("successes", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    instant_column("created_at"),
+    instant_column("modified_at"),
+    Index("ix_registration_tasks_account_created_at_id", "account", "created_at", "id"),
+    Index("ix_registration_tasks_status_modified_at", "status", "modified_at"),
+)
+
+registration_task_lines: Final = Table(
+    "registration_task_lines",
+    metadata,
+    account_column(),
+    Column("task", String(36), primary_key=True),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("report", String(8), nullable=False),
+    Column("text", Text, nullable=False),
+    Index("ix_registration_task_lines_account_task_report_line", "account", "task", "report", "line"),
+)

@@ -12,6 +12,47 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table(
+        "registration_task_lines",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("task", sa.String(length=36), nullable=False),
+        sa.Column("line", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("report", sa.String(length=8), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "task", "line", name=op.f("pk_registration_task_lines")),
+    )
+    with op.batch_alter_table("registration_task_lines", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_registration_task_lines_account_task_report_line", ["account", "task", "report", "line"], unique=False
+        )
+
+    op.create_table(
+        "registration_tasks",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("region", sa.String(length=64), nullable=False),
+        sa.Column("template_body", sa.Text(), nullable=False),
+        sa.Column("bucket", sa.String(length=256), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("version", sa.String(length=64), nullable=False),
+        sa.Column("etag", sa.String(length=64), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("role_arn", sa.Text(), nullable=False),
+        sa.Column("started_from", sa.String(length=64), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("position_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("lines", sa.BigInteger(), nullable=False),
+        sa.Column("successes", sa.BigInteger(), nullable=False),
+        sa.Column("failures", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("modified_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "id", name=op.f("pk_registration_tasks")),
+    )
+    with op.batch_alter_table("registration_tasks", schema=None) as batch_op:
+        batch_op.create_index("ix_registration_tasks_account_created_at_id", ["account", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_registration_tasks_status_modified_at", ["status", "modified_at"], unique=False)
+
     with op.batch_alter_table("device_certificates", schema=None) as batch_op:
         batch_op.add_column(sa.Column("replaces", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("first_used_at", sa.BigInteger(), nullable=True))
