@@ -24,6 +24,7 @@ from overair.server.streams.store import streams as streams_table
 from overair.server.updates.operator_api import UpdateOperations
 from overair.server.updates.saga import Saga
 from overair.server.updates.service import UpdatesService
+from overair.server.updates.signature_watch import SignatureEnds, SignatureWatch
 from overair.server.updates.store import SqlUpdatesStore
 from overair.server.updates.worker import UpdatesWorker
 from overair.wire.job_document import OtaDocument, parse
@@ -101,6 +102,9 @@ class UpdatesRoad(SigningRoad):
             tags=self.registry.tags,
             held_keys=self.acm,
         )
+        self.signatures = SignatureWatch(store=store, signing=self.signing, jobs=self.jobs)
+        self.signing.signatures_used_by(self.signatures)
+        self.signature_ends = SignatureEnds(work=self.work, store=store, watch=self.signatures, clock=self.clock)
         self.saga = Saga(
             store=store,
             clock=self.clock,
@@ -110,6 +114,7 @@ class UpdatesRoad(SigningRoad):
             streams=self.streams,
             jobs=self.jobs,
             held_keys=self.acm,
+            signatures=self.signatures,
         )
         self.updates_worker = UpdatesWorker(work=self.work, updates=self.updates, saga=self.saga, after_step=self.after_step)
         self.updates_api = UpdateOperations(

@@ -1,4 +1,5 @@
-"""``overair why THING``: one chain of reasons; with ``--may``, the statements that allow or deny one thing to do."""
+"""``overair why THING``: one chain of reasons; with ``--job``, a job's; with ``--may``, the statements that allow or deny one
+thing to do."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from overair.basics.errors import NotFound
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
+from overair.cli.watch import job_of
 
 RIGHTS: Final[Mapping[str, str]] = {
     "connect": "iot:Connect",
@@ -25,7 +27,8 @@ _DECISIONS: Final = {"ALLOWED": "allowed", "EXPLICIT_DENY": "denied", "IMPLICIT_
 
 
 def why(
-    thing: Annotated[str, typer.Argument(help="The thing's name.")],
+    thing: Annotated[str, typer.Argument(metavar="NAME", help="The thing's name; with --job, a job's or an update's id.")],
+    job: Annotated[bool, typer.Option("--job", help="NAME is a job's or an update's id.")] = False,
     may: Annotated[
         str, typer.Option(help="A right to explain: connect, publish, retain, subscribe, receive, or an action.")
     ] = "",
@@ -39,10 +42,15 @@ def why(
 ) -> None:
     """Say why a thing is where it is: offline, queued behind something, refused, or done."""
     with told_plainly():
+        if job and (may or on or client_id or https):
+            raise CommandEnded(ExitCode.USAGE, "--job is about a job: --may and what belongs to it are about a thing.")
         if may:
             answers = _rights(operator_of(data), thing, may, on or thing, None if https else client_id or thing)
         elif on or client_id or https:
             raise CommandEnded(ExitCode.USAGE, "--on, --client-id and --https belong to --may: say what it may do.")
+        elif job:
+            operator = operator_of(data)
+            answer = operator.client("overair").describe_rollout(jobId=job_of(operator, thing))
         else:
             answer = operator_of(data).client("overair").explain_thing(thingName=thing)
     if may:
@@ -50,7 +58,7 @@ def why(
         return
     reasons = list(answer["reasons"])
     if json:
-        print_json({"thing": thing, "reasons": reasons})
+        print_json({"job" if job else "thing": thing, "reasons": reasons})
         return
     console.print(f"[bold]{thing}[/bold]")
     for depth, reason in enumerate(reasons):

@@ -98,6 +98,10 @@ OLD_DOCUMENT_CODES: Final[Mapping[int, str]] = {
 """Second word after ``0x24000000``."""
 _OLD_JOB_PARSER_ERROR: Final = 0x24000000
 
+_OF_SIGNATURES: Final = frozenset({0xE3, 0xE7})
+_OLD_OF_SIGNATURES: Final = frozenset({0x01, 0x02})
+"""Main words of agents before 2021."""
+
 _ENDED: Final = re.compile(r"(rejected|aborted): 0x([0-9a-fA-F]{1,8})")
 _FAILED: Final = re.compile(r"0x([0-9a-fA-F]{1,8}): (0x[0-9a-fA-F]{1,8}|-?[0-9]{1,10})")
 _RECEIVED: Final = re.compile(r"(\d{1,10})/(\d{1,10})")
@@ -141,6 +145,15 @@ def blocks_received(details: Mapping[str, str]) -> tuple[int, int] | None:
     """(received, total) where the agent has said so: ``receive`` reads ``64/256``."""
     match = _RECEIVED.fullmatch(details.get("receive", ""))
     return (int(match[1]), int(match[2])) if match is not None else None
+
+
+def is_signature_refusal(reason: str) -> bool:
+    """Whether a device says that the signature doesn't verify, or that it has no certificate to verify it with."""
+    failed = _FAILED.fullmatch(" ".join(reason.split()))
+    if failed is None:
+        return False
+    main = int(failed[1], 16)
+    return main in _OF_SIGNATURES or (main > 0xFFFFFF and (main >> 24) in _OF_SIGNATURES | _OLD_OF_SIGNATURES)
 
 
 def _code_in_words(code: int) -> str:

@@ -12,10 +12,12 @@ from overair.basics.arn import Place
 from overair.basics.clock import SettableClock
 from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, ClientId, JobId, SeededIds, ThingName
+from overair.basics.work import Tx
 from overair.server.explain.rollout_api import RolloutOperations
 from overair.server.jobs.model import JobPlan, JobSettings, Report, RolloutConfig
 from overair.server.jobs.tallies import JobTallies
 from overair.server.jobs.tally_store import SqlTallyStore
+from overair.server.signing.model import Standing
 from overair.server.storage.work import SqlWork
 from overair.wire.job_messages import ExecutionStatus
 from tests.support.updates_road import UpdatesRoad
@@ -32,6 +34,13 @@ class Connections:
         return client_id in self.now
 
 
+class NoSignatures:
+    """The job goes out under none."""
+
+    def signatures(self, tx: Tx, place: Place, job: JobId) -> list[Standing]:
+        return []
+
+
 class Room:
     """A job over eight things, and the question."""
 
@@ -39,7 +48,12 @@ class Room:
         self.road = road
         self.connections = Connections()
         self.door = RolloutOperations(
-            work=road.work, jobs=road.jobs, tallies=JobTallies(SqlTallyStore()), connections=self.connections
+            work=road.work,
+            jobs=road.jobs,
+            tallies=JobTallies(SqlTallyStore()),
+            connections=self.connections,
+            signatures=NoSignatures(),
+            clock=road.clock,
         )
         for thing in THINGS:
             road.make_thing(thing, groups=("eight",))
@@ -58,7 +72,7 @@ class Room:
     async def stages(self) -> dict[str, Any]:
         """What isn't zero, without the names."""
         answer = await self.door.describe_rollout(self.road.caller(), {"jobId": JOB})
-        return {name: value for name, value in answer.items() if value and name not in ("jobId", "targetSelection")}
+        return {name: value for name, value in answer.items() if value and name not in ("jobId", "targetSelection", "reasons")}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from overair.basics.arn import Place
@@ -18,6 +19,7 @@ from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
 from overair.server.explain.operator_api import ExplainOperations
+from overair.server.explain.rollout_api import RolloutOperations
 from overair.server.explain.service import ExplainService
 from overair.server.jobs.model import (
     AbortCriterion,
@@ -73,20 +75,21 @@ class Room:
         self.road = road
         self.presences = Presences()
         self.asked = AskedBlocks()
-        service = ExplainService(
+        self.service = ExplainService(
             devices=road.registry.devices,
             groups=road.registry.groups,
             certificates=road.registry.certificates,
             jobs=road.jobs,
             tallies=JobTallies(SqlTallyStore()),
             updates=road.updates,
+            signing=road.signing,
             vehicles=NoVehicles(),
             blocks=NoVehicles(),
             clock=road.clock,
         )
         self.door = ExplainOperations(
             work=road.work,
-            explain=service,
+            explain=self.service,
             presences=self.presences,
             authority=road.registry.authority,
             asked=self.asked,
@@ -232,9 +235,12 @@ async def test_a_refusal_is_told_in_words(room: Room) -> None:
     await room.report(ExecutionStatus.IN_PROGRESS)
     await room.report(ExecutionStatus.FAILED, reason="0x000000e3: 0x00000000")
     room.presences.now = ClientPresence(connected=True)
+    fingerprint = room.road.signer.certificate.fingerprint(hashes.SHA256()).hex()
     assert await room.why() == [
         "dev-1 has refused or failed job AFR_OTA-rel-7 at 2026-01-01 00:00:00 UTC, and has nothing else to do.",
         "Its own words: the image's signature does not verify [0x000000e3: 0x00000000].",
+        f"It was signed by certificate {fingerprint[:16]}… of signing profile ota_profile: see that the device trusts that one "
+        "as /anchor.pem. A new signer's certificate is shipped ahead (docs/signing.md).",
         "dev-1 is connected and waits.",
     ]
 
@@ -435,3 +441,33 @@ async def test_a_policy_without_receive_is_the_reason_for_silence(room: Room) ->
     )
     room.certificate()
     assert not any(reason.startswith("Certificate") for reason in await room.why()), "another certificate is free to work"
+
+
+async def test_a_revoked_signature_is_told_by_whom_it_was_given_to_and_by_the_job(room: Room) -> None:
+    await room.ship()
+    await room.report(ExecutionStatus.SUCCEEDED)
+    signing_job = (await room.road.find()).progress[0].signing_job
+    await room.road.signer_api.revoke_signature(room.road.caller(), {"jobId": signing_job, "reason": "bad build"})
+    told = [link for link in await room.why() if "was revoked at" in link]
+    assert len(told) == 1
+    assert "bad build" in told[0]
+    assert "runs it until another image is shipped" in told[0]
+    rollout = RolloutOperations(
+        work=room.road.work,
+        jobs=room.road.jobs,
+        tallies=JobTallies(SqlTallyStore()),
+        connections=room.road,  # type: ignore[arg-type]
+        signatures=room.service,
+        clock=room.road.clock,
+    )
+    answer = await rollout.describe_rollout(room.road.caller(), {"jobId": "AFR_OTA-rel-7"})
+    assert answer["reasons"][0] == "Job AFR_OTA-rel-7 is COMPLETED: 1 things are through with it, 0 are not."
+    assert "bad build" in answer["reasons"][1]
+
+
+async def test_a_certificate_that_has_ended_since_is_told_and_stops_nothing(room: Room) -> None:
+    await room.ship()
+    room.road.clock.advance(milliseconds=11 * 365 * 86_400_000)
+    told = [link for link in await room.why() if link.startswith("The certificate that signed it")]
+    assert len(told) == 1
+    assert "devices look at no dates, so that what it signed before installs" in told[0]

@@ -3,12 +3,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from overair.basics.clock import from_datetime
 from overair.basics.errors import InvalidRequest
 from overair.server.signing.code_signing_certificate import CodeSigner, check_code_signing_certificate
-from overair.server.signing.model import Encryption
+from overair.server.signing.model import Encryption, SignedBy
 from tests.support.code_signing import BORN, Credential, credential, version_1_certificate_pem
 
 NOW = from_datetime(BORN + timedelta(days=30))
@@ -26,7 +27,11 @@ def test_a_self_signed_certificate_by_the_guides_recipe_is_fit_and_known_as_self
     kind: str, encryption: Encryption
 ) -> None:
     signer = credential(kind=kind)
-    assert check(signer) == CodeSigner(encryption=encryption, self_signed=True, public_key_der=signer.public_key_der)
+    ends = from_datetime(signer.certificate.not_valid_after_utc)
+    signed_by = SignedBy(sha256=signer.certificate.fingerprint(hashes.SHA256()).hex(), not_after=ends)
+    assert check(signer) == CodeSigner(
+        encryption=encryption, self_signed=True, public_key_der=signer.public_key_der, signed_by=signed_by
+    )
 
 
 def test_a_leaf_that_an_authority_issued_is_fit_with_its_chain_and_not_self_signed() -> None:

@@ -20,6 +20,7 @@ from overair.server.signing.model import (
     Profile,
     ProfilePlan,
     ProfileStatus,
+    SignedBy,
     SigningJob,
     Validity,
     algorithm_of,
@@ -77,7 +78,8 @@ def test_a_profile_moves_as_its_table_says_and_never_back_to_active(start: Profi
 @given(start=st.sampled_from(JobStatus))
 def test_a_job_ends_once(start: JobStatus) -> None:
     job = replace(JOB, status=start)
-    for end in (lambda: job.succeeded(None, now=Instant(1)), lambda: job.failed("why", now=Instant(1))):
+    by = SignedBy(sha256="aa" * 32, not_after=Instant(9))
+    for end in (lambda: job.succeeded(None, certificate=by, now=Instant(1)), lambda: job.failed("why", now=Instant(1))):
         if start is JobStatus.IN_PROGRESS:
             assert end().completed_at == 1
         else:

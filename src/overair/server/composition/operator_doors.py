@@ -264,7 +264,14 @@ class OperatorDoors:
                 asked=self._gateway.stream_topics.asked,
                 clock=schedule_clock,
             ),
-            RolloutOperations(work=work, jobs=jobs, tallies=rollouts.tallies, connections=self._gateway.broker),
+            RolloutOperations(
+                work=work,
+                jobs=jobs,
+                tallies=rollouts.tallies,
+                connections=self._gateway.broker,
+                signatures=rollouts.explain,
+                clock=self._ground.clock,
+            ),
         )
 
     def _offer_the_server(self) -> None:

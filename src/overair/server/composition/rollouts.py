@@ -34,6 +34,7 @@ from overair.server.streams.service import StreamsService
 from overair.server.streams.store import SqlStreamsStore
 from overair.server.updates.saga import Saga
 from overair.server.updates.service import UpdatesService
+from overair.server.updates.signature_watch import SignatureWatch
 from overair.server.updates.store import SqlUpdatesStore
 from overair.server.updates.worker import UpdatesWorker
 
@@ -154,6 +155,9 @@ class RolloutRooms:
             held_keys=registry.acm,
             wake=lambda: ground.wake(UpdatesWorker.name),
         )
+        self.updates_store = updates_store
+        self.signatures = SignatureWatch(store=updates_store, signing=self.signing, jobs=self.jobs)
+        self.signing.signatures_used_by(self.signatures)
         self.saga = Saga(
             store=updates_store,
             clock=clock,
@@ -163,6 +167,7 @@ class RolloutRooms:
             streams=self.streams,
             jobs=self.jobs,
             held_keys=registry.acm,
+            signatures=self.signatures,
         )
         self.tallies = JobTallies(SqlTallyStore())
         self.explain = ExplainService(
@@ -172,6 +177,7 @@ class RolloutRooms:
             jobs=self.jobs,
             tallies=self.tallies,
             updates=self.updates,
+            signing=self.signing,
             vehicles=self.director.views,
             blocks=entrance.provisioning,
             clock=clock,

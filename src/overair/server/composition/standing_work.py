@@ -32,6 +32,7 @@ from overair.server.signing.worker import SigningWorker
 from overair.server.storage.outbox import OutboxRelay
 from overair.server.streams.worker import OddDownloads
 from overair.server.updates.retention import Retention
+from overair.server.updates.signature_watch import SignatureEnds
 from overair.server.updates.worker import UpdatesWorker
 from overair.server.workers.loop import Worker, WorkerLoop
 
@@ -91,6 +92,7 @@ class StandingWork:
                 trail=ground.audit_trail,
             ),
             UpdatesWorker(work=work, updates=updates, saga=rollouts.saga, after_step=ground.after_step),
+            SignatureEnds(work=work, store=rollouts.updates_store, watch=rollouts.signatures, clock=clock),
             JobPlanner(work=work, planner=jobs.planner, clock=schedule_clock),
             ContentCollector(
                 work=work,

@@ -11,11 +11,13 @@ from overair.basics.ids import CertificateId, JobId, OtaUpdateId, StreamId, Thin
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
 from overair.server.director.service import VehicleFacts
+from overair.server.explain import signatures as signed
 from overair.server.explain import vehicle as vehicles
 from overair.server.jobs.model import Execution
+from overair.server.signing.model import Standing
 from overair.server.streams.asked import REPEATS_TOLD, ROUNDS_MAX
 from overair.server.updates.model import Update, UpdateStatus
-from overair.wire.agent_reasons import blocks_received, reason_in_words
+from overair.wire.agent_reasons import blocks_received, is_signature_refusal, reason_in_words
 from overair.wire.job_messages import ExecutionStatus
 
 OTHERS_NAMED_MAX: Final = 5
@@ -90,6 +92,8 @@ class Facts:
     """By an operator's word, at the device port."""
     cancelled: str | None = None
     """Why the last job was cancelled, where it was."""
+    signatures: Sequence[Standing] = ()
+    """Under which signatures of Signer the first pending job goes out, or the last one went out."""
 
 
 Obstacles = Mapping[CertificateId, Sequence[str]]
@@ -104,8 +108,10 @@ def explain(
         return tuple(_of_vehicle(facts, facts.vehicle))
     if facts.pending:
         chain = [*_pending(facts, presence, now=now), *_odd_downloads(downloads)]
+        chain += signed.told(facts.signatures, now=now, goes_out=True)
     elif facts.last is not None:
-        chain = [*_ended(facts, facts.last, unsigned=facts.last.job in facts.unsigned_jobs), *_not_yet(facts)]
+        chain = _ended(facts, facts.last, unsigned=facts.last.job in facts.unsigned_jobs)
+        chain += [*_of_signatures(facts, facts.last, now=now), *_not_yet(facts)]
     else:
         chain = [f"{facts.thing} has nothing to do: no job was ever given to it.", *_not_yet(facts)]
     if presence.connected:
@@ -206,6 +212,13 @@ def _ended(facts: Facts, execution: Execution, *, unsigned: bool) -> list[str]:
         chain.append(f"The job was cancelled: {facts.cancelled}")
     if unsigned:
         chain.append(f"{execution.job} was UNSIGNED.")
+    return chain
+
+
+def _of_signatures(facts: Facts, last: Execution, *, now: Instant) -> list[str]:
+    chain = signed.told(facts.signatures, now=now, goes_out=False)
+    if is_signature_refusal(last.status_details.get("reason", "")):
+        chain = [*signed.named(facts.signatures), *chain]
     return chain
 
 

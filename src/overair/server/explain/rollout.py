@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from overair.server.jobs.model import Job
+from overair.basics.clock import Instant
+from overair.server.explain.signatures import told as told_of_signatures
+from overair.server.jobs.model import Job, JobStatus
 from overair.server.jobs.rollout import rate_per_minute
 from overair.server.jobs.tallies import Standing
+from overair.server.signing.model import Standing as SignatureStanding
 from overair.wire.agent_reasons import blocks_received, reason_in_words
 from overair.wire.job_messages import ExecutionStatus
 
@@ -94,6 +97,17 @@ def view_of(job: Job, standings: Sequence[Standing], *, waiting: int, notified: 
         rate_per_minute=None if rollout is None else rate_per_minute(rollout, counts),
         causes=tuple(Cause(status=status, reason=reason, count=count) for (status, reason), count in ordered[:CAUSES_MAX]),
     )
+
+
+def why(job: Job, view: RolloutView, signatures: Sequence[SignatureStanding], *, now: Instant) -> list[str]:
+    """Why the job stands where it does, as sentences; the first is never missing."""
+    going = view.waiting + view.queued + view.notified + view.begun + view.downloading + view.self_test
+    done = view.succeeded + view.failed + view.rejected + view.timed_out + view.canceled + view.removed
+    chain = [f"Job {job.id} is {job.status}: {done:,} things are through with it, {going:,} are not."]
+    if job.status is JobStatus.CANCELED:
+        told = " ".join(filter(None, (job.reason_code, job.comment)))
+        chain.append(f"It was cancelled: {told.rstrip('.')}." if told else "It was cancelled; no reason was given.")
+    return [*chain, *told_of_signatures(signatures, now=now, goes_out=job.status is not JobStatus.CANCELED)]
 
 
 def _cause(standing: Standing) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -21,6 +22,8 @@ from overair.server.jobs.rollout import rate_per_minute
 from overair.server.jobs.schedule import opens_at
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.tallies import JobTallies
+from overair.server.signing.model import Standing
+from overair.server.signing.service import SigningService
 from overair.server.updates.model import Update, UpdateStatus
 from overair.server.updates.service import UpdateQuery, UpdatesService
 from overair.wire.job_document import MalformedDocument, parse
@@ -69,6 +72,7 @@ class ExplainService:
         jobs: JobsService,
         tallies: JobTallies,
         updates: UpdatesService,
+        signing: SigningService,
         vehicles: Vehicles,
         blocks: Blocks,
         clock: Clock,
@@ -79,6 +83,7 @@ class ExplainService:
         self._jobs = jobs
         self._tallies = tallies
         self._updates = updates
+        self._signing = signing
         self._vehicles = vehicles
         self._blocks = blocks
         self._clock = clock
@@ -97,12 +102,14 @@ class ExplainService:
         newest = self._updates.page(tx, place.account, UpdateQuery(limit=UPDATES_MAX))
         meant = [update for update in newest if targets.intersection(update.plan.targets)]
         last = None if pending else _latest(executions)
+        at = pending[0] if pending else last
         return Facts(
             thing=thing,
             certificates=self._held(tx, place, thing),
             pending=pending,
             last=last,
             cancelled=self._why_cancelled(tx, place, last),
+            signatures=[] if at is None else self.signatures(tx, place, at.job),
             rolling_out=self._held_back(tx, place, thing, targets, known, since=last),
             updates=[update for update in meant if update.status is not UpdateStatus.CREATE_COMPLETE],
             unsigned_jobs=_unsigned(meant),
@@ -111,6 +118,19 @@ class ExplainService:
             vehicle=self._vehicles.facts(tx, place.account, thing),
             blocked=self._blocks.is_blocked(tx, place.account, thing),
         )
+
+    def signatures(self, tx: Tx, place: Place, job: JobId) -> Sequence[Standing]:
+        """How those signatures of Signer stand under which a job goes out; empty for jobs that no update made."""
+        try:
+            update = self._updates.of_job(tx, place.account, job)
+        except NotFound:
+            return []
+        standings = []
+        for progress in update.progress:
+            if progress.signing_job is not None:
+                with suppress(NotFound):
+                    standings.append(self._signing.standing(tx, place.account, progress.signing_job))
+        return standings
 
     def _stream(self, tx: Tx, place: Place, job: JobId) -> StreamId | None:
         try:

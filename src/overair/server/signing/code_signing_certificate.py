@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from overair.basics.clock import Instant, as_datetime
+from overair.basics.clock import Instant, as_datetime, from_datetime
 from overair.basics.errors import InvalidRequest
-from overair.server.signing.model import Encryption
+from overair.server.signing.model import Encryption, SignedBy
 
 RSA_BITS_MIN = 2048
 RSA_BITS_MAX = 3072
@@ -27,6 +27,8 @@ class CodeSigner:
     self_signed: bool
     public_key_der: bytes
     """SubjectPublicKeyInfo."""
+    signed_by: SignedBy
+    """What is kept of it beside a signature."""
 
 
 def check_code_signing_certificate(certificate_pem: bytes, chain_pem: bytes, *, name: str, now: Instant) -> CodeSigner:
@@ -93,6 +95,9 @@ def check_code_signing_certificate(certificate_pem: bytes, chain_pem: bytes, *, 
         encryption=encryption,
         self_signed=_is_self_signed(certificate),
         public_key_der=key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
+        signed_by=SignedBy(
+            sha256=certificate.fingerprint(hashes.SHA256()).hex(), not_after=from_datetime(certificate.not_valid_after_utc)
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from overair.basics.arn import Place
-from overair.basics.clock import Instant
+from overair.basics.clock import Instant, as_datetime
 from overair.basics.errors import InvalidStateTransition
 from overair.basics.ids import AccountId, BucketName, ObjectKey, SigningJobId, SigningProfileName, VersionId
 
@@ -203,6 +203,15 @@ class SignedObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedBy:
+    """The certificate whose key made a signature."""
+
+    sha256: str
+    """Of its DER: what devices and agents call its fingerprint."""
+    not_after: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SigningJob:
     account: AccountId
     region: str
@@ -223,6 +232,8 @@ class SigningJob:
     completed_at: Instant | None = None
     expires_at: Instant | None = None
     signed: SignedObject | None = None
+    certificate: SignedBy | None = None
+    """What signed it, as the certificate stood then; None until it is signed, and for jobs of an older version of Overair."""
     revoked_at: Instant | None = None
     revoked_by: str | None = None
     revocation_reason: str | None = None
@@ -236,9 +247,11 @@ class SigningJob:
         """``{prefix}{job id}``, with no extension (wire reference §6.4)."""
         return ObjectKey(f"{self.plan.destination_prefix if self.plan else ''}{self.id}")
 
-    def succeeded(self, signed: SignedObject | None, *, now: Instant) -> SigningJob:
+    def succeeded(self, signed: SignedObject | None, *, certificate: SignedBy, now: Instant) -> SigningJob:
         self._require(JobStatus.SUCCEEDED)
-        return replace(self, status=JobStatus.SUCCEEDED, signed=signed, completed_at=now, status_reason=None)
+        return replace(
+            self, status=JobStatus.SUCCEEDED, signed=signed, certificate=certificate, completed_at=now, status_reason=None
+        )
 
     def failed(self, reason: str, *, now: Instant) -> SigningJob:
         self._require(JobStatus.FAILED)
@@ -247,6 +260,46 @@ class SigningJob:
     def _require(self, status: JobStatus) -> None:
         if status not in JOB_MAY_BECOME[self.status]:
             raise InvalidStateTransition(f"Signing job {self.id} is already {self.status}.", subject="signing job")
+
+
+class Fault(StrEnum):
+    """Why a signature doesn't count any more; the word is the ``reasonCode`` of the job that it stops."""
+
+    REVOKED = "SIGNATURE_REVOKED"
+    EXPIRED = "SIGNATURE_EXPIRED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Whether a signature counts now. The certificate's own end is no fault: what was signed before it stays signed."""
+
+    job: SigningJob
+    fault: Fault | None = None
+    why: str = ""
+    """As a sentence."""
+
+
+def standing_of(job: SigningJob, profile: Profile | None, *, now: Instant) -> Standing:
+    """By Signer's own rules: a signature counts until its validity period ends, unless it, or the version of the profile that
+    made it, was revoked. ``profile``: that version."""
+    if job.revoked_at is not None:
+        told = f"The signature of signing job {job.id} was revoked at {_moment(job.revoked_at)}: {job.revocation_reason}"
+        return Standing(job=job, fault=Fault.REVOKED, why=told)
+    since = None if profile is None else profile.revocation_effective_from
+    if profile is not None and since is not None and (job.completed_at or job.created_at) >= since:
+        told = (
+            f"Version {profile.version} of signing profile {profile.name} was revoked for all that it signed since "
+            f"{_moment(since)}, signing job {job.id} included: {profile.status_reason}"
+        )
+        return Standing(job=job, fault=Fault.REVOKED, why=told)
+    if job.expires_at is not None and now > job.expires_at:
+        told = f"The validity period of the signature of signing job {job.id} ended at {_moment(job.expires_at)}."
+        return Standing(job=job, fault=Fault.EXPIRED, why=told)
+    return Standing(job=job)
+
+
+def _moment(instant: Instant) -> str:
+    return as_datetime(instant).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def expiry(now: Instant, validity: Validity | None) -> Instant:

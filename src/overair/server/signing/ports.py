@@ -24,6 +24,14 @@ class Certificates(Protocol):
         ...
 
 
+class SignatureUsers(Protocol):
+    """Whoever sends out what was signed (``updates.signature_watch.SignatureWatch``)."""
+
+    def signatures_revoked(self, tx: Tx, account: AccountId, jobs: Sequence[SigningJobId]) -> None:
+        """These signatures count no more, as of this unit."""
+        ...
+
+
 class SigningStore(Protocol):
     """This room's records."""
 
@@ -49,6 +57,12 @@ class SigningStore(Protocol):
     def add_job(self, tx: Tx, job: SigningJob) -> None: ...
     def take_job(self, tx: Tx, job: SigningJob) -> bool:
         """Claim a waiting job for this unit. False: it has ended."""
+        ...
+
+    def signed_by_version(
+        self, tx: Tx, account: AccountId, profile: SigningProfileName, version: str, *, since: Instant
+    ) -> Sequence[SigningJobId]:
+        """The jobs that left a signed object under one version of a profile, ended at ``since`` or later."""
         ...
 
     def finish_job(self, tx: Tx, job: SigningJob) -> bool: ...

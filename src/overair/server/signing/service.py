@@ -27,12 +27,14 @@ from overair.server.signing.model import (
     ProfileStatus,
     SigningJob,
     SigningPlan,
+    Standing,
     expiry,
+    standing_of,
 )
 from overair.server.signing.platforms import Platform, choose_algorithm, platform_of
-from overair.server.signing.ports import Certificates, JobQuery, SigningStore
+from overair.server.signing.ports import Certificates, JobQuery, SignatureUsers, SigningStore
 
-__all__ = ["Certificates", "Fitness", "JobQuery", "SignedPayload", "SigningService", "SigningStore"]
+__all__ = ["Certificates", "Fitness", "JobQuery", "SignatureUsers", "SignedPayload", "SigningService", "SigningStore"]
 
 CLIENT_REQUEST_TOKEN_LENGTH_MAX: Final = 512
 REASON_LENGTH_MAX: Final = 500
@@ -78,6 +80,11 @@ class SigningService:
         self._keyring = keyring
         self._objects = objects
         self._wake = wake
+        self._users: list[SignatureUsers] = []
+
+    def signatures_used_by(self, users: SignatureUsers) -> None:
+        """Register, at composition, a room above that sends out what was signed."""
+        self._users.append(users)
 
     # Profiles
 
@@ -183,6 +190,7 @@ class SigningService:
             revocation_effective_from=effective_from,
         )
         self._store.change_profile(tx, account, revoked)
+        self._tell_revoked(tx, account, self._store.signed_by_version(tx, account, name, version, since=effective_from))
         return revoked
 
     def tag_profile(
@@ -290,7 +298,7 @@ class SigningService:
         profile, fitness = self._usable(tx, place, name)
         signature = self._keyring.sign(tx, place.account, fitness.key_id, payload, algorithm=fitness.algorithm.keyring_name)
         started = self._new_job(place, name, profile, fitness, plan=None, requested_by=requested_by)
-        job = started.succeeded(None, now=started.created_at)
+        job = started.succeeded(None, certificate=fitness.signer.signed_by, now=started.created_at)
         self._store.add_job(tx, job)
         return SignedPayload(job=job, signature=signature)
 
@@ -323,7 +331,33 @@ class SigningService:
             return job
         revoked = replace(job, revoked_at=self._clock.now(), revoked_by=revoked_by, revocation_reason=reason)
         self._store.change_job(tx, revoked)
+        self._tell_revoked(tx, account, [job_id])
         return revoked
+
+    def standing(self, tx: Tx, account: AccountId, job_id: SigningJobId) -> Standing:
+        """Whether a signature counts now.
+
+        Raises:
+            NotFound: there is no job of that id.
+        """
+        job = self.job(tx, account, job_id)
+        profile = self._store.profile(tx, account, job.profile, job.profile_version)
+        return standing_of(job, profile, now=self._clock.now())
+
+    def require_counted(self, tx: Tx, account: AccountId, job_id: SigningJobId) -> None:
+        """Refuse to send out what was signed by a signature that counts no more.
+
+        Raises:
+            NotFound: there is no job of that id.
+            InvalidRequest: it, or its profile, was revoked, or its validity period has ended.
+        """
+        standing = self.standing(tx, account, job_id)
+        if standing.fault is not None:
+            raise InvalidRequest(f"{standing.why.rstrip('.')}. Sign the image again.", subject="files")
+
+    def _tell_revoked(self, tx: Tx, account: AccountId, jobs: Sequence[SigningJobId]) -> None:
+        for users in self._users:
+            users.signatures_revoked(tx, account, jobs)
 
     # For the worker
 
@@ -331,16 +365,23 @@ class SigningService:
         """The oldest jobs of all accounts that still wait for their signature."""
         return self._store.unfinished(tx, limit=limit)
 
-    def key_for(self, tx: Tx, job: SigningJob) -> KeyId:
-        """The key that makes this job's signature, if its certificate is still fit.
+    def fitness_for(self, tx: Tx, job: SigningJob) -> Fitness:
+        """The key that makes this job's signature and its certificate, if that is still fit. A job that was accepted goes on
+        though its profile was cancelled since, as with AWS; not once the profile's version was revoked.
 
         Raises:
             NotFound: the certificate was deleted meanwhile.
-            InvalidRequest: it expired, or its key now is of another family than the job was accepted with.
+            InvalidRequest: it expired, its key now is of another family than the job was accepted with, or the version of the
+                profile was revoked.
         """
         profile = self._store.profile(tx, job.account, job.profile, job.profile_version)
         if profile is None:
             raise NotFound(f"Signing profile {job.profile} version {job.profile_version} is gone.", subject="signing profile")
+        if profile.revoked_at is not None:
+            raise InvalidRequest(
+                f"Version {job.profile_version} of signing profile {job.profile} was revoked: {profile.status_reason}",
+                subject="signing profile",
+            )
         fitness = self.fitness(tx, job.place, profile.plan)
         if fitness.algorithm != job.algorithm:
             raise InvalidRequest(
@@ -348,7 +389,7 @@ class SigningService:
                 f"was accepted for {job.algorithm.signer_name}. Start the job again.",
                 subject="certificate",
             )
-        return fitness.key_id
+        return fitness
 
     def take(self, tx: Tx, job: SigningJob) -> bool:
         """Claim a waiting job for this unit. False: another worker was faster, and nothing of ours may be kept."""

@@ -20,6 +20,7 @@ from overair.server.signing.model import (
     Profile,
     ProfilePlan,
     ProfileStatus,
+    SignedBy,
     SignedObject,
     SigningJob,
     SigningPlan,
@@ -81,6 +82,8 @@ jobs: Final = Table(
     Column("status_reason", Text),
     Column("signed_version", Text),
     Column("signature", Text),
+    Column("certificate_sha256", String(64)),
+    instant_column("certificate_not_after", nullable=True),
     instant_column("created_at"),
     instant_column("completed_at", nullable=True),
     instant_column("expires_at", nullable=True),
@@ -230,6 +233,7 @@ class SqlSigningStore:
                 created_at=job.created_at,
                 completed_at=job.completed_at,
                 expires_at=job.expires_at,
+                **_certificate(job),
             )
         )
 
@@ -252,9 +256,22 @@ class SqlSigningStore:
                 completed_at=job.completed_at,
                 signed_version=job.signed.location.version if job.signed else None,
                 signature=job.signed.signature if job.signed else None,
+                **_certificate(job),
             )
         )
         return touched.rowcount == 1
+
+    def signed_by_version(
+        self, tx: Tx, account: AccountId, profile: SigningProfileName, version: str, *, since: Instant
+    ) -> Sequence[SigningJobId]:
+        query = select(jobs.c.id).where(
+            jobs.c.account == account,
+            jobs.c.profile == profile,
+            jobs.c.profile_version == version,
+            jobs.c.completed_at >= since,
+            jobs.c.signature.is_not(None),
+        )
+        return [SigningJobId(row.id) for row in sql(tx).execute(query)]
 
     def change_job(self, tx: Tx, job: SigningJob) -> None:
         sql(tx).execute(
@@ -290,6 +307,20 @@ def _changeable(profile: Profile) -> dict[str, Any]:
         "revoked_by": profile.revoked_by,
         "revocation_effective_from": profile.revocation_effective_from,
     }
+
+
+def _certificate(job: SigningJob) -> dict[str, Any]:
+    by = job.certificate
+    return {
+        "certificate_sha256": None if by is None else by.sha256,
+        "certificate_not_after": None if by is None else by.not_after,
+    }
+
+
+def _signed_by(row: RowMapping) -> SignedBy | None:
+    if row["certificate_sha256"] is None:
+        return None
+    return SignedBy(sha256=row["certificate_sha256"], not_after=Instant(row["certificate_not_after"]))
 
 
 def _profile(row: RowMapping) -> Profile:
@@ -359,6 +390,7 @@ def _job(row: RowMapping) -> SigningJob:
         completed_at=row["completed_at"],
         expires_at=row["expires_at"],
         signed=signed,
+        certificate=_signed_by(row),
         revoked_at=row["revoked_at"],
         revoked_by=row["revoked_by"],
         revocation_reason=row["revocation_reason"],

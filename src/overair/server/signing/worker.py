@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Throttled, Unavailable
+from overair.basics.ids import KeyId
 from overair.basics.work import Tx, Work
 from overair.server.audit.service import AuditTrail
 from overair.server.keyring.service import Keyring, Signer
@@ -100,28 +101,34 @@ class SigningWorker:
             await self._work.run(lambda tx: self._signing.finish(tx, failed))
 
     async def _sign(self, job: SigningJob) -> None:
-        source, signer = await self._work.read(lambda tx: self._begin(tx, job))
+        source, signer, key_id = await self._work.read(lambda tx: self._begin(tx, job))
         digest = await self._digest(job, source)
         signature = signature_text(await asyncio.to_thread(sign_digest, signer, digest, job.algorithm))
         content = await self._contents.store(self._signed_object(job, source, signature))
-        await self._work.run(lambda tx: self._end(tx, job, content, signature))
+        await self._work.run(lambda tx: self._end(tx, job, key_id, content, signature))
         self._after_step(SIGNED)
 
-    def _begin(self, tx: Tx, job: SigningJob) -> tuple[ObjectVersion, Signer]:
+    def _begin(self, tx: Tx, job: SigningJob) -> tuple[ObjectVersion, Signer, KeyId]:
         assert job.plan is not None, "SignPayload leaves no job unfinished"
         at = job.plan.source
         source = self._objects.find(tx, job.place, at.bucket, at.key, at.version)
-        return source, self._keyring.signer(tx, job.account, self._signing.key_for(tx, job))
+        key_id = self._signing.fitness_for(tx, job).key_id
+        return source, self._keyring.signer(tx, job.account, key_id), key_id
 
-    def _end(self, tx: Tx, job: SigningJob, content: StoredContent, signature: str) -> None:
+    def _end(self, tx: Tx, job: SigningJob, key_id: KeyId, content: StoredContent, signature: str) -> None:
         assert job.plan is not None
         if not self._signing.take(tx, job):
             return
+        # Asked again: the profile may have been revoked, or the certificate replaced, while the image was read.
+        fitness = self._signing.fitness_for(tx, job)
+        if fitness.key_id != key_id:
+            return  # the next round signs with the new one
         bucket, key = job.plan.destination_bucket, job.key
         written = self._objects.put(tx, job.place, bucket, key, content, content_type=SIGNED_OBJECT_CONTENT_TYPE)
         location = ObjectLocation(bucket=bucket, key=key, version=written.version_id)
         signed = SignedObject(location=location, signature=signature, algorithm=job.algorithm)
-        finished = self._signing.finish(tx, job.succeeded(signed, now=self._clock.now()))
+        succeeded = job.succeeded(signed, certificate=fitness.signer.signed_by, now=self._clock.now())
+        finished = self._signing.finish(tx, succeeded)
         assert finished, "the same unit has claimed it"
         if self._trail is not None:
             job_arn = job.place.signer(f"/signing-jobs/{job.id}")

@@ -60,6 +60,7 @@ from overair.server.updates.model import (
 )
 from overair.server.updates.offline_signed import why_not_offline_signed
 from overair.server.updates.ports import HeldKeys, UpdatesStore
+from overair.server.updates.signature_watch import SignatureWatch
 from overair.server.updates.steps import NEXT, Step
 from overair.wire.image_signature import SignatureAlgorithm
 from overair.wire.job_document import TransferProtocol
@@ -97,6 +98,7 @@ class Saga:
         streams: StreamsService,
         jobs: JobsService,
         held_keys: HeldKeys,
+        signatures: SignatureWatch,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -106,6 +108,7 @@ class Saga:
         self._streams = streams
         self._jobs = jobs
         self._held_keys = held_keys
+        self._signatures = signatures
         self._steps: Final[Mapping[Step, Callable[[Tx, Update], Update | None]]] = {
             Step.ASSUME_ROLE: self._assume_role,
             Step.PUT_PROFILES: self._put_profiles,
@@ -219,6 +222,7 @@ class Saga:
             job = self._signing.job(tx, update.account, job_id)
             if job.status is JobStatus.IN_PROGRESS:
                 return None
+            self._signing.require_counted(tx, update.account, job_id)
             progress[number] = _signed(now, job)
         return replace(update, progress=tuple(progress))
 
@@ -262,11 +266,15 @@ class Saga:
         self._access.require_for_role(tx, role, "iot:CreateJob", update.job_arn)
         if TransferProtocol.HTTP in update.plan.protocols:
             self._access.require_for_role(tx, role, "iam:PassRole", update.plan.role_arn, context=PASSED_TO)
+        for progress in update.progress:
+            if progress.signing_job is not None:
+                self._signing.require_counted(tx, update.account, progress.signing_job)
         why_not = why_not_offline_signed(tx, update.account, update.plan, self._held_keys)
         self._jobs.create(tx, update.place, job_plan(update, offline_signed=why_not is None))
         return update
 
     def _complete(self, tx: Tx, update: Update) -> Update:
+        self._signatures.note(tx, update)
         return update.become(UpdateStatus.CREATE_COMPLETE, now=self._clock.now())
 
     # What the steps share
@@ -371,14 +379,12 @@ def _signed(progress: FileProgress, job: SigningJob) -> FileProgress:
     """What a finished signing job says of a file.
 
     Raises:
-        InvalidRequest: it failed, or its signature was taken back.
+        InvalidRequest: it failed, or signed no image.
     """
     if job.status is JobStatus.FAILED:
         raise InvalidRequest(f"Signing job {job.id} failed: {job.status_reason}", subject="files")
     if job.signed is None:
         raise InvalidRequest(f"Signing job {job.id} signed a payload, no image.", subject="files")
-    if job.revoked_at is not None:
-        raise InvalidRequest(f"The signature of signing job {job.id} was revoked: {job.revocation_reason}", subject="files")
     return replace(
         progress,
         signing_job=job.id,

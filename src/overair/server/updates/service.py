@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import Clock
 from overair.basics.errors import AccessDenied, AlreadyExists, InvalidRequest, NotFound
-from overair.basics.ids import AccountId, IdSource, OtaUpdateId, StreamId
+from overair.basics.ids import AccountId, IdSource, JobId, OtaUpdateId, StreamId
 from overair.basics.work import News, Tx
 from overair.server.access.service import AccessService
 from overair.server.aws_protocol.operations import Caller
@@ -21,6 +21,7 @@ from overair.server.streams.service import StreamsService
 from overair.server.updates.job_plan import settings_of_job
 from overair.server.updates.model import (
     FULFILMENT_PARAMETER,
+    JOB_ID_PREFIX,
     STREAM_ID_PREFIX,
     CustomSigning,
     FileProgress,
@@ -189,6 +190,16 @@ class UpdatesService:
         if update is None:
             raise NotFound(f"There is no OTA update {update_id}.", subject="ota update")
         return update
+
+    def of_job(self, tx: Tx, account: AccountId, job: JobId) -> Update:
+        """The update that a job was made for.
+
+        Raises:
+            NotFound: no update made it.
+        """
+        if not job.startswith(JOB_ID_PREFIX):
+            raise NotFound(f"Job {job} was made by no OTA update.", subject="ota update")
+        return self.find(tx, account, OtaUpdateId(job.removeprefix(JOB_ID_PREFIX)))
 
     def page(self, tx: Tx, account: AccountId, query: UpdateQuery) -> Sequence[Update]:
         """Newest first."""

@@ -74,11 +74,13 @@ updates: Final = Table(
     Column("failure_code", Text),
     Column("failure_message", Text),
     Column("created_by", Text, nullable=False),
+    instant_column("signature_ends_at", nullable=True),
     instant_column("created_at"),
     instant_column("modified_at"),
 )
 Index("ix_ota_updates_newest", updates.c.account, updates.c.created_at, updates.c.id)
 Index("ix_ota_updates_unfinished", updates.c.status, updates.c.created_at)
+Index("ix_ota_updates_signature_ends", updates.c.signature_ends_at)
 
 files: Final = Table(
     "ota_update_files",
@@ -97,6 +99,8 @@ files: Final = Table(
     Column("algorithm", String(32)),
     Column("certificate_path", Text, nullable=False),
 )
+Index("ix_ota_update_files_signing_job", files.c.account, files.c.signing_job)
+JOBS_PER_STATEMENT: Final = 500
 
 
 class SqlUpdatesStore:
@@ -196,6 +200,35 @@ class SqlUpdatesStore:
     def unsigned(self, tx: Tx, account: AccountId, *, limit: int) -> Sequence[Update]:
         statement = select(*updates.c).where(updates.c.account == account, updates.c.is_unsigned.is_(True))
         return self._newest(tx, statement, limit)
+
+    def signed_by(self, tx: Tx, account: AccountId, jobs: Sequence[SigningJobId]) -> Sequence[OtaUpdateId]:
+        found: set[str] = set()
+        for start in range(0, len(jobs), JOBS_PER_STATEMENT):
+            query = (
+                select(files.c.ota_update)
+                .join(updates, (updates.c.account == files.c.account) & (updates.c.id == files.c.ota_update))
+                .where(
+                    files.c.account == account,
+                    files.c.signing_job.in_(jobs[start : start + JOBS_PER_STATEMENT]),
+                    updates.c.status == UpdateStatus.CREATE_COMPLETE.value,
+                )
+            )
+            found.update(row.ota_update for row in sql(tx).execute(query))
+        return [OtaUpdateId(name) for name in sorted(found)]
+
+    def signatures_ended(self, tx: Tx, now: Instant, *, limit: int) -> Sequence[tuple[AccountId, OtaUpdateId]]:
+        query = (
+            select(updates.c.account, updates.c.id)
+            .where(updates.c.signature_ends_at < now)
+            .order_by(updates.c.signature_ends_at, updates.c.account, updates.c.id)
+            .limit(limit)
+        )
+        return [(AccountId(row.account), OtaUpdateId(row.id)) for row in sql(tx).execute(query)]
+
+    def note_signature_end(self, tx: Tx, account: AccountId, update_id: OtaUpdateId, ends_at: Instant | None) -> None:
+        sql(tx).execute(
+            update(updates).where(updates.c.account == account, updates.c.id == update_id).values(signature_ends_at=ends_at)
+        )
 
     def _newest(self, tx: Tx, statement: Any, limit: int) -> Sequence[Update]:
         ordered = statement.order_by(updates.c.created_at.desc(), updates.c.id.desc()).limit(limit)

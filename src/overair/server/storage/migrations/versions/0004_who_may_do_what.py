@@ -60,3 +60,14 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("retired_at", sa.BigInteger(), nullable=True))
         batch_op.create_index("ix_device_certificates_account_replaces", ["account", "replaces"], unique=False)
         batch_op.create_index("ix_device_certificates_retires_at", ["retires_at"], unique=False)
+
+    with op.batch_alter_table("ota_update_files", schema=None) as batch_op:
+        batch_op.create_index("ix_ota_update_files_signing_job", ["account", "signing_job"], unique=False)
+
+    with op.batch_alter_table("ota_updates", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("signature_ends_at", sa.BigInteger(), nullable=True))
+        batch_op.create_index("ix_ota_updates_signature_ends", ["signature_ends_at"], unique=False)
+
+    with op.batch_alter_table("signing_jobs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("certificate_sha256", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("certificate_not_after", sa.BigInteger(), nullable=True))
