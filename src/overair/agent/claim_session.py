@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from overair.agent.backoff import Backoff
 from overair.agent.claim_provisioning import ProvisioningRefused, ProvisioningUnreachable
+from overair.agent.tls import tls_context
 
 KEEP_ALIVE_S: Final = 60
 ATTEMPT_S: Final = 10.0
@@ -63,7 +64,8 @@ class ClaimSession:
         self._subscribed: set[str] = set()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv311, clean_session=True)
         self._client.connect_timeout = ATTEMPT_S
-        self._client.tls_set_context(_tls_context(certificate_file, private_key_file, ca_file))
+        context = tls_context(ca_file, certificate_file=certificate_file, private_key_file=private_key_file)
+        self._client.tls_set_context(context)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
@@ -170,11 +172,3 @@ class ClaimSession:
         with self._changed:
             self._answers[message.topic] = message.payload
             self._changed.notify_all()
-
-
-def _tls_context(certificate_file: Path, private_key_file: Path, ca_file: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(ca_file)
-    context.load_cert_chain(certificate_file, private_key_file)
-    return context

@@ -10,6 +10,7 @@ from typing import Final
 import urllib3
 
 from overair.agent.sources import RangeUnavailable, UrlNoLongerGood
+from overair.agent.tls import tls_context
 
 LOG = logging.getLogger("overair.agent")
 
@@ -25,9 +26,7 @@ class HttpRanges:
     def __init__(self, ca_file: Path, *, images_ca_file: Path | None = None) -> None:
         """``images_ca_file``: authorities of object stores elsewhere. One that can't be read is said so, and trusted is nobody
         but ``ca_file``: updates from here must not depend on it."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(ca_file)
+        context = tls_context(ca_file)
         if images_ca_file is not None:
             try:
                 context.load_verify_locations(images_ca_file)
@@ -49,7 +48,8 @@ class HttpRanges:
             if answer.length_remaining != 0:
                 answer.close()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise RangeUnavailable(str(error)) from None
+            # The host alone: the rest of the address is a permission, and goes into no log.
+            raise RangeUnavailable(f"{_host(url)}: {error}") from None
         if answer.status in STATUSES_FOR_A_NEW_URL:
             raise UrlNoLongerGood(f"status {answer.status}")
         # Only 206 counts: a whole body in answer to a range would be the wrong bytes for every block but the first.
@@ -57,3 +57,8 @@ class HttpRanges:
         if answer.status != 206 or len(data) != size or not told.startswith(f"bytes {first_byte}-{last_byte}/"):
             raise RangeUnavailable(f"status {answer.status} with {len(data)} bytes where {size} were asked for")
         return data
+
+
+def _host(url: str) -> str:
+    """Who an address leads to, without what stands before and after it there."""
+    return url.removeprefix("https://").partition("/")[0].partition("?")[0].rpartition("@")[2]

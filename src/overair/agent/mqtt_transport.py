@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 import threading
 from collections import deque
 from random import Random
@@ -14,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from overair.agent.backoff import Backoff
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings
+from overair.agent.tls import tls_context
 from overair.agent.transport import TransportListener
 
 LOG = logging.getLogger("overair.agent.mqtt")
@@ -25,13 +27,13 @@ RECONNECT_CAP_S = 40
 this with each attempt from which nothing came."""
 
 
-def tls_context(directory: DeviceDirectory, settings: DeviceSettings) -> ssl.SSLContext:
+def device_context(directory: DeviceDirectory, settings: DeviceSettings) -> ssl.SSLContext:
     """The device's certificate, and only the named CA on the other side, whose certificate must carry the host's name."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(directory.ca_file(settings))
-    context.load_cert_chain(directory.certificate_file, directory.private_key_file)
-    return context
+    return tls_context(
+        directory.ca_file(settings),
+        certificate_file=directory.certificate_file,
+        private_key_file=directory.private_key_file,
+    )
 
 
 class MqttTransport:
@@ -41,6 +43,7 @@ class MqttTransport:
         self._settings = settings
         self._backoff = Backoff(base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, chance=chance)
         self._failures = 0
+        self._failure_told = ""
         self._listener: TransportListener | None = None
         self._acknowledged: deque[int] = deque(maxlen=256)
         self._changed = threading.Condition()
@@ -50,7 +53,7 @@ class MqttTransport:
         )
         # As the C SDKs introduce themselves; there is no password.
         self._client.username_pw_set(f"?SDK=Overair&Version={version}")
-        self._client.tls_set_context(tls_context(directory, settings))
+        self._client.tls_set_context(device_context(directory, settings))
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
@@ -92,12 +95,26 @@ class MqttTransport:
         if reason.is_failure:
             LOG.warning("the server refused the connection: %s", reason)
             return
+        self._failure_told = ""
         LOG.info("connected to %s:%s", self._settings.mqtt_host, self._settings.mqtt_port)
         assert self._listener is not None
         self._listener.connected()
 
     def _on_connect_fail(self, client: Any, userdata: Any) -> None:
+        # The library calls this while it handles what went wrong, and tells nobody.
+        self._tell_failure(sys.exception())
         self._draw_wait()
+
+    def _tell_failure(self, error: BaseException | None) -> None:
+        """Once for each new reason: a server that is away for a day fills no log."""
+        where = f"{self._settings.mqtt_host}:{self._settings.mqtt_port}"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            told = f"who answers at {where} can't prove to be our server: {error.verify_message}; nothing was told to it"
+        else:
+            told = f"{where} can't be reached: {error}"
+        if told != self._failure_told:
+            LOG.warning("%s; it is tried again, with growing waits", told)
+            self._failure_told = told
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

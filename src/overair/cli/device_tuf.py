@@ -103,18 +103,13 @@ def _fetch(options: argparse.Namespace, names: list[str]) -> dict[str, str]:
 
 
 def _client(options: argparse.Namespace) -> HttpClient:
-    import ssl
     import time
     from random import SystemRandom
 
-    from overair.agent.uptane.https import HttpClient, tls_context
+    from overair.agent.tls import tls_context
+    from overair.agent.uptane.https import HttpClient
 
-    if options.ca is None:
-        context = ssl.create_default_context()
-        if options.certificate is not None:
-            context.load_cert_chain(options.certificate, options.private_key)
-    else:
-        context = tls_context(options.ca, certificate_file=options.certificate, private_key_file=options.private_key)
+    context = tls_context(options.ca, certificate_file=options.certificate, private_key_file=options.private_key)
 
     def pause(seconds: float) -> bool:
         time.sleep(seconds)

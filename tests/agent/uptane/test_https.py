@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from overair.agent.tls import tls_context
 from overair.agent.uptane.https import (
     BadStatus,
     HttpClient,
@@ -23,7 +24,6 @@ from overair.agent.uptane.https import (
     Stopped,
     TransportFailed,
     Unreachable,
-    tls_context,
 )
 from tests.support.uptane_server import Call, Handler, Issuer, UptaneServer
 

@@ -18,7 +18,8 @@ from overair.agent.fleet.device import VirtualDevice
 from overair.agent.fleet.ranges import FleetRanges
 from overair.agent.fleet.running_version import RunningVersion
 from overair.agent.fleet.tally import Tally
-from overair.agent.mqtt_transport import tls_context
+from overair.agent.mqtt_transport import device_context
+from overair.agent.tls import tls_context
 from overair.wire.image_signature import BadSignerCertificate, SignerCertificate, load_signer_certificate
 from overair.wire.job_document import TransferProtocol
 
@@ -243,7 +244,7 @@ class Fleet:
 
 
 def _mutual_tls(directory: DeviceDirectory, settings: DeviceSettings) -> Callable[[], ssl.SSLContext]:
-    return lambda: tls_context(directory, settings)
+    return lambda: device_context(directory, settings)
 
 
 def _download_contexts() -> Callable[[DeviceDirectory, DeviceSettings], ssl.SSLContext]:
@@ -253,10 +254,7 @@ def _download_contexts() -> Callable[[DeviceDirectory, DeviceSettings], ssl.SSLC
     def context(directory: DeviceDirectory, settings: DeviceSettings) -> ssl.SSLContext:
         authority = directory.ca_file(settings).read_bytes()
         if authority not in known:
-            made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            made.minimum_version = ssl.TLSVersion.TLSv1_2
-            made.load_verify_locations(cadata=authority.decode("ascii"))
-            known[authority] = made
+            known[authority] = tls_context(directory.ca_file(settings))
         return known[authority]
 
     return context

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import quote
 
-from overair.agent.uptane.https import Answer, BadStatus, HttpClient, NotProved, Stopped, TransportFailed, tls_context
+from overair.agent.tls import tls_context
+from overair.agent.uptane.https import Answer, BadStatus, HttpClient, NotProved, Stopped, TransportFailed
 from overair.agent.uptane.identity import BadIdentity, Identity, IdentityStore
 from overair.agent.uptane.refresh import Fetch
 from overair.wire.uptane.events import Event, events_body

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -107,20 +106,6 @@ class Patience:
     window_s: float = 60.0
     bytes_per_s_min: int = 5_000
     """A download that brings less than this over a whole window is given up."""
-
-
-def tls_context(ca_file: Path, *, certificate_file: Path | None = None, private_key_file: Path | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or newer that trusts this CA file and nothing else, and checks the host's name.
-
-    Raises:
-        OSError: a file can't be read (``ssl.SSLError`` where it isn't what it should be).
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(ca_file)
-    if certificate_file is not None:
-        context.load_cert_chain(certificate_file, private_key_file)
-    return context
 
 
 class HttpClient:

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from overair.agent.durable import Disk
-from overair.agent.uptane.https import Answer, HttpClient, tls_context
+from overair.agent.tls import tls_context
+from overair.agent.uptane.https import Answer, HttpClient
 from overair.agent.uptane.identity import (
     UNREADABLE,
     BadIdentity,
