@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from overair.agent.image_builder import build_image
-from tests.cli.sign.conftest import LIBRARY, PIN, needs_a_token
 from tests.support.code_signing import Credential, credential
 from tests.support.device_process import DeviceProcess
 from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.token import LIBRARY, PIN, needs_a_token
 
 PASSPHRASE = "four words in a row"
 HARDWARE = "posix"

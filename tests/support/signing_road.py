@@ -22,6 +22,7 @@ from overair.server.audit.store import SqlAuditStore
 from overair.server.aws_protocol.operations import Caller
 from overair.server.certificates.acm import AcmImport, AcmService
 from overair.server.certificates.store import SqlCertificateStore
+from overair.server.keyring.holders import KeyHolders
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
 from overair.server.keyring.wrapping import open_secret_box
@@ -68,6 +69,9 @@ async def in_pieces(data: bytes) -> AsyncIterator[bytes]:
 class SigningRoad:
     """The rooms up to signing, over ``work``."""
 
+    holders: KeyHolders | None = None
+    """Set before ``compose`` where keys lie elsewhere."""
+
     def __init__(self, work: SqlWork, clock: SettableClock, ids: SeededIds, place: Place, folder: Path) -> None:
         self.work, self.clock, self.ids, self.place, self.folder = work, clock, ids, place, folder
         self.steps: list[str] = []
@@ -77,7 +81,7 @@ class SigningRoad:
         """Build every service anew over the same records and files, as a restarted process would."""
         clock, ids = self.clock, self.ids
         box = open_secret_box(self.folder / "wrapping.key", passphrase=None, ids=RandomIds())
-        self.keyring = Keyring(SqlKeyStore(), box, clock=clock, ids=ids)
+        self.keyring = Keyring(SqlKeyStore(), box, clock=clock, ids=ids, holders=self.holders)
         self.acm = AcmService(store=SqlCertificateStore(), keys=self.keyring, clock=clock, ids=ids)
         self.contents = ContentStore(self.folder / "contents", clock=clock, ids=ids)
         self.objects = ObjectsService(SqlObjectStore(), SqlUploadStore(), clock=clock, ids=ids)

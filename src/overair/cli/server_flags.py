@@ -19,6 +19,9 @@ AccountFlag = Annotated[str | None, typer.Option(help="Twelve digits; fixed at f
 LogFlag = Annotated[str | None, typer.Option(help="text or json. [default: text]")]
 DatabaseFlag = Annotated[str | None, typer.Option(help="postgresql:// URL in place of SQLite.")]
 KeyPassphraseFileFlag = Annotated[Path | None, typer.Option(help="Wraps the private keys at rest.")]
+Pkcs11ModuleFlag = Annotated[Path | None, typer.Option(help="The library of tokens that hold keys.")]
+Pkcs11PinFileFlag = Annotated[Path | None, typer.Option(help="The PIN of those tokens.")]
+KeyServiceFlag = Annotated[list[str] | None, typer.Option(help="Beginning of key service URIs that may hold keys; repeatable.")]
 PresignedV2Flag = Annotated[
     bool | None, typer.Option("--presigned-v2/--no-presigned-v2", help="SigV2 in presigned S3 URLs. [default: accepted]")
 ]

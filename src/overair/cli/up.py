@@ -25,10 +25,13 @@ from overair.cli.server_flags import (
     DownloadUrlFlag,
     HostFlag,
     KeyPassphraseFileFlag,
+    KeyServiceFlag,
     LimitsFlag,
     LogFlag,
     MqttPortFlag,
     OperatorPortFlag,
+    Pkcs11ModuleFlag,
+    Pkcs11PinFileFlag,
     PlainHttpFlag,
     PresignedV2Flag,
     RegionFlag,
@@ -59,6 +62,9 @@ def up(
     log: LogFlag = None,
     database: DatabaseFlag = None,
     key_passphrase_file: KeyPassphraseFileFlag = None,
+    pkcs11_module: Pkcs11ModuleFlag = None,
+    pkcs11_pin_file: Pkcs11PinFileFlag = None,
+    key_service: KeyServiceFlag = None,
     presigned_v2: PresignedV2Flag = None,
     limits: LimitsFlag = None,
     download_url: DownloadUrlFlag = None,
@@ -80,7 +86,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         from overair.server.config import Settings, load_settings
 
     flags = {name: given.get(name) for name in Settings.model_fields}
-    flags["host"] = tuple(given["host"]) if given["host"] else None
+    for repeatable in ("host", "key_service"):
+        flags[repeatable] = tuple(given[repeatable]) if given[repeatable] else None
     try:
         return load_settings(flags, file=given["config"])
     except InvalidRequest as error:

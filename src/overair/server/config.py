@@ -76,6 +76,13 @@ class Settings(BaseSettings):
     key_passphrase_file: Path | None = Field(
         default=None, description="A file whose content wraps the private keys at rest. Without it a key file lies beside them."
     )
+    pkcs11_module: Path | None = Field(
+        default=None, description="The library of the PKCS #11 tokens that may hold keys (docs/keys.md)."
+    )
+    pkcs11_pin_file: Path | None = Field(default=None, description="A file with the PIN of those tokens.")
+    key_service: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Beginnings of key service URIs that may hold keys, such as awskms:alias/overair-."
+    )
     presigned_v2: bool = Field(
         default=True, description="Accept Signature Version 2 in presigned S3 URLs, which boto3 makes by default."
     )
@@ -121,7 +128,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name != name.upper() or setting not in Settings.model_fields:
             raise InvalidRequest(f"{name} in the environment is no setting of Overair.{_nearest(setting, ENVIRONMENT_PREFIX)}")
-        values[setting] = tuple(part for part in text.replace(",", " ").split()) if setting == "host" else text
+        values[setting] = tuple(part for part in text.replace(",", " ").split()) if setting in {"host", "key_service"} else text
     return values
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +16,11 @@ from overair.agent.durable import Disk
 from overair.cli.ends import CommandEnded
 from overair.cli.sign import app, sealed_box
 from tests.support.signing_server import SigningServer
+from tests.support.token import LIBRARY, PIN, softhsm
 
 PASSPHRASE = "four words in a row"
 COMMAND = get_command(app)
 """Built once: the library would look at every signature anew for each run."""
-LIBRARIES = ["/usr/lib/softhsm/libsofthsm2.so", *map(str, Path("/usr/lib").glob("*/softhsm/libsofthsm2.so"))]
-LIBRARY = next((path for path in LIBRARIES if Path(path).exists()), None)
-IS_THERE = LIBRARY is not None and shutil.which("softhsm2-util") is not None
-PIN = "4711"
-
-needs_a_token = pytest.mark.skipif(not IS_THERE and os.environ.get("CI") != "true", reason="not run: softhsm2 isn't installed")
 
 
 @dataclass
@@ -180,21 +173,9 @@ def offline(person: Callable[[str], Signer], server: SigningServer, prepared: Pr
 
 
 @pytest.fixture(scope="session")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    assert IS_THERE, "CI installs softhsm2 (.ci/run)"
-    folder = tmp_path_factory.mktemp("token")
-    (folder / "tokens").mkdir()
-    (folder / "conf").write_text(f"directories.tokendir = {folder / 'tokens'}\n")
-    before = os.environ.get("SOFTHSM2_CONF")
-    # Read once, when the library is loaded: one configuration for this process.
-    os.environ["SOFTHSM2_CONF"] = str(folder / "conf")
-    command = ["softhsm2-util", "--init-token", "--free", "--label", "overair", "--pin", PIN, "--so-pin", "98765"]
-    subprocess.run(command, check=True, capture_output=True)
-    yield f"token=overair;object={{}}?module-path={LIBRARY}"
-    if before is None:
-        del os.environ["SOFTHSM2_CONF"]
-    else:
-        os.environ["SOFTHSM2_CONF"] = before
+def token() -> str:
+    softhsm()
+    return f"token=overair;object={{}}?module-path={LIBRARY}"
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from overair.cli.sign import pkcs11_holder
 from overair.cli.sign.ends import SignEnded
 from overair.wire.uptane.metadata import Role
-from tests.cli.sign.conftest import LIBRARY, PIN, Signer, needs_a_token
+from tests.cli.sign.conftest import Signer
 from tests.support.signing_server import SigningServer
+from tests.support.token import LIBRARY, PIN, needs_a_token
 
 
 @needs_a_token

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
+import hashlib
 import pickle
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.x509.oid import NameOID
 from sqlalchemy import select, update
 
 from overair.basics.clock import SettableClock
 from overair.basics.errors import InvalidRequest, NotFound
 from overair.basics.ids import AccountId, RandomIds
 from overair.basics.redacted import Redacted
+from overair.server.keyring.keys import hash_of
 from overair.server.keyring.model import MAY_SIGN, KeyKind, SignatureAlgorithm
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore, keys
@@ -131,23 +130,14 @@ def test_a_key_at_rest_is_sealed_and_bound_to_its_row(
         work.read_blocking(lambda tx: reopened.signer(tx, ACCOUNT, second))
 
 
-@pytest.mark.parametrize("kind", ["ec-p256", "rsa-2048"])
-def test_certificates_are_built_with_a_key_that_only_signs(work: SqlWork, keyring: Keyring, kind: str) -> None:
-    key_id = work.run_blocking(lambda tx: keyring.create(tx, ACCOUNT, kind, "ca"))
+@pytest.mark.parametrize("kind", [KeyKind.EC_P256, KeyKind.RSA_2048])
+def test_what_has_a_digest_is_signed_without_being_read(work: SqlWork, keyring: Keyring, kind: KeyKind) -> None:
+    key_id = work.run_blocking(lambda tx: keyring.create(tx, ACCOUNT, kind, "test"))
     signer = work.read_blocking(lambda tx: keyring.signer(tx, ACCOUNT, key_id))
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(signer.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
-        .not_valid_after(datetime.datetime(2036, 1, 1, tzinfo=datetime.UTC))
-        .sign(signer.certificate_key(), hashes.SHA256())
-    )
-    certificate.verify_directly_issued_by(certificate)
-    with pytest.raises(TypeError):
-        signer.certificate_key().private_numbers()
+    for algorithm in MAY_SIGN[kind]:
+        digest = hashlib.new(hash_of(algorithm).name, b"image").digest()
+        verify(signer.public_key(), signer.sign_digest(digest, algorithm=algorithm), b"image", algorithm)
+    with pytest.raises(InvalidRequest):
+        signer.sign_digest(bytes(32), algorithm=SignatureAlgorithm.ED25519)
     with pytest.raises(TypeError):
         pickle.dumps(signer)

@@ -7,23 +7,23 @@ and PSS. Each signs a digest, so that an image of any size is read once and neve
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from overair.basics.redacted import Redacted
 from overair.cli.sign import pkcs11_holder
-from overair.cli.sign.ends import SignEnded, SignExit, refused, usage
+from overair.cli.sign.ends import refused, usage
 from overair.cli.sign.key_records import KEY_FILE_SIZE_BYTES_MAX
 from overair.cli.sign.passphrases import Secrets
 from overair.cli.sign.tree import read_file
+from overair.server.keyring import tokens
+from overair.server.keyring.model import SignatureAlgorithm
+from overair.server.keyring.tokens import TokenUri
 from overair.wire.image_signature import PublicKey
-
-SHA256_DIGEST_INFO: Final = bytes.fromhex("3031300d060960864801650304020105000420")
-"""What stands before the digest in PKCS #1 v1.5 (RFC 8017 §9.2, note 1)."""
 
 
 class ImageKey(Protocol):
@@ -62,7 +62,7 @@ class FileImageKey:
 class TokenImageKey:
     """A private key on a token, found by its label and its kind."""
 
-    def __init__(self, where: pkcs11_holder.TokenUri, public: PublicKey, secrets: Secrets) -> None:
+    def __init__(self, where: TokenUri, public: PublicKey, secrets: Secrets) -> None:
         self._where = where
         self._public = public
         self._secrets = secrets
@@ -71,35 +71,10 @@ class TokenImageKey:
         """Raises:
         SignEnded: SIGNATURE_MISSING: the token has no such key; USAGE: its PIN, its library; REFUSED: by the token.
         """
+        is_rsa = isinstance(self._public, rsa.RSAPublicKey)
+        algorithm = SignatureAlgorithm.RSA_PKCS1_SHA256 if is_rsa else SignatureAlgorithm.ECDSA_SHA256
         with pkcs11_holder.token_session(self._where, self._secrets.pin, writes=False) as session:
-            private = self._private(session)
-            pkcs11 = pkcs11_holder.library()
-            if isinstance(self._public, rsa.RSAPublicKey):
-                return bytes(private.sign(SHA256_DIGEST_INFO + digest, mechanism=pkcs11.Mechanism.RSA_PKCS))
-            pair = bytes(private.sign(digest, mechanism=pkcs11.Mechanism.ECDSA))
-            half = len(pair) // 2
-            return encode_dss_signature(int.from_bytes(pair[:half], "big"), int.from_bytes(pair[half:], "big"))
-
-    def _private(self, session: Any) -> Any:
-        pkcs11 = pkcs11_holder.library()
-        kind = pkcs11.KeyType.RSA if isinstance(self._public, rsa.RSAPublicKey) else pkcs11.KeyType.EC
-        wanted = {
-            pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY,
-            pkcs11.Attribute.LABEL: self._where.object,
-            pkcs11.Attribute.KEY_TYPE: kind,
-        }
-        found = list(session.get_objects(wanted))
-        if len(found) > 1:
-            raise refused(
-                f"The token {self._where.token!r} holds {len(found)} keys called {self._where.object!r}: give them names of "
-                "their own."
-            )
-        if not found:
-            raise SignEnded(
-                SignExit.SIGNATURE_MISSING,
-                f"The token {self._where.token!r} holds no {kind.name} key {self._where.object!r}, as the certificate's is.",
-            )
-        return found[0]
+            return tokens.sign_digest(session, self._where, digest, algorithm=algorithm)
 
 
 def _from_file(path: Path, secrets: Secrets) -> FileImageKey:

@@ -1,8 +1,5 @@
-"""Keys in a cloud's key service, through securesystemslib's signers (docs/adr/0013): ``awskms:KEY``, ``gcpkms:PATH``,
-``hv:KEY/1``, and any scheme that somebody has registered there.
-
-securesystemslib brings the signers, the cloud's own library must be there too; its credentials come from where that library
-looks for them.
+"""Keys in a cloud's key service, for ``overair sign`` (docs/adr/0013): what ``server.keyring.key_services`` knows, in the words
+and with the exits of these commands.
 """
 
 from __future__ import annotations
@@ -12,20 +9,19 @@ from typing import Any, Final, TypeVar
 
 from overair.cli.sign.ends import SignEnded, SignExit, refused, usage
 from overair.cli.sign.key_records import KeyRecord
+from overair.server.keyring import key_services
+from overair.server.keyring.key_services import ServiceRefused, Why
 from overair.wire.uptane.keys import Flavour, KeyType, PublicKey, read_public_key
 from overair.wire.uptane.refusals import MetadataRefused
 
 T = TypeVar("T")
 
-_NEEDS: Final = {
-    "awskms": "boto3",
-    "gcpkms": "google-cloud-kms",
-    "azurekms": "azure-identity and azure-keyvault-keys",
-    "hv": "hvac",
+_EXITS: Final = {
+    Why.NAME: SignExit.USAGE,
+    Why.LIBRARY: SignExit.USAGE,
+    Why.UNREACHABLE: SignExit.UNREACHABLE,
+    Why.ALGORITHM: SignExit.REFUSED,
 }
-"""What each key service's own library is called, for a refusal that helps."""
-_NOT_OURS: Final = {"file2", "gnupg", "hsm", "tkey", "sigstore", "fn", "envvar"}
-"""Schemes of securesystemslib's that aren't a key service."""
 
 
 def describe(uri: str) -> PublicKey | None:
@@ -35,21 +31,8 @@ def describe(uri: str) -> PublicKey | None:
         SignEnded: USAGE: unknown scheme, or a library that isn't installed; UNREACHABLE: the service; REFUSED: not a key for
         us.
     """
-    scheme, _, rest = uri.partition(":")
-    signers = _signers()
-    if scheme not in signers or scheme in _NOT_OURS:
-        known = ", ".join(sorted(f"{name}:" for name in signers if name not in _NOT_OURS))
-        raise usage(f"No key service answers to {scheme}: (there are {known}).")
-    ask: Callable[[], tuple[str, Any]] | None = None
-    if scheme in {"awskms", "gcpkms"}:
-        ask = lambda: signers[scheme].import_(rest)  # noqa: E731 (one call, said where its arguments are)
-    elif scheme == "hv":
-        ask = lambda: signers[scheme].import_(rest.split("/")[0])  # noqa: E731
-    elif scheme == "azurekms":
-        raise refused("Azure's signer makes ECDSA signatures only, and aktualizr refuses every document with an ECDSA key.")
-    if ask is None:
-        return None
-    return _public_key(_told(scheme, lambda: ask()[1]))
+    found = _told(lambda: key_services.described_key(uri))
+    return None if found is None else _public_key(found)
 
 
 def open_key(record: KeyRecord) -> ServiceSigner:
@@ -58,15 +41,19 @@ def open_key(record: KeyRecord) -> ServiceSigner:
     Raises:
         SignEnded: USAGE: unknown scheme or a library that isn't installed.
     """
-    from securesystemslib import signer as services
-
     scheme = record.holder.partition(":")[0]
-    signers = _signers()
-    if scheme not in signers or scheme in _NOT_OURS:
+    if not _told(lambda: key_services.is_service(scheme)):
         raise usage(f"{record.name} lies at {scheme}:, and no key service answers to that here.")
     described: dict[str, Any] = record.key.to_json(Flavour.TUF)
-    public = services.SSlibKey(record.id, described["keytype"], described["scheme"], described["keyval"])  # type: ignore[attr-defined]
-    signer = _told(scheme, lambda: signers[scheme].from_priv_key_uri(record.holder, public))
+    signer = _told(
+        lambda: key_services.signer_at(
+            record.holder,
+            described["keytype"],
+            described["scheme"],
+            described["keyval"]["public"],
+            key_id=record.id,
+        )
+    )
     return ServiceSigner(signer, record.key, scheme)
 
 
@@ -79,7 +66,7 @@ class ServiceSigner:
         self.public_key = key
 
     def sign(self, data: bytes) -> bytes:
-        signature = _told(self._scheme, lambda: self._signer.sign(data))
+        signature = _told(lambda: key_services.told_plainly(self._scheme, lambda: self._signer.sign(data)))
         return bytes.fromhex(signature.signature)
 
 
@@ -95,24 +82,8 @@ def _public_key(key: Any) -> PublicKey:
     return found
 
 
-def _signers() -> dict[str, Any]:
-    try:
-        from securesystemslib import signer as services
-    except ImportError:
-        raise usage('Keys in a key service need securesystemslib: pip install "overair[kms]".') from None
-    registered: dict[str, Any] = services.SIGNER_FOR_URI_SCHEME  # type: ignore[attr-defined]
-    return registered
-
-
-def _told(scheme: str, ask: Callable[[], T]) -> T:
-    from securesystemslib.exceptions import UnsupportedLibraryError
-
+def _told(ask: Callable[[], T]) -> T:
     try:
         return ask()
-    except UnsupportedLibraryError as error:
-        library = _NEEDS.get(scheme, "the library of its service")
-        raise usage(f"Keys at {scheme}: need {library} beside securesystemslib ({error}).") from None
-    except (SignEnded, MetadataRefused):
-        raise
-    except Exception as error:  # each cloud's library has exceptions of its own
-        raise SignEnded(SignExit.UNREACHABLE, f"The key service at {scheme}: doesn't answer as it should: {error}") from error
+    except ServiceRefused as end:
+        raise SignEnded(_EXITS[end.why], end.message) from end

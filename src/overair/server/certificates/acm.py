@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -18,7 +19,8 @@ from overair.basics.work import Tx
 from overair.server.certificates import facts, x509
 from overair.server.certificates.keys import AUTHORITY_KEY_KIND, HeldKey
 from overair.server.certificates.model import AcmCertificate
-from overair.server.keyring.model import PreparedKey
+from overair.server.keyring.keys import load_public_key
+from overair.server.keyring.model import HOLDER_LENGTH_MAX, PreparedKey, SignatureAlgorithm
 from overair.server.keyring.service import Keyring
 
 CERTIFICATE_SIZE_BYTES_MAX: Final = 32_768
@@ -28,6 +30,7 @@ CHAIN_SIZE_BYTES_MAX: Final = 2_097_152
 TAGS_MAX: Final = 50
 KEY_PURPOSE: Final = "acm"
 PAGE_SIZE: Final = 100
+_URI: Final = re.compile(rb"(?!file:)[a-z][a-z0-9]{1,31}:[\x21-\x7e]+")
 OWN_SIGNER_LIFE_MS: Final = 10 * 365 * 86_400_000
 
 
@@ -63,8 +66,12 @@ class AcmImport:
         chain_pem: bytes = b"",
         arn: str | None = None,
         tags: Mapping[str, str] | None = None,
+        held: PreparedKey | None = None,
     ) -> AcmImport:
         """Read PEM texts. Checking an RSA key takes milliseconds: not for the writer's thread.
+
+        Args:
+            held: The private key, where it isn't in a PEM text.
 
         Raises:
             InvalidRequest: subjects ``certificate``, ``private-key``, ``chain``, ``tags``.
@@ -82,7 +89,7 @@ class AcmImport:
         check_tags(tags or {})
         return cls(
             leaf=leaf,
-            key=_read_private_key(leaf, private_key_pem),
+            key=_read_private_key(leaf, private_key_pem) if held is None else held,
             chain=_read_chain(leaf, chain_pem),
             arn=arn,
             tags=tags or {},
@@ -132,6 +139,35 @@ class AcmService:
     def used_by(self, uses: InUse) -> None:
         """Register, at composition, a room above that signs with these certificates."""
         self._uses.append(uses)
+
+    def read(
+        self,
+        place: Place,
+        *,
+        certificate_pem: bytes,
+        private_key: Redacted[bytes],
+        chain_pem: bytes = b"",
+        arn: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AcmImport:
+        """``AcmImport.read``; in place of a private key a URI may say who holds it (``keyring.holders``), who is asked for a
+        signature. Not for the writer's thread.
+
+        Raises:
+            InvalidRequest, LimitExceeded: see ``AcmImport.read``; subject ``key-holder``.
+            Conflict: subject ``key-holder``: the holder doesn't sign, or holds another key than the certificate's.
+        """
+        uri = holder_uri(private_key)
+        held: PreparedKey | None = None
+        if uri is not None:
+            leaf = x509.certificate_from_pem(certificate_pem, size_bytes_max=CERTIFICATE_SIZE_BYTES_MAX)
+            public_key = load_public_key(x509.public_key_der(leaf))
+            is_rsa = facts.key_family(leaf) == "RSA"
+            proof = SignatureAlgorithm.RSA_PKCS1_SHA256 if is_rsa else None
+            held = self._keys.hold(place.account, uri, public_key=public_key, proof=proof)
+        return AcmImport.read(
+            certificate_pem=certificate_pem, private_key_pem=private_key, chain_pem=chain_pem, arn=arn, tags=tags, held=held
+        )
 
     def import_certificate(self, tx: Tx, place: Place, given: AcmImport) -> AcmCertificate:
         """Take in a certificate with its key (ImportCertificate, wire reference §6.7).
@@ -260,6 +296,14 @@ class AcmService:
             imported_at=now,
             tags=dict(tags),
         )
+
+
+def holder_uri(private_key: Redacted[bytes]) -> str | None:
+    """The URI that stands where a private key is expected; None where it is no URI."""
+    text = private_key.reveal()
+    if len(text) > HOLDER_LENGTH_MAX or not _URI.fullmatch(text.strip()):
+        return None
+    return text.strip().decode("ascii")
 
 
 def certificate_id_of(place: Place, arn: str) -> str:

@@ -11,7 +11,7 @@ from overair.basics.redacted import Redacted
 from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
-from overair.server.certificates.acm import AcmImport, AcmQuery, AcmService
+from overair.server.certificates.acm import AcmQuery, AcmService
 from overair.server.certificates.model import AcmCertificate
 
 
@@ -25,9 +25,10 @@ class AcmOperatorApi:
     @operation("acm", "ImportCertificate")
     async def import_certificate(self, caller: Caller, request: Request) -> Members:
         given = await asyncio.to_thread(
-            AcmImport.read,
+            self.acm.read,
+            caller.place,
             certificate_pem=request["Certificate"],
-            private_key_pem=Redacted(request["PrivateKey"]),
+            private_key=Redacted(request["PrivateKey"]),
             chain_pem=request.get("CertificateChain", b""),
             arn=request.get("CertificateArn"),
             tags={tag["Key"]: tag.get("Value", "") for tag in request.get("Tags", ())},

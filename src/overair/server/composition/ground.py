@@ -18,6 +18,7 @@ from overair.server.cluster import Cluster
 from overair.server.composition.audit_key import AuditKey
 from overair.server.config import Settings
 from overair.server.joined import open_records
+from overair.server.keyring.holders import HolderSettings, KeyHolders
 from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
 from overair.server.keyring.store import keys as keyring_table
@@ -66,7 +67,16 @@ class Ground:
         self.cluster = Cluster(settings, place.account, self.work, closing, role=role, clock=clock, ids=ids)
         passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
         self.secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
-        self.keyring = Keyring(SqlKeyStore(), self.secret_box, clock=clock, ids=ids)
+        holders = KeyHolders(
+            HolderSettings(
+                pkcs11_module=settings.pkcs11_module,
+                pkcs11_pin_file=settings.pkcs11_pin_file,
+                key_services=settings.key_service,
+                home=place.account,
+            )
+        )
+        closing.callback(holders.close)
+        self.keyring = Keyring(SqlKeyStore(), self.secret_box, clock=clock, ids=ids, holders=holders)
         self.audit_store = SqlAuditStore()
         self.audited = AuditedWork(self.work, self.audit_store, clock=clock, ids=ids)
         self.audit_trail = AuditTrail(self.audit_store, clock=clock, ids=ids)

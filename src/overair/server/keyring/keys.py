@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from overair.basics.errors import InvalidRequest
 from overair.basics.redacted import Redacted
@@ -73,16 +74,9 @@ def read_pem(pem: Redacted[bytes]) -> PreparedKey:
 
 def _prepared(key: PrivateKey) -> PreparedKey:
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return PreparedKey(kind=_kind_of(key), public_key_der=public_key_der(key.public_key()), private_key_der=Redacted(der))
-
-
-def _kind_of(key: PrivateKey) -> KeyKind:
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return KeyKind.ED25519
-    kind = _CURVES.get(key.curve.name) if isinstance(key, ec.EllipticCurvePrivateKey) else _RSA_SIZES.get(key.key_size)
-    if kind is None:
-        raise _unsupported_kind()
-    return kind
+    return PreparedKey(
+        kind=kind_of_public(key.public_key()), public_key_der=public_key_der(key.public_key()), private_key_der=Redacted(der)
+    )
 
 
 def _unsupported_kind() -> InvalidRequest:
@@ -108,98 +102,121 @@ def load_public_key(der: bytes) -> PublicKey:
     return key
 
 
-class Signer:
-    """A private key that signs outside transactions and on any thread. It can't be copied, printed or serialised."""
+def hash_of(algorithm: SignatureAlgorithm) -> hashes.SHA256 | hashes.SHA1:
+    """What an algorithm hashes with; of those that hash at all."""
+    return hashes.SHA1() if algorithm.endswith("-sha1") else hashes.SHA256()  # noqa: S303 (devices of 2018 verify it)
 
-    __slots__ = ("_key", "kind")
+
+def kind_of_public(key: PublicKey) -> KeyKind:
+    """Raises:
+    InvalidRequest: with subject ``private-key``: of a kind or size that the keyring doesn't hold.
+    """
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return KeyKind.ED25519
+    kind = _CURVES.get(key.curve.name) if isinstance(key, ec.EllipticCurvePublicKey) else _RSA_SIZES.get(key.key_size)
+    if kind is None:
+        raise _unsupported_kind()
+    return kind
+
+
+def check_may_sign(kind: KeyKind, algorithm: SignatureAlgorithm | str) -> SignatureAlgorithm:
+    """Raises:
+    InvalidRequest: with subject ``signature-algorithm``: a key of this kind can't make such a signature.
+    """
+    if algorithm not in MAY_SIGN[kind]:
+        raise InvalidRequest(
+            f"A key of kind {kind.value} can't make {str(algorithm)[:64]!r} signatures. "
+            f"It makes {', '.join(sorted(MAY_SIGN[kind]))}.",
+            subject="signature-algorithm",
+        )
+    return SignatureAlgorithm(algorithm)
+
+
+def verifies(key: PublicKey, signature: bytes, data: bytes, *, algorithm: SignatureAlgorithm, is_digest: bool = False) -> bool:
+    """Whether this key made this signature over ``data``, or over what has this digest."""
+    digest: hashes.SHA256 | hashes.SHA1 | Prehashed = Prehashed(hash_of(algorithm)) if is_digest else hash_of(algorithm)
+    try:
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, data, ec.ECDSA(digest))
+        elif isinstance(key, rsa.RSAPublicKey):
+            pss = padding.PSS(padding.MGF1(hashes.SHA256()), PSS_SALT_SIZE_BYTES)
+            key.verify(signature, data, pss if algorithm is SignatureAlgorithm.RSA_PSS_SHA256 else padding.PKCS1v15(), digest)
+        else:
+            key.verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+class Signer(Protocol):
+    """A private key that signs outside transactions and on any thread, wherever it is held. It can't be copied, printed or
+    serialised."""
+
+    @property
+    def kind(self) -> KeyKind: ...
+
+    def public_key(self) -> PublicKey: ...
+
+    def sign(self, data: bytes, *, algorithm: SignatureAlgorithm | str) -> bytes:
+        """Sign ``data``, which the holder hashes.
+
+        Raises:
+            InvalidRequest: with subject ``signature-algorithm``: the key can't make such a signature.
+            Conflict: with subject ``key-holder``: who holds the key doesn't sign now, and why.
+        """
+        ...
+
+    def sign_digest(self, digest: bytes, *, algorithm: SignatureAlgorithm | str) -> bytes:
+        """Sign what has this digest, so that it needn't be in memory: DER for ECDSA, PKCS #1 v1.5 for RSA.
+
+        Raises:
+            InvalidRequest, Conflict: see ``sign``.
+        """
+        ...
+
+
+class MemorySigner:
+    """A private key that was unwrapped in this process."""
+
+    __slots__ = ("_key", "_kind")
 
     def __init__(self, kind: KeyKind, private_key_der: Redacted[bytes]) -> None:
         # Checked when it came in: checking an RSA key takes longer than signing with it.
         key = serialization.load_der_private_key(private_key_der.reveal(), None, unsafe_skip_rsa_key_validation=True)
         assert isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey))
-        self.kind = kind
+        self._kind = kind
         self._key: PrivateKey = key
 
     def __repr__(self) -> str:
-        return f"Signer({self.kind.value})"
+        return f"MemorySigner({self._kind.value})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A signer is never serialised.")
+
+    @property
+    def kind(self) -> KeyKind:
+        return self._kind
 
     def public_key(self) -> PublicKey:
         return self._key.public_key()
 
     def sign(self, data: bytes, *, algorithm: SignatureAlgorithm | str) -> bytes:
-        """Sign ``data`` (hashed here).
+        """See ``Signer``."""
+        wanted = check_may_sign(self._kind, algorithm)
+        if isinstance(self._key, ed25519.Ed25519PrivateKey):
+            return self._key.sign(data)
+        return self._sign(data, wanted, hash_of(wanted))
 
-        Raises:
-            InvalidRequest: with subject ``signature-algorithm``: the key can't make such a signature.
-        """
-        if algorithm not in MAY_SIGN[self.kind]:
-            raise InvalidRequest(
-                f"A key of kind {self.kind.value} can't make {str(algorithm)[:64]!r} signatures. "
-                f"It makes {', '.join(sorted(MAY_SIGN[self.kind]))}.",
-                subject="signature-algorithm",
-            )
-        digest = hashes.SHA1() if algorithm.endswith("-sha1") else hashes.SHA256()  # noqa: S303 (devices of 2018 verify it)
+    def sign_digest(self, digest: bytes, *, algorithm: SignatureAlgorithm | str) -> bytes:
+        """See ``Signer``."""
+        wanted = check_may_sign(self._kind, algorithm)
+        return self._sign(digest, wanted, Prehashed(hash_of(wanted)))
+
+    def _sign(self, data: bytes, algorithm: SignatureAlgorithm, digest: hashes.SHA256 | hashes.SHA1 | Prehashed) -> bytes:
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
             return self._key.sign(data, ec.ECDSA(digest))
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            if algorithm == SignatureAlgorithm.RSA_PSS_SHA256:
-                pss = padding.PSS(padding.MGF1(hashes.SHA256()), PSS_SALT_SIZE_BYTES)
-                return self._key.sign(data, pss, hashes.SHA256())
-            return self._key.sign(data, padding.PKCS1v15(), digest)
-        return self._key.sign(data)
-
-    def certificate_key(self) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
-        """The same key in the shape that ``cryptography.x509`` builders sign with; it signs and does nothing else.
-
-        An Ed25519 key has no such shape: none of our devices verifies it in X.509.
-        """
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            return _EllipticCurveBuilderKey(self._key)
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            return _RsaBuilderKey(self._key)
-        raise InvalidRequest("Certificates are signed with ECDSA or RSA keys.", subject="signature-algorithm")
-
-
-def _never(*_arguments: Any, **_named: Any) -> NoReturn:
-    raise TypeError("A key of the keyring signs and does nothing else.")
-
-
-class _EllipticCurveBuilderKey(ec.EllipticCurvePrivateKey):
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
-        self._key = key
-
-    @property
-    def curve(self) -> ec.EllipticCurve:
-        return self._key.curve
-
-    @property
-    def key_size(self) -> int:
-        return self._key.key_size
-
-    def public_key(self) -> ec.EllipticCurvePublicKey:
-        return self._key.public_key()
-
-    def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        return self._key.sign(data, signature_algorithm)
-
-    exchange = private_numbers = private_bytes = __copy__ = __deepcopy__ = _never
-
-
-class _RsaBuilderKey(rsa.RSAPrivateKey):
-    def __init__(self, key: rsa.RSAPrivateKey) -> None:
-        self._key = key
-
-    @property
-    def key_size(self) -> int:
-        return self._key.key_size
-
-    def public_key(self) -> rsa.RSAPublicKey:
-        return self._key.public_key()
-
-    def sign(self, data: Any, padding: Any, algorithm: Any) -> bytes:
-        return self._key.sign(data, padding, algorithm)
-
-    decrypt = private_numbers = private_bytes = __copy__ = __deepcopy__ = _never
+        assert isinstance(self._key, rsa.RSAPrivateKey)
+        if algorithm is SignatureAlgorithm.RSA_PSS_SHA256:
+            pss = padding.PSS(padding.MGF1(hashes.SHA256()), PSS_SALT_SIZE_BYTES)
+            return self._key.sign(data, pss, digest)
+        return self._key.sign(data, padding.PKCS1v15(), digest)

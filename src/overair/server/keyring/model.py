@@ -51,9 +51,16 @@ MAY_SIGN: Final[dict[KeyKind, frozenset[SignatureAlgorithm]]] = {
 }
 
 
+FILE: Final = "file:"
+"""The holder of a key that rests in the records, wrapped."""
+HOLDER_LENGTH_MAX: Final = 1024
+OFFLINE: Final = "offline:"
+"""Begins the holder of a key that somebody keeps away from here; who it is follows, percent-encoded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrappedKey:
-    """A private key as it rests: its public half in the open, the private half sealed."""
+    """A key as it rests: its public half in the open, and the private half sealed or the name of who holds it."""
 
     account: AccountId
     key_id: KeyId
@@ -64,13 +71,17 @@ class WrappedKey:
     public_key_der: bytes
     """SubjectPublicKeyInfo."""
     sealed: bytes
-    """PKCS #8 DER under the wrapping key, bound to account and key id."""
+    """PKCS #8 DER under the wrapping key, bound to account and key id; empty where it is held elsewhere."""
+    holder: str = FILE
+    """A URI: ``FILE``, ``pkcs11:…``, ``offline:…``, or a key service's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedKey:
-    """A new private key that no record holds yet. Made outside a transaction, since RSA takes its time."""
+    """A new key that no record holds yet. Made outside a transaction, since RSA and other holders take their time."""
 
     kind: KeyKind
     public_key_der: bytes
     private_key_der: Redacted[bytes]
+    """Empty where it is held elsewhere."""
+    holder: str = FILE

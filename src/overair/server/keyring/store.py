@@ -10,7 +10,7 @@ from sqlalchemy import Column, LargeBinary, String, Table, and_, bindparam, inse
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId
 from overair.basics.work import Tx
-from overair.server.keyring.model import KeyKind, WrappedKey
+from overair.server.keyring.model import FILE, HOLDER_LENGTH_MAX, KeyKind, WrappedKey
 from overair.server.storage.erasure import erase
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
@@ -25,6 +25,7 @@ keys = Table(
     instant_column("created"),
     Column("public_key_der", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+    Column("holder", String(HOLDER_LENGTH_MAX), nullable=False, server_default=FILE),
 )
 
 
@@ -45,6 +46,7 @@ class SqlKeyStore:
                 created=key.created,
                 public_key_der=key.public_key_der,
                 sealed=key.sealed,
+                holder=key.holder,
             )
         )
 
@@ -69,4 +71,5 @@ def _key(row: Any) -> WrappedKey:
         created=Instant(row.created),
         public_key_der=bytes(row.public_key_der),
         sealed=bytes(row.sealed),
+        holder=row.holder,
     )

@@ -223,6 +223,7 @@ class SigningService:
             NotFound: no such certificate.
             InvalidRequest: what ``check_code_signing_certificate`` and ``choose_algorithm`` refuse; a key that isn't the
                 certificate's.
+            Conflict: with subject ``key-offline``: its key isn't held here.
         """
         platform = platform_of(plan.platform_id)
         if parse_arn(plan.certificate_arn).service != "acm":
@@ -235,6 +236,7 @@ class SigningService:
             held.pem.encode(), held.chain_pem.encode(), name=plan.certificate_arn, now=self._clock.now()
         )
         held_key = self._keyring.describe(tx, place.account, held.key_id)
+        self._keyring.require_here(held_key)
         if not hmac.compare_digest(signer.public_key_der, held_key.public_key_der):
             raise InvalidRequest(
                 f"Certificate {plan.certificate_arn} can't sign code: the key kept with it belongs to another certificate. "

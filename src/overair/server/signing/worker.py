@@ -13,9 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import structlog
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError, Throttled, Unavailable
@@ -27,7 +24,6 @@ from overair.server.objects.contents import ContentStore
 from overair.server.objects.model import ObjectVersion, StoredContent
 from overair.server.objects.service import ObjectsService
 from overair.server.signing.model import (
-    Algorithm,
     Hash,
     ObjectLocation,
     SignedObject,
@@ -103,7 +99,7 @@ class SigningWorker:
     async def _sign(self, job: SigningJob) -> None:
         source, signer, key_id = await self._work.read(lambda tx: self._begin(tx, job))
         digest = await self._digest(job, source)
-        signature = signature_text(await asyncio.to_thread(sign_digest, signer, digest, job.algorithm))
+        signature = signature_text(await asyncio.to_thread(signer.sign_digest, digest, algorithm=job.algorithm.keyring_name))
         content = await self._contents.store(self._signed_object(job, source, signature))
         await self._work.run(lambda tx: self._end(tx, job, key_id, content, signature))
         self._after_step(SIGNED)
@@ -147,12 +143,3 @@ class SigningWorker:
             image = self._contents.stream(source.content_id, 0, size_bytes)
             return embedded(image, size_bytes=size_bytes, signature=signature, algorithm=job.algorithm)
         return detached(source=job.plan.source, size_bytes=size_bytes, signature=signature, algorithm=job.algorithm)
-
-
-def sign_digest(signer: Signer, digest: bytes, algorithm: Algorithm) -> bytes:
-    """Sign an image by its digest, so that the image needn't be in memory: DER for ECDSA, PKCS#1 v1.5 for RSA."""
-    prehashed = Prehashed(hashes.SHA256() if algorithm.hash is Hash.SHA256 else hashes.SHA1())  # noqa: S303 (CC3220SF)
-    key = signer.certificate_key()
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.sign(digest, ec.ECDSA(prehashed))
-    return key.sign(digest, padding.PKCS1v15(), prehashed)
