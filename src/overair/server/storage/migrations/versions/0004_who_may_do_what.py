@@ -61,6 +61,9 @@ def upgrade() -> None:
         batch_op.create_index("ix_device_certificates_account_replaces", ["account", "replaces"], unique=False)
         batch_op.create_index("ix_device_certificates_retires_at", ["retires_at"], unique=False)
 
+    with op.batch_alter_table("keyring_keys", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("holder", sa.String(length=1024), server_default="file:", nullable=False))
+
     with op.batch_alter_table("ota_update_files", schema=None) as batch_op:
         batch_op.create_index("ix_ota_update_files_signing_job", ["account", "signing_job"], unique=False)
 
