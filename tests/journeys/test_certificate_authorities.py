@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from tests.support.field_device import own_topics_policy
 from tests.support.paho_device import PahoDevice
 from tests.support.server_process import ServerProcess
 
+AT_ONCE_S = 3.0
+"""Within a second, and something for a machine with too much to do."""
 JITP = {
     "Parameters": {"AWS::IoT::Certificate::CommonName": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
     "Resources": {
@@ -173,7 +179,11 @@ def test_a_ca_certificate_is_proved_changed_and_deleted(iot: Any, openssl: OpenS
     with pytest.raises(iot.exceptions.CertificateValidationException):
         iot.register_certificate(certificatePem=leaf)
 
-    ca = iot.register_ca_certificate(caCertificate=pem, certificateMode="SNI_ONLY")["certificateId"]
+    tags = [{"Key": "line", "Value": "seven"}]
+    registered = iot.register_ca_certificate(caCertificate=pem, certificateMode="SNI_ONLY", tags=tags)
+    ca, arn = registered["certificateId"], registered["certificateArn"]
+    iot.tag_resource(resourceArn=arn, tags=[{"Key": "site", "Value": "x"}])
+    assert {tag["Key"] for tag in iot.list_tags_for_resource(resourceArn=arn)["tags"]} == {"line", "site"}
     with pytest.raises(iot.exceptions.ResourceAlreadyExistsException):
         iot.register_ca_certificate(caCertificate=pem, certificateMode="SNI_ONLY")
     described = iot.describe_ca_certificate(certificateId=ca)["certificateDescription"]
@@ -185,11 +195,18 @@ def test_a_ca_certificate_is_proved_changed_and_deleted(iot: Any, openssl: OpenS
     made = iot.register_certificate(certificatePem=leaf, caCertificatePem=pem, setAsActive=True)
     [listed] = iot.list_certificates_by_ca(caCertificateId=ca)["certificates"]
     assert (listed["certificateId"], listed["status"]) == (made["certificateId"], "ACTIVE")
+    shown = iot.describe_certificate(certificateId=made["certificateId"])["certificateDescription"]
+    assert (shown["caCertificateId"], shown["certificateMode"], shown["customerVersion"]) == (ca, "DEFAULT", 1)
+    assert shown["validity"]["notAfter"] > shown["validity"]["notBefore"]
+    uuid.UUID(shown["generationId"])
+    assert {"ownedBy", "creationDate", "lastModifiedDate", "certificatePem", "certificateArn"} <= shown.keys()
     assert ca in {each["certificateId"] for each in iot.list_ca_certificates()["certificates"]}
     with pytest.raises(iot.exceptions.CertificateStateException):
         iot.delete_ca_certificate(certificateId=ca)
     iot.update_ca_certificate(certificateId=ca, newStatus="INACTIVE")
     iot.delete_ca_certificate(certificateId=ca)
+    with pytest.raises(iot.exceptions.ResourceNotFoundException):
+        iot.list_tags_for_resource(resourceArn=arn)
     with pytest.raises(iot.exceptions.ResourceNotFoundException):
         iot.describe_ca_certificate(certificateId=ca)
     before = iot.get_registration_code()["registrationCode"]
@@ -205,3 +222,49 @@ def test_a_ca_that_takes_no_newcomers_lets_nobody_in(server: ServerProcess, iot:
     assert not device.connect()
     device.close()
     assert iot.list_certificates_by_ca(caCertificateId=ca)["certificates"] == []
+
+
+def test_a_cas_revocation_list_cuts_whom_it_names_within_a_second(
+    server: ServerProcess, iot: Any, openssl: OpenSsl, tmp_path: Path
+) -> None:
+    unique = uuid.uuid4().hex[:8]
+    document = own_topics_policy(server.endpoints["region"], server.endpoints["account"])
+    iot.create_policy(policyName=f"jitp-{unique}", policyDocument=document)
+    body = json.loads(json.dumps(JITP))
+    body["Resources"]["policy"] = {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": f"jitp-{unique}"}}
+    config = {"templateBody": json.dumps(body), "roleArn": server.endpoints["ota_role_arn"]}
+    ca = register(iot, openssl, f"ca-{unique}", allowAutoRegistration=True, registrationConfig=config)
+    listed, unseen = (openssl.issue(f"ca-{unique}", f"{name}-{unique}") for name in ("dev", "new"))
+    with PahoDevice(server.endpoints, tmp_path / "device", f"dev-{unique}", listed) as device:
+        told = put_revocation_list(server, openssl, f"ca-{unique}", ca, listed, unseen)
+        answered = time.monotonic()
+        assert device.cut.wait(60)
+        assert time.monotonic() - answered < AT_ONCE_S
+        [revoked] = told["revokedCertificateIds"]
+        assert iot.describe_certificate(certificateId=revoked)["certificateDescription"]["status"] == "REVOKED"
+        assert not device.connect()
+    stranger = PahoDevice(server.endpoints, tmp_path / "new", f"new-{unique}", unseen)
+    assert not stranger.connect()
+    stranger.close()
+    with pytest.raises(iot.exceptions.CertificateStateException):
+        iot.register_certificate(certificatePem=unseen["certificatePem"], setAsActive=True)
+
+
+def put_revocation_list(server: ServerProcess, openssl: OpenSsl, name: str, ca: str, *listed: dict[str, Any]) -> dict[str, Any]:
+    """A list of a CA made with openssl, handed in under the id that AWS's operations know it by."""
+    root = x509.load_pem_x509_certificate((openssl.folder / f"{name}.pem").read_bytes())
+    key = serialization.load_pem_private_key((openssl.folder / f"{name}.key").read_bytes(), None)
+    now = datetime.now(UTC)
+    crl = x509.CertificateRevocationListBuilder(root.subject, now - timedelta(hours=1), now + timedelta(days=9))
+    crl = crl.add_extension(x509.CRLNumber(1), critical=False)
+    for each in listed:
+        serial_number = x509.load_pem_x509_certificate(each["certificatePem"].encode()).serial_number
+        crl = crl.add_revoked_certificate(
+            x509.RevokedCertificateBuilder().serial_number(serial_number).revocation_date(now).build()
+        )
+    pem = crl.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    overair = server.client("overair")
+    authorities = overair.list_fleet_certificate_authorities()["authorities"]
+    [authority] = [each["authorityId"] for each in authorities if each["fingerprint"] == ca]
+    told: dict[str, Any] = overair.put_fleet_revocation_list(authorityId=authority, revocationListPem=pem)
+    return told

@@ -13,6 +13,8 @@ from overair.server.certificates.acm import AcmService
 from overair.server.certificates.authorities import AuthoritiesService
 from overair.server.certificates.service import CertificatesService
 from overair.server.certificates.store import SqlCertificateStore
+from overair.server.certificates.transfer_store import SqlTransferStore
+from overair.server.certificates.transfers import CertificateTransfers
 from overair.server.devices.admission import Admissions
 from overair.server.devices.authority import RegistryAuthority
 from overair.server.devices.model import GENEROUS, RegistryLimits
@@ -66,12 +68,20 @@ class RecordingMembership:
 class Registry:
     """Certificates and devices, ready to use."""
 
+    def is_known(self, tx: Tx, account: AccountId) -> bool:
+        """Which accounts there are (``transfers.KnownAccounts``)."""
+        return account in self.known_accounts
+
     def __init__(self, work: Work, clock: Clock, ids: IdSource, *, limits: RegistryLimits = GENEROUS) -> None:
         self.work = work
         self.keyring = Keyring(SqlKeyStore(), SecretBox(Redacted(bytes(32)), ids), clock=clock, ids=ids)
         certificate_store = SqlCertificateStore()
         self.authorities = AuthoritiesService(store=certificate_store, keys=self.keyring, clock=clock, ids=ids)
         self.certificates = CertificatesService(store=certificate_store, clock=clock, ids=ids, authorities=self.authorities)
+        self.known_accounts: set[AccountId] = set()
+        self.transfers = CertificateTransfers(
+            store=SqlTransferStore(), certificates=self.certificates, accounts=self, clock=clock
+        )
         self.acm = AcmService(store=certificate_store, keys=self.keyring, clock=clock, ids=ids)
         things, groups, policies = SqlThingStore(), SqlGroupStore(), SqlPolicyStore()
         self.authority = RegistryAuthority(

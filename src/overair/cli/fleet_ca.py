@@ -126,7 +126,9 @@ def remove(
 
 @app.command("crl")
 def crl(
-    authority: Annotated[str, typer.Argument(metavar="ID", help="The authority's id.")],
+    authority: Annotated[
+        str, typer.Argument(metavar="ID", help="The authority's id, or the certificate id of a CA certificate.")
+    ],
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -144,6 +146,7 @@ def crl(
     """Hand in an authority's revocation list; registered certificates on it are revoked, and their sessions cut, at once."""
     with told_plainly():
         overair = operator_of(data).client("overair")
+        authority = _authority(overair, authority)
         if not files:
             kept = overair.list_fleet_revocation_lists(authorityId=authority)["revocationLists"]
             revoked: list[str] = []
@@ -207,6 +210,12 @@ def approve(
         print_json({"thing": told["thingName"], "certificate_id": certificate})
         return
     console.print(f"{told['thingName']} may come in with {certificate}.", soft_wrap=True)
+
+
+def _authority(overair: Any, identity: str) -> str:
+    """The authority's id, where its certificate's was given, as AWS's operations name it."""
+    found = overair.list_fleet_certificate_authorities()["authorities"]
+    return next((str(each["authorityId"]) for each in found if each["fingerprint"] == identity), identity)
 
 
 def _read(file: Path, *, size_bytes_max: int = FILE_SIZE_BYTES_MAX) -> str:

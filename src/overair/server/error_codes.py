@@ -113,6 +113,8 @@ CODES: Final[Mapping[Plane, Rows]] = {
         (Conflict, "delete"): "DeleteConflictException",
         (Conflict, "certificate"): "CertificateConflictException",
         (Conflict, "certificate-state"): "CertificateStateException",
+        (Conflict, "transfer"): "TransferConflictException",
+        (Conflict, "transfer-completed"): "TransferAlreadyCompletedException",
         (Conflict, "update"): "ConflictingResourceUpdateException",
         (Conflict, "in-use"): "InvalidRequestException",
         (Conflict, "index"): "IndexNotReadyException",

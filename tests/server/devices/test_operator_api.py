@@ -44,7 +44,7 @@ def door(work: SqlWork, place: Place, clock: SettableClock, ids: SeededIds) -> I
         clock=clock,
     )
     doors = (
-        CertificatesOperatorApi(work=work, certificates=registry.certificates),
+        CertificatesOperatorApi(work=work, certificates=registry.certificates, transfers=registry.transfers),
         DevicesOperatorApi(work=work, devices=registry.devices, endpoint_host="ota.example.com"),
         ThingTypesOperatorApi(work=work, types=registry.types),
         ThingGroupsOperatorApi(work=work, groups=registry.groups),

@@ -8,14 +8,18 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from overair.basics.errors import Conflict
 from overair.basics.ids import CertificateId, SeededIds, ThingName
 from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.x509 import fingerprint
+from overair.server.devices.model import ThingPrincipalType
 from overair.server.gateway.authority import Refusal, RefusalCode
 from overair.server.provisioning.ca_certificates import CaCertificates, RegistrationConfig
+from overair.server.provisioning.certificate_paths import authority_id
 from overair.server.provisioning.first_contact import Introductions
 from overair.server.provisioning.just_in_time import JustInTimeRegistration
 from overair.server.provisioning.registration import Registrations
+from overair.server.provisioning.revocation_lists import read_revocation_list
 from overair.server.provisioning.template_language import SUBJECT_PARAMETERS
 from overair.server.provisioning.templates import ProvisioningTemplates
 from tests.support import pki
@@ -56,6 +60,8 @@ class Gate:
             fleet=room.fleet,
             certificates=registry.certificates,
             templates=templates,
+            revocations=room.revocations,
+            tags=registry.tags,
             clock=room.clock,
             ids=SeededIds(5),
         )
@@ -66,6 +72,7 @@ class Gate:
             enrolment=room.enrolment,
             registrations=registrations,
             templates=templates,
+            revocations=room.revocations,
             clock=room.clock,
             region=room.place.region,
         )
@@ -84,7 +91,20 @@ class Gate:
                 active=True,
                 registers_newcomers=True,
                 config=config,
+                tags={},
                 by=OPERATOR,
+            )
+        )
+
+    async def revoke(self, root: Held, *listed: Held, number: int = 1) -> None:
+        now = self.room.clock.now()
+        read = read_revocation_list(pki.revocation_list(root, *listed, number=number).encode(), [root.certificate], now=now)
+        authority = await self.room.work.read(
+            lambda tx: self.room.fleet.find(tx, self.room.place.account, authority_id(root.certificate))
+        )
+        await self.room.work.run(
+            lambda tx: self.room.revocations.put(
+                tx, self.room.place, authority, read, named=(), searched_at=now, refuse_when_stale=False, by=OPERATOR
             )
         )
 
@@ -147,3 +167,35 @@ async def test_a_newcomer_whose_subject_lacks_what_the_template_needs_leaves_not
     assert origin is not None
     assert origin.origin.startswith("fleet-authority/")
     assert "AWS::IoT::Certificate::Organization" in SUBJECT_PARAMETERS
+
+
+async def test_what_a_cas_revocation_list_names_is_neither_registered_just_in_time_nor_by_an_operator(gate: Gate) -> None:
+    root = pki.authority()
+    await gate.trust(root)
+    listed, other = pki.device(root, "vin-1"), pki.device(root, "vin-2")
+    await gate.revoke(root, listed)
+    assert await gate.shown(listed) is RefusalCode.REVOKED
+    assert await gate.status(listed) is None
+    assert await gate.shown(other) is RefusalCode.AWAITS_APPROVAL
+
+    async def register(status: CertificateStatus) -> None:
+        await gate.room.work.run(
+            lambda tx: gate.authorities.register_certificate(tx, gate.room.place, listed.certificate, None, status=status)
+        )
+
+    with pytest.raises(Conflict, match="names it"):
+        await register(CertificateStatus.ACTIVE)
+    await register(CertificateStatus.REVOKED)
+    assert await gate.status(listed) is CertificateStatus.REVOKED
+
+
+async def test_a_template_may_ask_for_the_thing_exclusively(gate: Gate) -> None:
+    root = pki.authority()
+    body = json.loads(BY_ORGANISATION)
+    body["Resources"]["t"]["Properties"]["ThingPrincipalType"] = "EXCLUSIVE_THING"
+    await gate.trust(root, body=json.dumps(body))
+    assert await gate.shown(pki.device(root, pki.names("vin-1", organisation="acme"))) is None
+    [principal] = await gate.room.work.read(
+        lambda tx: gate.room.registry.devices.principals(tx, gate.room.place.account, ThingName("acme-x"), limit=9)
+    )
+    assert principal.type is ThingPrincipalType.EXCLUSIVE_THING

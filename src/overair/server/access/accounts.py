@@ -58,6 +58,10 @@ class Accounts:
         """A number that chance makes."""
         return new_account(self._ids)
 
+    def is_known(self, tx: Tx, account: AccountId) -> bool:
+        """Whether there is such an account."""
+        return self._store.find(tx, account) is not None
+
     def note(self, tx: Tx, account: AccountId, *, name: str = "") -> None:
         """It is there. A repeat changes nothing."""
         if self._store.find(tx, account) is None:

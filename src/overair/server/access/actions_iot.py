@@ -50,6 +50,7 @@ TABLE: Final = {
         "ListThingTypes",
         "ListThingGroups",
         "ListCertificates",
+        "ListOutgoingCertificates",
         "ListPolicies",
         "ListStreams",
         "ListOTAUpdates",
@@ -124,6 +125,8 @@ TABLE: Final = {
     **by_resource("iot", both(_GROUP, _index), "CreateDynamicThingGroup", "UpdateDynamicThingGroup"),
     **by_resource("iot", _GROUP, "DeleteDynamicThingGroup"),
     **by_resource("iot", _CERTIFICATE, "DescribeCertificate", "UpdateCertificate", "DeleteCertificate"),
+    **by_resource("iot", _CERTIFICATE, "TransferCertificate", "CancelCertificateTransfer"),
+    **by_resource("iot", _CERTIFICATE, "AcceptCertificateTransfer", "RejectCertificateTransfer"),
     **by_resource(
         "iot",
         _POLICY,

@@ -89,6 +89,27 @@ class DeviceCertificate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateTransfer:
+    """A certificate on its way from one account into another, or what became of that. One stands at most."""
+
+    account: AccountId
+    """Who has the certificate: its source until the target has accepted, its target then."""
+    certificate_id: CertificateId
+    source: AccountId
+    target: AccountId
+    message: str | None
+    transferred_at: Instant
+    accepted_at: Instant | None = None
+    rejected_at: Instant | None = None
+    reject_reason: str | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Neither accepted nor rejected; one that is cancelled is gone."""
+        return self.accepted_at is None and self.rejected_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateSummary:
     """What a page of a list shows of a registration."""
 

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from overair.basics.ids import CertificateId
-from overair.basics.work import Work
+from overair.basics.arn import Place
+from overair.basics.clock import Instant
+from overair.basics.ids import AccountId, CertificateId
+from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
 from overair.server.certificates import x509
 from overair.server.certificates.messages import listed
-from overair.server.certificates.model import CertificateStatus, DeviceCertificate
+from overair.server.certificates.model import CertificateStatus, CertificateTransfer, DeviceCertificate
 from overair.server.certificates.service import CertificatesService
+from overair.server.certificates.transfers import CertificateTransfers
+
+IssuerOf = Callable[[Tx, AccountId, str], CertificateId | None]
+"""(unit, account, origin of a certificate) → the CA certificate that has issued it, where one is registered."""
 
 
 class CertificatesOperatorApi:
     """CreateKeysAndCertificate, CreateCertificateFromCsr, RegisterCertificateWithoutCA, Describe, List, Update, Delete."""
 
-    def __init__(self, *, work: Work, certificates: CertificatesService) -> None:
+    def __init__(self, *, work: Work, certificates: CertificatesService, transfers: CertificateTransfers) -> None:
         self.work = work
         self.certificates = certificates
+        self.transfers = transfers
+        self._issuer_of: IssuerOf = lambda tx, account, origin: None
+
+    def issuers_known_by(self, issuer_of: IssuerOf) -> None:
+        """Register, at composition, the room above that knows CA certificates."""
+        self._issuer_of = issuer_of
 
     @operation("iot", "CreateKeysAndCertificate")
     async def create_keys_and_certificate(self, caller: Caller, request: Request) -> Members:
@@ -57,8 +70,13 @@ class CertificatesOperatorApi:
     @operation("iot", "DescribeCertificate")
     async def describe_certificate(self, caller: Caller, request: Request) -> Members:
         identity = CertificateId(request["certificateId"])
-        found = await self.work.read(lambda tx: self.certificates.find(tx, caller.place, identity))
-        return {"certificateDescription": _description(caller, found)}
+
+        def describe(tx: Tx) -> tuple[DeviceCertificate, CertificateTransfer | None, CertificateId | None]:
+            found, transfer = self.transfers.shown(tx, caller.place, identity)
+            is_own = found.account == caller.account
+            return found, transfer, self._issuer_of(tx, caller.account, found.origin) if is_own else None
+
+        return {"certificateDescription": _description(caller, *await self.work.read(describe))}
 
     @operation("iot", "ListCertificates")
     async def list_certificates(self, caller: Caller, request: Request) -> Members:
@@ -86,8 +104,72 @@ class CertificatesOperatorApi:
         return {}
 
 
-def _description(caller: Caller, certificate: DeviceCertificate) -> Members:
+class CertificateTransferOperations:
+    """TransferCertificate and what may follow."""
+
+    def __init__(self, *, work: Work, transfers: CertificateTransfers) -> None:
+        self.work = work
+        self.transfers = transfers
+
+    @operation("iot", "TransferCertificate")
+    async def transfer(self, caller: Caller, request: Request) -> Members:
+        identity, target = CertificateId(request["certificateId"]), AccountId(request["targetAwsAccount"])
+        message = request.get("transferMessage")
+        await self.work.run(lambda tx: self.transfers.start(tx, caller.place, identity, target, message=message))
+        return {"transferredCertificateArn": Place(caller.place.region, target).iot("cert", identity)}
+
+    @operation("iot", "AcceptCertificateTransfer")
+    async def accept(self, caller: Caller, request: Request) -> Members:
+        identity, active = CertificateId(request["certificateId"]), request.get("setAsActive", False)
+        await self.work.run(lambda tx: self.transfers.accept(tx, caller.place, identity, active=active))
+        return {}
+
+    @operation("iot", "RejectCertificateTransfer")
+    async def reject(self, caller: Caller, request: Request) -> Members:
+        identity, reason = CertificateId(request["certificateId"]), request.get("rejectReason")
+        await self.work.run(lambda tx: self.transfers.reject(tx, caller.place, identity, reason=reason))
+        return {}
+
+    @operation("iot", "CancelCertificateTransfer")
+    async def cancel(self, caller: Caller, request: Request) -> Members:
+        identity = CertificateId(request["certificateId"])
+        await self.work.run(lambda tx: self.transfers.cancel(tx, caller.place, identity))
+        return {}
+
+    @operation("iot", "ListOutgoingCertificates")
+    async def list_outgoing(self, caller: Caller, request: Request) -> Members:
+        after = read_page_token(request.get("marker"), tuple[int, str], name="marker")
+        limit, ascending = request.get("pageSize", PAGE_SIZE_DEFAULT), request.get("ascendingOrder", False)
+        rows = await self.work.read(
+            lambda tx: self.transfers.outgoing(tx, caller.account, after=after, limit=limit + 1, ascending=ascending)
+        )
+        page, marker = cut(rows, limit, lambda row: (row[1], row[0].certificate_id))
+        return {
+            "outgoingCertificates": [
+                {
+                    "certificateArn": caller.place.iot("cert", transfer.certificate_id),
+                    "certificateId": transfer.certificate_id,
+                    "transferredTo": transfer.target,
+                    "transferDate": transfer.transferred_at,
+                    "transferMessage": transfer.message,
+                    "creationDate": Instant(created_at),
+                }
+                for transfer, created_at in page
+            ],
+            "nextMarker": marker,
+        }
+
+
+def _description(
+    caller: Caller,
+    certificate: DeviceCertificate,
+    transfer: CertificateTransfer | None,
+    authority: CertificateId | None,
+) -> Members:
+    was_accepted = transfer is not None and transfer.accepted_at is not None
     return {
+        "caCertificateId": authority,
+        "previousOwnedBy": transfer.source if transfer is not None and was_accepted else None,
         "certificateArn": caller.place.iot("cert", certificate.id),
         "certificateId": certificate.id,
         "status": certificate.status.value,
@@ -96,8 +178,18 @@ def _description(caller: Caller, certificate: DeviceCertificate) -> Members:
         "creationDate": certificate.created_at,
         "lastModifiedDate": certificate.modified_at,
         "customerVersion": certificate.version,
-        "transferData": {},
+        "transferData": {} if transfer is None else _transfer_data(transfer),
         "generationId": certificate.generation_id,
         "validity": {"notBefore": certificate.not_before, "notAfter": certificate.not_after},
         "certificateMode": certificate.mode.value,
+    }
+
+
+def _transfer_data(transfer: CertificateTransfer) -> Members:
+    return {
+        "transferMessage": transfer.message,
+        "rejectReason": transfer.reject_reason,
+        "transferDate": transfer.transferred_at,
+        "acceptDate": transfer.accepted_at,
+        "rejectDate": transfer.rejected_at,
     }

@@ -70,7 +70,13 @@ class CertificateStore(Protocol):
         """Those that replace another, by id."""
         ...
 
-    def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None: ...
+    def move(self, tx: Tx, certificate: DeviceCertificate, source: AccountId) -> None:
+        """Write account, origin, status, version and modification time of one that ``source`` has had."""
+        ...
+
+    def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
+        """With what is known of its transfer."""
+        ...
 
     def page(
         self,
@@ -257,16 +263,16 @@ class CertificatesService:
             )
         found = self.find(tx, place, certificate)
         if status not in OPERATOR_MAY_SET.get(found.status, frozenset()):
+            is_leaving = found.status is CertificateStatus.PENDING_TRANSFER
+            way_out = "Cancel its transfer" if is_leaving else "A revocation is final: give the device a new certificate"
             raise Conflict(
-                f"The certificate {certificate} is {found.status.value} and can't become {status.value}. "
-                "A revocation is final: give the device a new certificate.",
+                f"The certificate {certificate} is {found.status.value} and can't become {status.value}. {way_out}.",
                 subject="certificate-state",
                 details={"resourceId": certificate},
             )
         if status is found.status:
             return
-        self._store.set_status(tx, replace(found, status=status, version=found.version + 1, modified_at=self._clock.now()))
-        self._tell_changed(tx, place.account, certificate)
+        self.become(tx, found, status)
 
     # One that follows another --------------------------------------------------------------------------------------------
 
@@ -297,6 +303,35 @@ class CertificatesService:
     def successors(self, tx: Tx, account: AccountId, *, after: str | None, limit: int) -> Sequence[DeviceCertificate]:
         """Certificates that replace another, by id."""
         return self._store.successors(tx, account, after=after, limit=limit)
+
+    def become(self, tx: Tx, certificate: DeviceCertificate, status: CertificateStatus) -> None:
+        """Change the status for a process of the server's own: whoever calls knows that it may follow."""
+        now = self._clock.now()
+        self._store.set_status(tx, replace(certificate, status=status, version=certificate.version + 1, modified_at=now))
+        self._tell_changed(tx, certificate.account, certificate.id)
+
+    def hand_over(self, tx: Tx, certificate: DeviceCertificate, account: AccountId, status: CertificateStatus) -> None:
+        """Make it another account's own. Nobody of that account has vouched for it."""
+        now, version = self._clock.now(), certificate.version + 1
+        moved = replace(certificate, account=account, origin="", status=status, version=version, modified_at=now)
+        self._store.move(tx, moved, certificate.account)
+        for each in (certificate.account, account):
+            self._tell_changed(tx, each, certificate.id)
+
+    def require_attachable(self, tx: Tx, place: Place, certificate: CertificateId) -> None:
+        """Return if things and policies can be attached to it: it is there, and not on its way out."""
+        if self.find(tx, place, certificate).status is CertificateStatus.PENDING_TRANSFER:
+            raise Conflict(
+                f"The certificate {certificate} is being transferred into another account: nothing can be attached to it.",
+                subject="certificate-state",
+                details={"resourceId": certificate},
+            )
+
+    def has_uses(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
+        """Whether a thing or a policy is attached to it."""
+        return any(
+            uses.has_things(tx, account, certificate) or uses.has_policies(tx, account, certificate) for uses in self._uses
+        )
 
     def delete(self, tx: Tx, place: Place, certificate: CertificateId, *, force: bool) -> None:
         """Remove a registration (DeleteCertificate, wire reference §9.4): not while ACTIVE, nor with things attached, nor

@@ -39,37 +39,9 @@ from overair.server.certificates.model import (
     DeviceCertificate,
     OwnCertificate,
 )
+from overair.server.certificates.tables import certificate_transfers, device_certificates
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
-
-device_certificates: Final = Table(
-    "device_certificates",
-    metadata,
-    account_column(),
-    Column("id", String(64), primary_key=True),
-    Column("pem", Text, nullable=False),
-    Column("status", String(24), nullable=False),
-    Column("mode", String(12), nullable=False),
-    instant_column("not_before"),
-    instant_column("not_after"),
-    instant_column("created_at"),
-    instant_column("modified_at"),
-    Column("version", Integer, nullable=False),
-    Column("generation_id", String(36), nullable=False),
-    Column("origin", String(128), nullable=False, server_default=""),
-    Column("key_sha256", String(64), nullable=True),
-    Column("replaces", String(64), nullable=True),
-    instant_column("first_used_at", nullable=True),
-    instant_column("retires_at", nullable=True),
-    instant_column("retired_at", nullable=True),
-    # A fingerprint is unique on the server, and so names its account.
-    Index("uq_device_certificates_id", "id", unique=True),
-    Index("ix_device_certificates_account_created_at_id", "account", "created_at", "id"),
-    Index("ix_device_certificates_account_key_sha256", "account", "key_sha256"),
-    Index("ix_device_certificates_account_replaces", "account", "replaces"),
-    # Few have a moment to retire at, and those that have are asked for by it.
-    Index("ix_device_certificates_retires_at", "retires_at"),
-)
 
 own_certificates: Final = Table(
     "own_certificates",
@@ -112,6 +84,9 @@ acm_certificates: Final = Table(
     Column("tags", Text, nullable=False),
     Index("ix_acm_certificates_account_created_at_id", "account", "created_at", "id"),
 )
+
+OFFERS_LISTED_MAX: Final = 500
+"""Certificates of other accounts that a list shows among the own ones."""
 
 _FIND: Final = HotStatement(select(device_certificates).where(device_certificates.c.id == bindparam("b_id")))
 _INSERT: Final = HotStatement(insert(device_certificates), columns=[column.name for column in device_certificates.columns])
@@ -196,7 +171,23 @@ class SqlCertificateStore:
         rows = sql(tx).execute(_by_creation(query, table, after=after, ascending=True).limit(limit))
         return [_device_certificate(row) for row in rows]
 
+    def move(self, tx: Tx, certificate: DeviceCertificate, source: AccountId) -> None:
+        sql(tx).execute(
+            update(device_certificates)
+            .where(device_certificates.c.account == source, device_certificates.c.id == certificate.id)
+            .values(
+                account=certificate.account,
+                origin=certificate.origin,
+                status=certificate.status.value,
+                version=certificate.version,
+                modified_at=certificate.modified_at,
+            )
+        )
+
     def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
+        transfers = certificate_transfers
+        of_it = (transfers.c.account == account, transfers.c.certificate_id == certificate)
+        sql(tx).execute(delete(transfers).where(*of_it))
         sql(tx).execute(
             delete(device_certificates).where(device_certificates.c.account == account, device_certificates.c.id == certificate)
         )
@@ -212,7 +203,10 @@ class SqlCertificateStore:
         origin: str | None = None,
     ) -> Sequence[CertificateSummary]:
         table = device_certificates
-        query = select(table.c.id, table.c.status, table.c.mode, table.c.created_at).where(table.c.account == account)
+        query = select(table.c.id, table.c.status, table.c.mode, table.c.created_at)
+        offered = [] if origin is not None else self._offered(tx, account)
+        of_account = table.c.account == account
+        query = query.where(or_(of_account, table.c.id.in_(offered)) if offered else of_account)
         if origin is not None:
             query = query.where(table.c.origin == origin)
         rows = sql(tx).execute(_by_creation(query, table, after=after, ascending=ascending).limit(limit))
@@ -225,6 +219,14 @@ class SqlCertificateStore:
             )
             for identity, status, mode, created_at in rows
         ]
+
+    @staticmethod
+    def _offered(tx: Tx, account: AccountId) -> Sequence[str]:
+        """Certificates of others that an account may accept."""
+        table = certificate_transfers
+        pending = (table.c.target == account, table.c.accepted_at.is_(None), table.c.rejected_at.is_(None))
+        wanted = select(table.c.certificate_id).where(*pending).order_by(table.c.certificate_id).limit(OFFERS_LISTED_MAX)
+        return list(sql(tx).execute(wanted).scalars())
 
     # Our own ------------------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def compose(
     )
     operators = OperatorRooms(ground)
     buckets = BucketRooms(ground, operators)
-    registry = RegistryRooms(ground)
+    registry = RegistryRooms(ground, operators)
     entrance = EntranceRooms(ground, operators=operators, buckets=buckets, registry=registry)
     repositories = RepositoryRooms(ground)
     rollouts = RolloutRooms(

@@ -121,6 +121,8 @@ class EntranceRooms:
             fleet=self.fleet,
             certificates=registry.certificates,
             templates=self.templates,
+            revocations=self.revocations,
+            tags=registry.tags,
             clock=clock,
             ids=ids,
         )
@@ -139,6 +141,7 @@ class EntranceRooms:
                     enrolment=enrolment,
                     registrations=self.registrations,
                     templates=self.templates,
+                    revocations=self.revocations,
                     clock=clock,
                     region=ground.place.region,
                 ),

@@ -22,7 +22,7 @@ from overair.server.audit.service import AuditService
 from overair.server.aws_protocol.dispatcher import AsgiApplication, AwsProtocol, Observe
 from overair.server.broker.operator_api import BrokerOperations
 from overair.server.certificates.acm_operator_api import AcmOperatorApi
-from overair.server.certificates.operator_api import CertificatesOperatorApi
+from overair.server.certificates.operator_api import CertificatesOperatorApi, CertificateTransferOperations
 from overair.server.composition.buckets import BucketRooms
 from overair.server.composition.device_gateway import GatewayRooms
 from overair.server.composition.entrance import EntranceRooms
@@ -167,6 +167,10 @@ class OperatorDoors:
 
     def _offer_who_may_ask_and_what_is_stored(self) -> None:
         work, operators, registry = self._ground.audited, self._operators, self._registry
+        certificate_operations = CertificatesOperatorApi(
+            work=work, certificates=registry.certificates, transfers=registry.transfers
+        )
+        certificate_operations.issuers_known_by(self._entrance.ca_certificates.issuer_of)
         self.aws.add(
             IdentityOperatorApi(
                 work=work, identities=operators.identities, sessions=operators.sessions, uses=operators.credentials.uses
@@ -179,7 +183,8 @@ class OperatorDoors:
             AccountOperatorApi(
                 work=work, policies=operators.policies, identities=operators.identities, groups=operators.groups
             ),
-            CertificatesOperatorApi(work=work, certificates=registry.certificates),
+            certificate_operations,
+            CertificateTransferOperations(work=work, transfers=registry.transfers),
             AcmOperatorApi(work=work, acm=registry.acm),
             self.objects_api,
         )

@@ -7,7 +7,10 @@ from overair.server.certificates.authorities import AuthoritiesService
 from overair.server.certificates.server_files import ServerFiles
 from overair.server.certificates.service import CertificatesService
 from overair.server.certificates.store import SqlCertificateStore
+from overair.server.certificates.transfer_store import SqlTransferStore
+from overair.server.certificates.transfers import CertificateTransfers
 from overair.server.composition.ground import Ground
+from overair.server.composition.operators import OperatorRooms
 from overair.server.devices.admission import Admissions
 from overair.server.devices.authority import RegistryAuthority
 from overair.server.devices.blocks import BlocksService
@@ -28,7 +31,7 @@ from overair.server.devices.thing_types import ThingTypesService
 class RegistryRooms:
     """The rooms ``certificates`` and ``devices``."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, operators: OperatorRooms) -> None:
         clock, ids = ground.clock, ground.ids
         certificate_store = SqlCertificateStore()
         self.authorities = AuthoritiesService(store=certificate_store, keys=ground.keyring, clock=clock, ids=ids)
@@ -42,6 +45,9 @@ class RegistryRooms:
             )
             self.authorities.shown_instead(self.server_files)
         self.certificates = CertificatesService(store=certificate_store, clock=clock, ids=ids, authorities=self.authorities)
+        self.transfers = CertificateTransfers(
+            store=SqlTransferStore(), certificates=self.certificates, accounts=operators.accounts, clock=clock
+        )
         self.acm = AcmService(store=certificate_store, keys=ground.keyring, clock=clock, ids=ids)
 
         things, groups, policies = SqlThingStore(), SqlGroupStore(), SqlPolicyStore()

@@ -186,6 +186,8 @@ class PoliciesService:
     def attach(self, tx: Tx, place: Place, name: PolicyName, target_arn: str) -> None:
         """Attach a policy to a certificate or a group; again is fine."""
         target = self._target(tx, place, target_arn)
+        if target.kind is TargetKind.CERTIFICATE:
+            self._certificates.require_attachable(tx, place, CertificateId(target.name))
         self.find(tx, place.account, name)
         most = self._limits.policies_of_target_max
         standing = self._store.attached(tx, place.account, [target], limit=most + 1)

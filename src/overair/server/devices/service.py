@@ -275,7 +275,7 @@ class DevicesService:
         """
         certificate = principal_certificate(place, principal_arn)
         self.find(tx, place.account, name)
-        self._certificates.find(tx, place, certificate)
+        self._certificates.require_attachable(tx, place, certificate)
         others = [
             attached for attached in self._store.things_of(tx, place.account, certificate, limit=2) if attached.thing != name
         ]

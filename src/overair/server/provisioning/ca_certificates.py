@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,16 +15,20 @@ from overair.basics.errors import Conflict, InvalidRequest, NotFound
 from overair.basics.ids import AccountId, CertificateId, IdSource
 from overair.basics.work import Tx
 from overair.server.certificates import x509
-from overair.server.certificates.model import CertificateStatus
+from overair.server.certificates.model import FLEET_ORIGIN, CertificateStatus
 from overair.server.certificates.service import CertificatesService, IssuedCertificate
-from overair.server.provisioning.certificate_paths import ca_shortcomings
+from overair.server.devices.service import TagsService
+from overair.server.gateway.authority import RefusalCode
+from overair.server.provisioning.certificate_paths import Link, ca_shortcomings
 from overair.server.provisioning.fleet_authorities import FleetAuthorities
-from overair.server.provisioning.model import CaRegistration, FleetAuthority
+from overair.server.provisioning.model import AuthorityId, CaRegistration, FleetAuthority
 from overair.server.provisioning.ports import AuthorityStore
+from overair.server.provisioning.revocations import Revocations
 from overair.server.provisioning.template_model import TemplateName, TemplateType
 from overair.server.provisioning.templates import ProvisioningTemplates, check_body
 
 CODE_SIZE_BYTES: Final = 32
+KIND: Final = "cacert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class CaCertificates:
         fleet: FleetAuthorities,
         certificates: CertificatesService,
         templates: ProvisioningTemplates,
+        revocations: Revocations,
+        tags: TagsService,
         clock: Clock,
         ids: IdSource,
     ) -> None:
@@ -58,8 +64,11 @@ class CaCertificates:
         self._fleet = fleet
         self._certificates = certificates
         self._templates = templates
+        self._revocations = revocations
+        self._tags = tags
         self._clock = clock
         self._ids = ids
+        tags.accept(KIND, self._is_registered)
 
     # Registration codes -----------------------------------------------------------------------------------------------------
 
@@ -88,6 +97,7 @@ class CaCertificates:
         active: bool,
         registers_newcomers: bool,
         config: RegistrationConfig | None,
+        tags: Mapping[str, str],
         by: str,
     ) -> FleetAuthority:
         """Take in a CA certificate. ``verification``: the proof that its key is the caller's; None of mode SNI_ONLY."""
@@ -112,7 +122,11 @@ class CaCertificates:
         )
         if config is not None:
             registration = self._configured(tx, place.account, registration, config)
-        return self._fleet.register_ca(tx, place, certificate, registration, by=by)
+        made = self._fleet.register_ca(tx, place, certificate, registration, by=by)
+        arn = place.iot(KIND, made.fingerprint)
+        self._tags.forget(tx, place, arn)  # of one that was withdrawn as a fleet authority
+        self._tags.set_new(tx, place, arn, tags)
+        return made
 
     def find(self, tx: Tx, account: AccountId, identity: CertificateId) -> tuple[FleetAuthority, CaRegistration]:
         """One of them by its certificate's id."""
@@ -151,12 +165,13 @@ class CaCertificates:
             changed = self._configured(tx, account, changed, config)
         self._store.put_authority(tx, replace(authority, registration=changed))
 
-    def delete(self, tx: Tx, account: AccountId, identity: CertificateId) -> None:
+    def delete(self, tx: Tx, place: Place, identity: CertificateId) -> None:
         """Forget a CA certificate that is INACTIVE; devices that are in stay in."""
-        authority, registration = self.find(tx, account, identity)
+        authority, registration = self.find(tx, place.account, identity)
         if registration.is_active:
             raise Conflict(f"The CA certificate {identity} is ACTIVE. Set it INACTIVE first.", subject="certificate-state")
-        self._store.delete_authority(tx, account, authority.id)
+        self._store.delete_authority(tx, place.account, authority.id)
+        self._tags.forget(tx, place, place.iot(KIND, identity))
 
     def register_certificate(
         self,
@@ -184,11 +199,24 @@ class CaCertificates:
             raise Conflict(f"The CA certificate {authority.fingerprint} is INACTIVE.", subject="certificate-state")
         if self._clock.now() > x509.not_after(leaf):
             raise InvalidRequest("The certificate has expired: it could never connect.", subject="certificate-validation")
+        against = self._revocations.refusal(tx, place.account, [Link(authority.id, leaf.serial_number)])
+        if against is not None and against[0] is RefusalCode.REVOKED and status is not CertificateStatus.REVOKED:
+            raise Conflict(f"The certificate is revoked: {against[1]}.", subject="certificate-state")
         return self._certificates.register(tx, place, leaf, origin=authority.origin, status=status)
+
+    def issuer_of(self, tx: Tx, account: AccountId, origin: str) -> CertificateId | None:
+        """The CA certificate that stands behind an origin (``certificates.operator_api.IssuerOf``)."""
+        if not origin.startswith(FLEET_ORIGIN):
+            return None
+        found = self._store.find_authority(tx, account, AuthorityId(origin.removeprefix(FLEET_ORIGIN)))
+        return None if found is None or found.registration is None else found.fingerprint
 
     def uses_template(self, tx: Tx, account: AccountId, name: TemplateName) -> bool:
         """``templates.TemplateUses``."""
         return any(registration.template_name == name for _, registration in self.list(tx, account))
+
+    def _is_registered(self, tx: Tx, account: AccountId, identity: str) -> bool:
+        return any(authority.fingerprint == identity for authority, _ in self.list(tx, account))
 
     def _check_verification(
         self, tx: Tx, account: AccountId, certificate: pyca.Certificate, verification: pyca.Certificate

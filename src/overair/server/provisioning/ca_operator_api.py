@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from overair.basics.errors import InvalidRequest, Unsupported
+from overair.basics.errors import InvalidRequest
 from overair.basics.ids import CertificateId
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
@@ -55,8 +55,6 @@ class CaCertificateOperations:
             raise InvalidRequest(
                 "With certificateMode SNI_ONLY there is no verificationCertificate.", subject="certificate-mode"
             )
-        if request.get("tags"):
-            raise Unsupported("CA certificates carry no tags here. Leave them out.", subject="operation")
         config = _config(request.get("registrationConfig"))
 
         def register(tx: Tx) -> FleetAuthority:
@@ -69,6 +67,7 @@ class CaCertificateOperations:
                 active=request.get("setAsActive", False),
                 registers_newcomers=request.get("allowAutoRegistration", False),
                 config=config,
+                tags={tag["Key"]: tag.get("Value", "") for tag in request.get("tags", ())},
                 by=caller.principal_arn,
             )
 
@@ -138,7 +137,7 @@ class CaCertificateOperations:
     @operation("iot", "DeleteCACertificate")
     async def delete(self, caller: Caller, request: Request) -> Members:
         identity = CertificateId(request["certificateId"])
-        await self._work.run(lambda tx: self._authorities.delete(tx, caller.account, identity))
+        await self._work.run(lambda tx: self._authorities.delete(tx, caller.place, identity))
         return {}
 
     @operation("iot", "RegisterCertificate")

@@ -24,11 +24,12 @@ from overair.server.certificates import x509
 from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.service import CertificatesService
 from overair.server.gateway.authority import Refusal, RefusalCode
-from overair.server.provisioning.certificate_paths import Anchor, verify_issued
+from overair.server.provisioning.certificate_paths import Anchor, Link, verify_issued
 from overair.server.provisioning.enrolment import Enrolment
 from overair.server.provisioning.model import FleetAuthority, ProvisionedDevice
 from overair.server.provisioning.ports import AuthorityStore
 from overair.server.provisioning.registration import Registrations
+from overair.server.provisioning.revocations import Revocations
 from overair.server.provisioning.template_language import CERTIFICATE_ID, Template
 from overair.server.provisioning.template_model import TemplateName
 from overair.server.provisioning.templates import ProvisioningTemplates
@@ -71,6 +72,7 @@ class JustInTimeRegistration:
         enrolment: Enrolment,
         registrations: Registrations,
         templates: ProvisioningTemplates,
+        revocations: Revocations,
         clock: Clock,
         region: str,
     ) -> None:
@@ -80,6 +82,7 @@ class JustInTimeRegistration:
         self._enrolment = enrolment
         self._registrations = registrations
         self._templates = templates
+        self._revocations = revocations
         self._clock = clock
         self._region = region
         self._buckets = TokenBuckets(clock)
@@ -112,6 +115,9 @@ class JustInTimeRegistration:
         for each in self._enrolment.certificates_with_key_of(tx, authority.account, leaf):
             if each.status is not CertificateStatus.ACTIVE:
                 return _refused(leaf, RefusalCode.INACTIVE, f"certificate {each.id} of the same key is {each.status.value}")
+        against = self._revocations.refusal(tx, authority.account, [Link(authority.id, leaf.serial_number)])
+        if against is not None:
+            return _refused(leaf, *against)
         place = Place(self._region, authority.account)
         self._certificates.register(tx, place, leaf, origin=authority.origin, status=CertificateStatus.PENDING_ACTIVATION)
         body = registration.template_body

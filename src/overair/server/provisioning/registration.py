@@ -93,7 +93,7 @@ class Registrations:
                 self._policies.attach(tx, place, policy, certificate)
         thing = None if plan.thing is None else ThingName(plan.thing.name)
         if thing is not None and certificate is not None:
-            self._devices.attach(tx, place, thing, certificate, ThingPrincipalType.NON_EXCLUSIVE_THING)
+            self._attach(tx, place, thing, certificate, plan)
         if certificate is not None and plan.certificate is not None:
             self._activate(tx, place, plan.certificate, certificate)
         return Registered(
@@ -171,6 +171,10 @@ class Registrations:
                 raise _conflict(f"The certificate {found.id} is {found.status.value}, and the template wants {wanted.value}.")
             return
         self._certificates.set_status(tx, place, found.id, wanted)
+
+    def _attach(self, tx: Tx, place: Place, thing: ThingName, certificate: str, plan: Plan) -> None:
+        wanted = ThingPrincipalType.NON_EXCLUSIVE_THING if plan.thing is None else ThingPrincipalType(plan.thing.principal_type)
+        self._devices.attach(tx, place, thing, certificate, wanted)
 
     # The thing --------------------------------------------------------------------------------------------------------------
 

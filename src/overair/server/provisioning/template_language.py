@@ -186,7 +186,7 @@ def _mappings(given: Mapping[str, object]) -> dict[str, dict[str, dict[str, Valu
 
 
 _PROPERTIES: Final[Mapping[str, set[str]]] = {
-    _THING: {"ThingName", "AttributePayload", "ThingTypeName", "ThingGroups"},
+    _THING: {"ThingName", "AttributePayload", "ThingTypeName", "ThingGroups", "ThingPrincipalType"},
     _CERTIFICATE: {"CertificateId", "CertificateSigningRequest", "CertificatePem", "CACertificatePem", "Status"},
     _POLICY: {"PolicyName", "PolicyDocument"},
 }

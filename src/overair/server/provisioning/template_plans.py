@@ -31,6 +31,8 @@ class ThingPlan:
     type_name: str | None
     attributes: Mapping[str, str] | None
     groups: tuple[str, ...] | None
+    principal_type: str
+    """How the certificate is attached to it: ``EXCLUSIVE_THING`` or ``NON_EXCLUSIVE_THING``."""
     overrides: Mapping[str, Override]
     """By property; empty where the template doesn't say what happens to a thing that is there."""
 
@@ -81,6 +83,7 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _ATTRIBUTE: Final = re.compile(r"[a-zA-Z0-9_.,@/:#-]{1,128}")
 _ATTRIBUTE_VALUE: Final = re.compile(r"[a-zA-Z0-9_.,@/:#=\[\]-]{0,800}")
 _POLICY_NAME: Final = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
+_PRINCIPAL_TYPE: Final = re.compile(r"(NON_)?EXCLUSIVE_THING")
 _CERTIFICATE_ID: Final = re.compile(r"[a-f0-9]{64}")
 
 
@@ -117,6 +120,11 @@ def thing_plan(resource: Resource, scope: Scope) -> ThingPlan:
         groups=None
         if groups is None
         else tuple(_held_to(_NAME, each, "a group's name") for each in scope.texts(groups, f"{where}.ThingGroups")),
+        principal_type=_held_to(
+            _PRINCIPAL_TYPE,
+            scope.text(given.get("ThingPrincipalType", "NON_EXCLUSIVE_THING"), f"{where}.ThingPrincipalType"),
+            "a thing principal's type",
+        ),
         overrides=resource.overrides,
     )
 

@@ -13,6 +13,23 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "certificate_transfers",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("source", sa.String(length=12), nullable=False),
+        sa.Column("target", sa.String(length=12), nullable=False),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("transferred_at", sa.BigInteger(), nullable=False),
+        sa.Column("accepted_at", sa.BigInteger(), nullable=True),
+        sa.Column("rejected_at", sa.BigInteger(), nullable=True),
+        sa.Column("reject_reason", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("account", "certificate_id", name=op.f("pk_certificate_transfers")),
+    )
+    with op.batch_alter_table("certificate_transfers", schema=None) as batch_op:
+        batch_op.create_index("ix_certificate_transfers_target", ["target"], unique=False)
+        batch_op.create_index("uq_certificate_transfers_certificate_id", ["certificate_id"], unique=True)
+
+    op.create_table(
         "registration_task_lines",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("task", sa.String(length=36), nullable=False),
