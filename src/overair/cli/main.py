@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "resume": ("canary", "resume"),
     "watch": ("watch", "watch"),
     "why": ("why", "why"),
+    "devices": ("devices", "devices"),
     "retry": ("retry", "retry"),
     "resend": ("resend", "resend"),
     "cancel": ("cancel", "cancel"),

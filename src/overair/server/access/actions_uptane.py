@@ -52,6 +52,7 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
         "ListFleetRevocationLists",
     ),
     **by_resource("overair", anything, "DescribeProvisioning", "SetSharedProvisioning", "ListBlocks", "ListDeviceAnomalies"),
+    **by_resource("overair", anything, "ListProvisionedDevices"),
     **by_resource("overair", iot("thing/{thingName}"), "BlockDevice", "UnblockDevice"),
     **by_resource(
         "overair",

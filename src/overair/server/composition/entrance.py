@@ -7,6 +7,7 @@ from overair.server.composition.ground import Ground
 from overair.server.composition.operators import OperatorRooms
 from overair.server.composition.registry import RegistryRooms
 from overair.server.provisioning.ca_certificates import CaCertificates
+from overair.server.provisioning.came_in import ProvisionedDevices
 from overair.server.provisioning.fleet_provisioning import FleetProvisioning
 from overair.server.provisioning.hooks import FILE_NAME, Hooks, read_hooks
 from overair.server.provisioning.importing import CertificateImports
@@ -77,6 +78,7 @@ class EntranceRooms:
         self.provisioning = ProvisioningService(
             store=store, enrolment=enrolment, levels=self.levels, blocks=blocks, clock=clock
         )
+        self.provisioned_devices = ProvisionedDevices(devices=store, authorities=store)
         self.certificate_imports = CertificateImports(
             store=store,
             enrolment=enrolment,

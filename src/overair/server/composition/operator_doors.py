@@ -64,6 +64,7 @@ from overair.server.jobs.templates_operator_api import JobTemplateOperations
 from overair.server.objects.operator_api import ObjectsApi
 from overair.server.packages.operator_api import PackageOperations
 from overair.server.provisioning.ca_operator_api import CaCertificateOperations
+from overair.server.provisioning.came_in_operator_api import ProvisionedDeviceOperations
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
 from overair.server.provisioning.registration_operator_api import RegistrationReports, RegistrationTaskOperations
@@ -222,6 +223,7 @@ class OperatorDoors:
             LevelOperations(work=work, levels=entrance.levels, scrub=ground.scrub_keys),
             BlockOperations(work=work, provisioning=entrance.provisioning),
             FleetOperations(work=work, fleet=entrance.fleet, revocations=entrance.revocations, clock=ground.clock),
+            ProvisionedDeviceOperations(work=work, devices=entrance.provisioned_devices, provisioning=entrance.provisioning),
             AnomalyOperations(work=work, contacts=entrance.contacts),
             ProvisioningTemplateOperations(
                 work=work,

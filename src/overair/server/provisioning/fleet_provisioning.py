@@ -192,6 +192,8 @@ class FleetProvisioning:
                     certificate_id=ownership.certificate_id,
                     created_at=self._clock.now(),
                     source_ip=source_ip,
+                    template=template.name,
+                    claim=claim,
                 ),
             )
         return registered

@@ -141,6 +141,7 @@ class JustInTimeRegistration:
                     certificate_id=identity,
                     created_at=self._clock.now(),
                     source_ip=source_ip,
+                    template=registration.template_name,
                 ),
             )
         return None

@@ -284,6 +284,10 @@ class ProvisionedDevice:
     registered_at: Instant | None = None
     """When its ECUs were first registered. Until then the same credential may issue for the same id again."""
     reissues: int = 0
+    template: str | None = None
+    """The provisioning template that it came by, where one has a name; its origin may be a CA certificate."""
+    claim: str | None = None
+    """The certificate (or the operator) over whose connection it was provisioned; None of any other way in."""
 
 
 OPERATOR_ORIGIN: Final = "operator"

@@ -109,7 +109,7 @@ class CredentialOperations:
             return [(each, self._provisioning.is_blocked(tx, caller.account, each.thing)) for each in found]
 
         page, token = cut(await self._work.read(read), limit, lambda row: (row[0].thing,))
-        return {"devices": [_device(each, is_blocked=is_blocked) for each, is_blocked in page], "nextToken": token}
+        return {"devices": [provisioned_device(each, is_blocked=is_blocked) for each, is_blocked in page], "nextToken": token}
 
     def _described(self, tx: Tx, caller: Caller, request: Request) -> Members:
         found = self._credentials.find(tx, caller.account, CredentialId(request["credentialId"]))
@@ -227,7 +227,7 @@ def _credential(credential: SharedCredential, caller: Caller, *, is_blocked: boo
     }
 
 
-def _device(device: ProvisionedDevice, *, is_blocked: bool) -> Members:
+def provisioned_device(device: ProvisionedDevice, *, is_blocked: bool) -> Members:
     return {
         "thingName": device.thing,
         "origin": device.origin,
@@ -236,6 +236,8 @@ def _device(device: ProvisionedDevice, *, is_blocked: bool) -> Members:
         "registeredAt": device.registered_at,
         "reissues": device.reissues,
         "sourceIp": device.source_ip,
+        "template": device.template,
+        "claim": device.claim,
         "blocked": is_blocked,
     }
 

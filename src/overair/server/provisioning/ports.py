@@ -122,6 +122,20 @@ class DeviceStore(Protocol):
         """Of one origin, by thing."""
         ...
 
+    def page_came_in(
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        origin: str | None,
+        template: str | None,
+        claim: str | None,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[ProvisionedDevice]:
+        """Those that fit all that is named, by thing."""
+        ...
+
 
 class AnomalyStore(Protocol):
     """Rows of what was odd."""

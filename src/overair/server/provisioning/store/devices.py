@@ -35,6 +35,8 @@ class SqlDeviceRows:
                 source_ip=device.source_ip,
                 registered_at=device.registered_at,
                 reissues=device.reissues,
+                template=device.template,
+                claim=device.claim,
             )
         )
 
@@ -63,6 +65,26 @@ class SqlDeviceRows:
     ) -> Sequence[ProvisionedDevice]:
         table = provisioned_devices
         wanted = select(*table.c).where(table.c.account == account, table.c.origin == origin)
+        if after is not None:
+            wanted = wanted.where(table.c.thing > after)
+        return [_device(row) for row in sql(tx).execute(wanted.order_by(table.c.thing).limit(limit))]
+
+    def page_came_in(
+        self,
+        tx: Tx,
+        account: AccountId,
+        *,
+        origin: str | None,
+        template: str | None,
+        claim: str | None,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[ProvisionedDevice]:
+        table = provisioned_devices
+        wanted = select(*table.c).where(table.c.account == account)
+        for column, value in ((table.c.origin, origin), (table.c.template, template), (table.c.claim, claim)):
+            if value is not None:
+                wanted = wanted.where(column == value)
         if after is not None:
             wanted = wanted.where(table.c.thing > after)
         return [_device(row) for row in sql(tx).execute(wanted.order_by(table.c.thing).limit(limit))]
@@ -141,6 +163,8 @@ def _device(row: Any) -> ProvisionedDevice:
         source_ip=row.source_ip,
         registered_at=None if row.registered_at is None else Instant(row.registered_at),
         reissues=row.reissues,
+        template=row.template,
+        claim=row.claim,
     )
 
 

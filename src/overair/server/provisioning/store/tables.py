@@ -93,7 +93,11 @@ provisioned_devices: Final = Table(
     Column("source_ip", String(64), nullable=False),
     instant_column("registered_at", nullable=True),
     Column("reissues", Integer, nullable=False),
+    Column("template", String(36), nullable=True),
+    Column("claim", String(128), nullable=True),
     Index("ix_provisioned_devices_account_origin_thing", "account", "origin", "thing"),
+    Index("ix_provisioned_devices_account_template_thing", "account", "template", "thing"),
+    Index("ix_provisioned_devices_account_claim_thing", "account", "claim", "thing"),
 )
 
 device_anomalies: Final = Table(

@@ -88,6 +88,12 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("signature_ends_at", sa.BigInteger(), nullable=True))
         batch_op.create_index("ix_ota_updates_signature_ends", ["signature_ends_at"], unique=False)
 
+    with op.batch_alter_table("provisioned_devices", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("template", sa.String(length=36), nullable=True))
+        batch_op.add_column(sa.Column("claim", sa.String(length=128), nullable=True))
+        batch_op.create_index("ix_provisioned_devices_account_claim_thing", ["account", "claim", "thing"], unique=False)
+        batch_op.create_index("ix_provisioned_devices_account_template_thing", ["account", "template", "thing"], unique=False)
+
     with op.batch_alter_table("signing_jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("certificate_sha256", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("certificate_not_after", sa.BigInteger(), nullable=True))
