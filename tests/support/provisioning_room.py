@@ -14,6 +14,7 @@ from overair.server.devices.store import SqlBlockStore, SqlThingStore
 from overair.server.provisioning.authenticator import ProvisioningAuthenticator
 from overair.server.provisioning.certificate_paths import read_authorities
 from overair.server.provisioning.device_api import ProvisioningDeviceApi
+from overair.server.provisioning.est_api import EstDeviceApi
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
 from overair.server.provisioning.minting import DeviceKey, MintedDevice, new_key
 from overair.server.provisioning.model import CredentialPlan, DeviceKeyType, FleetAuthority, FleetRule, SharedCredential
@@ -27,6 +28,8 @@ from overair.server.provisioning.service import (
     Levels,
     Minting,
     ProvisioningService,
+    Reenrolment,
+    Renewals,
     Revocations,
 )
 from overair.server.provisioning.store import SqlProvisioningStore
@@ -100,15 +103,36 @@ class ProvisioningRoom:
             clock=clock,
         )
         self.revocations = Revocations(store=self.store, certificates=registry.certificates, clock=clock)
+        self.renewals = Renewals(
+            store=self.store,
+            certificates=registry.certificates,
+            enrolment=self.enrolment,
+            clock=clock,
+            region=place.region,
+        )
         self.contacts = FirstContacts(
             store=self.store,
             fleet=self.fleet,
             enrolment=self.enrolment,
             blocks=self.blocks,
             revocations=self.revocations,
+            renewals=self.renewals,
             clock=clock,
             region=place.region,
         )
+        self.reenrolment = Reenrolment(
+            store=self.store,
+            levels=self.levels,
+            minting=self.minting,
+            renewals=self.renewals,
+            contacts=self.contacts,
+            authorities=registry.authorities,
+            certificates=registry.certificates,
+            server_account=server_account,
+            clock=clock,
+            ids=ids,
+        )
+        registry.authority.first_use_noted_by(registry.certificates)
         self.introductions = Introductions(
             work=self.work, store=self.store, fleet=self.fleet, contacts=self.contacts, clock=clock
         )
@@ -135,6 +159,7 @@ class ProvisioningRoom:
         self.fleet_operations = FleetOperations(work=self.work, fleet=self.fleet, revocations=self.revocations, clock=clock)
         self.anomaly_operations = AnomalyOperations(work=self.work, contacts=self.contacts)
         self.device_api = ProvisioningDeviceApi(work=self.work, credentials=self.credentials, minting=self.minting, clock=clock)
+        self.est_api = EstDeviceApi(work=self.work, reenrolment=self.reenrolment, clock=clock)
 
     def caller(self) -> Caller:
         return Caller(

@@ -35,6 +35,7 @@ from overair.server.jobs.model import (
 )
 from overair.server.jobs.tallies import JobTallies
 from overair.server.jobs.tally_store import SqlTallyStore
+from overair.server.provisioning.model import Anomaly
 from overair.server.storage.work import SqlWork
 from overair.server.streams.asked import AskedBlocks
 from overair.wire.job_messages import ExecutionStatus
@@ -67,6 +68,12 @@ class NoVehicles:
     def is_blocked(self, tx: Tx, account: AccountId, thing: ThingName) -> bool:
         return False
 
+    def anomalies_of(self, tx: Tx, account: AccountId, thing: ThingName) -> list[Anomaly]:
+        return []
+
+    def renewal_request_of(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        return None
+
 
 class Room:
     """The updates' road with the question on top."""
@@ -85,6 +92,7 @@ class Room:
             signing=road.signing,
             vehicles=NoVehicles(),
             blocks=NoVehicles(),
+            identities=NoVehicles(),
             clock=road.clock,
         )
         self.door = ExplainOperations(

@@ -399,7 +399,7 @@ def signing_request(name: pyca.Name, key: Any = None) -> bytes:
 async def renewed(room: ProvisioningRoom, certificate: pyca.Certificate, body: bytes) -> pyca.Certificate:
     device = await room.authenticator.admit((der_of(certificate),), "192.0.2.7", "r")
     assert isinstance(device, DeviceCaller)
-    answer = await room.device_api.renew_certificate(device, post(body))
+    answer = await room.est_api.renew_certificate(device, post(body))
     assert answer.content_type == "application/pkcs7-mime; smime-type=certs-only"
     assert answer.body is not None
     (fresh,) = pkcs7.load_der_pkcs7_certificates(base64.b64decode(answer.body))

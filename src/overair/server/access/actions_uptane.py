@@ -54,6 +54,18 @@ TABLE: Final[Mapping[tuple[str, str], tuple[Need, ...]]] = {
     **by_resource("overair", anything, "DescribeProvisioning", "SetSharedProvisioning", "ListBlocks", "ListDeviceAnomalies"),
     **by_resource("overair", anything, "ListProvisionedDevices"),
     **by_resource("overair", iot("thing/{thingName}"), "BlockDevice", "UnblockDevice"),
+    **by_resource("overair", iot("thing/{thingName}"), "AnswerRenewalRequest", "RefuseRenewalRequest"),
+    **by_resource(
+        "overair",
+        anything,
+        "DescribeRenewalRule",
+        "UpdateRenewalRule",
+        "ListRenewals",
+        "ListRenewalRequests",
+        "DescribeServerCertificate",
+        "RotateServerAuthority",
+        "RenewServerCertificate",
+    ),
     **by_resource(
         "overair",
         iot("cert/{certificateId}"),

@@ -99,12 +99,25 @@ class AuditTrail:
         what = f"{thing_arn} from {origin}"
         self._add(tx, account, AuditKind.ENROLMENT, certificate_arn, "provisioning", "Enrol", what)
 
+    def another_key(self, tx: Tx, account: AccountId, *, thing_arn: str, certificate_arn: str, source_ip: str) -> None:
+        """A key that nobody has seen came under a known device's name, out of turn, and was refused."""
+        self._add(tx, account, AuditKind.DENIAL, certificate_arn, "provisioning", "AnotherKey", thing_arn, source_ip=source_ip)
+
     def signed(self, tx: Tx, account: AccountId, *, job_arn: str, requested_by: str) -> None:
         """An image was signed, for whoever asked for it."""
         self._add(tx, account, AuditKind.SIGNATURE, requested_by, "signer", "Sign", job_arn)
 
     def _add(
-        self, tx: Tx, account: AccountId, kind: AuditKind, principal: str, service: str, operation: str, resource: str
+        self,
+        tx: Tx,
+        account: AccountId,
+        kind: AuditKind,
+        principal: str,
+        service: str,
+        operation: str,
+        resource: str,
+        *,
+        source_ip: str = "",
     ) -> None:
         self._store.add(
             tx,
@@ -118,7 +131,7 @@ class AuditTrail:
                 operation=operation,
                 resource=resource[:RESOURCE_LENGTH_MAX],
                 request_id="",
-                source_ip="",
+                source_ip=source_ip,
                 kind=kind,
             ),
         )

@@ -124,6 +124,11 @@ class AuthoritiesService:
         """The certificate of the account's device authority, which is made if it isn't there."""
         return self._authority(tx, account, AuthorityPurpose.DEVICE_AUTHORITY, f"Overair device authority {account}").pem
 
+    def find_device_authority_pem(self, tx: Tx, account: AccountId) -> str | None:
+        """The same where it is there already."""
+        found = self._store.find_own(tx, account, AuthorityPurpose.DEVICE_AUTHORITY)
+        return None if found is None else found.pem
+
     def device_issuer(self, tx: Tx, account: AccountId) -> x509.Issuer:
         """The account's device authority, ready to sign."""
         ready = self._device_issuers.get(account)

@@ -76,11 +76,14 @@ class DeviceCertificate:
     not for another key. None for a registration of an older version of Overair."""
     replaces: CertificateId | None = None
     """The certificate that this one was issued to follow."""
+    replaced_by: CertificateId | None = None
     first_used_at: Instant | None = None
     """When one that replaces another first let its device in; kept for those alone."""
     retires_at: Instant | None = None
     """Another one replaces it, and from this moment on it may be retired, once that one was used."""
     retired_at: Instant | None = None
+    trusts: CertificateId | None = None
+    """The newest server authority that its device is known to have stored."""
 
     @property
     def awaits_first_use(self) -> bool:

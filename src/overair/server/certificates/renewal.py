@@ -14,7 +14,7 @@ import structlog
 from overair.basics.clock import Clock, as_datetime
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId
-from overair.basics.work import News, Tx, Work
+from overair.basics.work import Tx, Work
 from overair.server.certificates.authorities import SERVER_CERTIFICATE_RENEWED_BEFORE_MS, ServerIdentity
 from overair.server.certificates.server_files import ServerFiles
 
@@ -80,11 +80,6 @@ class ServerCertificateRenewal:
     def ask(self) -> None:
         """Look again, whether anything seems to have changed or not. On the event loop; whoever asks wakes the worker."""
         self._asked = True
-
-    def tell_everybody(self, tx: Tx) -> None:
-        """The same in every process of the server, once this unit is durable."""
-        tx.after_commit(self.ask)
-        tx.tell_nodes(News(NEWS, ()))
 
     async def check(self) -> ServerIdentity:
         """What would be shown if it were looked at now.

@@ -15,7 +15,7 @@ from overair.basics.ids import AccountId, CertificateId, IdSource
 from overair.basics.work import Tx
 from overair.server.certificates import x509 as certificates_x509
 from overair.server.certificates.acm import AcmImport, AcmQuery, AcmService, InUse
-from overair.server.certificates.authorities import AuthoritiesService, ServerIdentity
+from overair.server.certificates.authorities import AuthoritiesService, ServerAuthorities, ServerIdentity
 from overair.server.certificates.model import (
     MAY_BE_DELETED,
     OPERATOR_MAY_NAME,
@@ -36,6 +36,7 @@ __all__ = [
     "CertificatesService",
     "InUse",
     "IssuedCertificate",
+    "ServerAuthorities",
     "ServerIdentity",
 ]
 
@@ -59,11 +60,19 @@ class CertificateStore(Protocol):
         ...
 
     def set_succession(self, tx: Tx, certificate: DeviceCertificate) -> None:
-        """Write which one it replaces, when it was first used, when it may retire and when it did."""
+        """Write which one it replaces and which one replaces it, when it was first used, may retire and was retired, and
+        which server authority its device trusts."""
         ...
 
     def due_to_retire(self, tx: Tx, now: Instant, *, limit: int) -> Sequence[DeviceCertificate]:
         """Of every account: those whose moment has come and whose successor was used, the longest due first."""
+        ...
+
+    def page_without_trust(
+        self, tx: Tx, authority: CertificateId, now: Instant, *, after: str | None, limit: int
+    ) -> Sequence[tuple[AccountId, CertificateId]]:
+        """Of every account: ACTIVE ones that hold now, that nothing has replaced, and whose devices aren't known to trust the
+        authority; by id."""
         ...
 
     def successors(self, tx: Tx, account: AccountId, *, after: str | None, limit: int) -> Sequence[DeviceCertificate]:
@@ -278,15 +287,33 @@ class CertificatesService:
 
     def succeed(self, tx: Tx, place: Place, *, old: CertificateId, new: CertificateId, retires_at: Instant) -> None:
         """The new one replaces the old one; both are good until the old one's moment has come and the new one was used."""
-        successor = self.find(tx, place, new)
-        self._store.set_succession(tx, replace(successor, replaces=old))
-        self._store.set_succession(tx, replace(self.find(tx, place, old), retires_at=retires_at))
+        successor, present = self.find(tx, place, new), self.find(tx, place, old)
+        self._store.set_succession(tx, replace(successor, replaces=old, trusts=successor.trusts or present.trusts))
+        self._store.set_succession(tx, replace(present, replaced_by=new, retires_at=retires_at))
 
     def mark_used(self, tx: Tx, certificate: CertificateId) -> None:
         """One that replaces another has let its device in. Again is fine."""
         found = self._store.find(tx, certificate)
         if found is not None and found.awaits_first_use:
             self._store.set_succession(tx, replace(found, first_used_at=self._clock.now()))
+
+    def trusts(self, tx: Tx, certificate: CertificateId) -> CertificateId | None:
+        """The newest server authority that the certificate's device is known to have stored."""
+        found = self._store.find(tx, certificate)
+        return None if found is None else found.trusts
+
+    def note_trust(self, tx: Tx, certificate: CertificateId, authority: CertificateId) -> None:
+        """The certificate's device has stored this server authority."""
+        found = self._store.find(tx, certificate)
+        if found is not None:
+            self._store.set_succession(tx, replace(found, trusts=authority))
+
+    def page_without_trust(
+        self, tx: Tx, authority: CertificateId, *, after: str | None, limit: int
+    ) -> Sequence[tuple[AccountId, CertificateId]]:
+        """Of every account: certificates that open something, and whose devices aren't known to have stored this server
+        authority; by id."""
+        return self._store.page_without_trust(tx, authority, self._clock.now(), after=after, limit=limit)
 
     def due_to_retire(self, tx: Tx, *, limit: int) -> Sequence[DeviceCertificate]:
         """Of every account: the ones to retire now."""

@@ -118,9 +118,11 @@ class SqlCertificateStore:
             origin=certificate.origin,
             key_sha256=certificate.key_sha256,
             replaces=certificate.replaces,
+            replaced_by=certificate.replaced_by,
             first_used_at=certificate.first_used_at,
             retires_at=certificate.retires_at,
             retired_at=certificate.retired_at,
+            trusts=certificate.trusts,
         )
 
     def of_key(self, tx: Tx, account: AccountId, key_sha256: str, *, limit: int) -> Sequence[DeviceCertificate]:
@@ -142,15 +144,34 @@ class SqlCertificateStore:
             .where(device_certificates.c.account == certificate.account, device_certificates.c.id == certificate.id)
             .values(
                 replaces=certificate.replaces,
+                replaced_by=certificate.replaced_by,
                 first_used_at=certificate.first_used_at,
                 retires_at=certificate.retires_at,
                 retired_at=certificate.retired_at,
+                trusts=certificate.trusts,
             )
         )
 
+    def page_without_trust(
+        self, tx: Tx, authority: CertificateId, now: Instant, *, after: str | None, limit: int
+    ) -> Sequence[tuple[AccountId, CertificateId]]:
+        table = device_certificates
+        wanted = select(table.c.account, table.c.id).where(
+            table.c.status == CertificateStatus.ACTIVE.value,
+            table.c.not_after >= now,
+            table.c.replaced_by.is_(None),
+            or_(table.c.trusts.is_(None), table.c.trusts != authority),
+        )
+        if after is not None:
+            wanted = wanted.where(table.c.id > after)
+        return [
+            (AccountId(account), CertificateId(identity))
+            for account, identity in sql(tx).execute(wanted.order_by(table.c.id).limit(limit))
+        ]
+
     def due_to_retire(self, tx: Tx, now: Instant, *, limit: int) -> Sequence[DeviceCertificate]:
         old, new = device_certificates, device_certificates.alias("successors")
-        was_used = exists().where(new.c.account == old.c.account, new.c.replaces == old.c.id, new.c.first_used_at.is_not(None))
+        was_used = exists().where(new.c.id == old.c.replaced_by, new.c.first_used_at.is_not(None))
         wanted = select(*old.c).where(old.c.retires_at <= now, old.c.retired_at.is_(None), was_used)
         rows = sql(tx).execute(wanted.order_by(old.c.retires_at, old.c.id).limit(limit))
         return [_device_certificate(row) for row in rows]
@@ -352,7 +373,7 @@ def _by_creation(query: Any, table: Table, *, after: tuple[int, str] | None, asc
 
 def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
     account, identity, pem, status, mode, not_before, not_after, created_at, modified_at, version, generation, *later = row
-    origin, key, replaces, first_used_at, retires_at, retired_at = later
+    origin, key, replaces, replaced_by, first_used_at, retires_at, retired_at, trusts = later
     return DeviceCertificate(
         account=account,
         id=identity,
@@ -368,9 +389,11 @@ def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:
         origin=origin,
         key_sha256=key,
         replaces=replaces,
+        replaced_by=replaced_by,
         first_used_at=first_used_at,
         retires_at=retires_at,
         retired_at=retired_at,
+        trusts=trusts,
     )
 
 

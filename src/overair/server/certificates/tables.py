@@ -25,14 +25,15 @@ device_certificates: Final = Table(
     Column("origin", String(128), nullable=False, server_default=""),
     Column("key_sha256", String(64), nullable=True),
     Column("replaces", String(64), nullable=True),
+    Column("replaced_by", String(64), nullable=True),
     instant_column("first_used_at", nullable=True),
     instant_column("retires_at", nullable=True),
     instant_column("retired_at", nullable=True),
+    Column("trusts", String(64), nullable=True),
     # A fingerprint is unique on the server, and so names its account.
     Index("uq_device_certificates_id", "id", unique=True),
     Index("ix_device_certificates_account_created_at_id", "account", "created_at", "id"),
     Index("ix_device_certificates_account_key_sha256", "account", "key_sha256"),
-    Index("ix_device_certificates_account_replaces", "account", "replaces"),
     # Few have a moment to retire at, and those that have are asked for by it.
     Index("ix_device_certificates_retires_at", "retires_at"),
 )

@@ -429,8 +429,8 @@ def is_self_signed(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer and directly_issued(certificate, certificate)
 
 
-def public_key_der(certificate: x509.Certificate) -> bytes:
-    """The certificate's public key as SubjectPublicKeyInfo.
+def public_key_der(certificate: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    """The certificate's or request's public key as SubjectPublicKeyInfo.
 
     Raises:
         InvalidRequest: a key of an algorithm that nobody here knows. Subject ``certificate``.
@@ -443,7 +443,7 @@ def public_key_der(certificate: x509.Certificate) -> bytes:
         raise InvalidRequest(f"The certificate's public key can't be used: {_brief(broken)}", subject="certificate") from None
 
 
-def key_fingerprint(certificate: x509.Certificate) -> str:
+def key_fingerprint(certificate: x509.Certificate | x509.CertificateSigningRequest) -> str:
     """SHA-256 of the public key (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits.
 
     Raises:

@@ -17,6 +17,7 @@ from overair.server.jobs.jobs_data_api import JobsDataOperations
 from overair.server.objects.presigned_downloads import PresignedDownloads
 from overair.server.provisioning.authenticator import ProvisioningAuthenticator
 from overair.server.provisioning.device_api import ProvisioningDeviceApi
+from overair.server.provisioning.est_api import EstDeviceApi
 from overair.server.rest.device_door import DeviceDoor
 
 
@@ -46,6 +47,7 @@ class DeviceDoors:
         self.paths = DeviceDoor(proved, ids=ids, observe=observe)
         self.paths.add(
             ProvisioningDeviceApi(work=work, credentials=entrance.credentials, minting=entrance.minting, clock=clock),
+            EstDeviceApi(work=work, reenrolment=entrance.reenrolment, clock=clock),
             ImageRepositoryDeviceApi(shelf=repositories.shelf, probes=repositories.root_probes, contents=buckets.contents),
             DirectorDeviceApi(
                 work=work,

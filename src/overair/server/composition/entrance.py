@@ -14,6 +14,7 @@ from overair.server.provisioning.importing import CertificateImports
 from overair.server.provisioning.just_in_time import JustInTimeRegistration
 from overair.server.provisioning.registration import Registrations
 from overair.server.provisioning.registration_tasks import RegistrationTasks
+from overair.server.provisioning.server_authority import ServerAuthorityRotation
 from overair.server.provisioning.service import (
     Credentials,
     Enrolment,
@@ -23,6 +24,8 @@ from overair.server.provisioning.service import (
     Levels,
     Minting,
     ProvisioningService,
+    Reenrolment,
+    Renewals,
     Revocations,
 )
 from overair.server.provisioning.store import SqlProvisioningStore
@@ -66,14 +69,42 @@ class EntranceRooms:
             store=store, provisioned=store, enrolment=enrolment, types=registry.types, blocks=blocks, clock=clock
         )
         self.revocations = Revocations(store=store, certificates=registry.certificates, clock=clock)
+        self.renewals = Renewals(
+            store=store,
+            certificates=registry.certificates,
+            enrolment=enrolment,
+            clock=clock,
+            region=ground.place.region,
+        )
         self.contacts = FirstContacts(
             store=store,
             fleet=self.fleet,
             enrolment=enrolment,
             blocks=blocks,
             revocations=self.revocations,
+            renewals=self.renewals,
             clock=clock,
             region=ground.place.region,
+        )
+        self.contacts.watched_by(ground.audit_trail)
+        self.reenrolment = Reenrolment(
+            store=store,
+            levels=self.levels,
+            minting=self.minting,
+            renewals=self.renewals,
+            contacts=self.contacts,
+            authorities=registry.authorities,
+            certificates=registry.certificates,
+            server_account=account,
+            clock=clock,
+            ids=ids,
+        )
+        self.server_authority = ServerAuthorityRotation(
+            authorities=registry.authorities,
+            certificates=registry.certificates,
+            enrolment=enrolment,
+            home=ground.place,
+            look_again=ground.look_at_server_certificate,
         )
         self.provisioning = ProvisioningService(
             store=store, enrolment=enrolment, levels=self.levels, blocks=blocks, clock=clock

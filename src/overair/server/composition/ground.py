@@ -14,6 +14,7 @@ from overair.server.audit.heads import AuditHeads
 from overair.server.audit.observed import AuditWriter, Observed
 from overair.server.audit.service import AuditedWork, AuditTrail
 from overair.server.audit.store import SqlAuditStore
+from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.cluster import Cluster
 from overair.server.composition.audit_key import AuditKey
 from overair.server.config import Settings
@@ -85,12 +86,19 @@ class Ground:
         self.keyring.watched_by(self.observed)
         self.audit_writer = AuditWriter(work=self.work, observed=self.observed, store=self.audit_store)
         closing.push_async_callback(self.audit_writer.finish)
+        self.server_certificate: ServerCertificateRenewal
+        """Made with the workers too: it is the one of them that operators speak to."""
         self.workers: WorkerLoop
         """Engaged last of all (``standing_work.py``), since they work for every room."""
 
     def wake(self, name: str | None = None) -> None:
         """There may be work for one worker, or for all, in this process. On the event loop, once the server has started."""
         self.workers.wake(name)
+
+    def look_at_server_certificate(self) -> None:
+        """What is shown may be another one now. On the event loop."""
+        self.server_certificate.ask()
+        self.wake(self.server_certificate.name)
 
     def write_audit_soon(self) -> None:
         """There is something to write down. From a thread without an event loop it waits for the workers' next tick, which is

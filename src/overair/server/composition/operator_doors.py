@@ -68,8 +68,10 @@ from overair.server.provisioning.came_in_operator_api import ProvisionedDeviceOp
 from overair.server.provisioning.fleet_operator_api import AnomalyOperations, FleetOperations
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
 from overair.server.provisioning.registration_operator_api import RegistrationReports, RegistrationTaskOperations
+from overair.server.provisioning.renewal_operator_api import RenewalOperations
 from overair.server.provisioning.rest_api import DeviceCertificatesRestApi
 from overair.server.provisioning.rest_fleet import FleetAuthoritiesRestApi
+from overair.server.provisioning.server_authority_operator_api import ServerAuthorityOperations
 from overair.server.provisioning.templates_operator_api import ProvisioningTemplateOperations, RegisterThingOperations
 from overair.server.rest.door import SERVICE as REST_SERVICE
 from overair.server.rest.door import RestDoor
@@ -225,6 +227,14 @@ class OperatorDoors:
             FleetOperations(work=work, fleet=entrance.fleet, revocations=entrance.revocations, clock=ground.clock),
             ProvisionedDeviceOperations(work=work, devices=entrance.provisioned_devices, provisioning=entrance.provisioning),
             AnomalyOperations(work=work, contacts=entrance.contacts),
+            RenewalOperations(work=work, renewals=entrance.renewals, reenrolment=entrance.reenrolment),
+            ServerAuthorityOperations(
+                work=work,
+                rotation=entrance.server_authority,
+                home=ground.place.account,
+                check=lambda: ground.server_certificate.check(),
+                shows_files=self._registry.server_files is not None,
+            ),
             ProvisioningTemplateOperations(
                 work=work,
                 templates=entrance.templates,

@@ -56,6 +56,7 @@ class RegistryRooms:
         self.authority = RegistryAuthority(
             work=ground.work, admissions=self.admissions, clock=clock, region=ground.place.region
         )
+        self.authority.first_use_noted_by(self.certificates)
         self.types = ThingTypesService(store=SqlTypeStore(), tags=self.tags, clock=clock, ids=ids)
         self.groups = ThingGroupsService(
             store=groups,

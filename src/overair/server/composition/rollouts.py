@@ -180,5 +180,6 @@ class RolloutRooms:
             signing=self.signing,
             vehicles=self.director.views,
             blocks=entrance.provisioning,
+            identities=entrance.provisioning,
             clock=clock,
         )

@@ -27,6 +27,7 @@ from overair.server.jobs.planning import JobPlanner
 from overair.server.nodes.model import Role
 from overair.server.objects.collector import ContentCollector
 from overair.server.provisioning.registration_worker import RegistrationWorker
+from overair.server.provisioning.renewals import Retirements
 from overair.server.provisioning.worker import UnprovisionedCertificates
 from overair.server.signing.worker import SigningWorker
 from overair.server.storage.outbox import OutboxRelay
@@ -55,7 +56,7 @@ class StandingWork:
     ) -> None:
         work, place, clock, schedule_clock = ground.work, ground.place, ground.clock, ground.schedule_clock
         jobs, updates, fleet_index = rollouts.jobs, rollouts.updates, rollouts.fleet_index
-        self.renewal = ServerCertificateRenewal(
+        self.renewal = ground.server_certificate = ServerCertificateRenewal(
             work=work,
             authorities=registry.authorities,
             account=place.account,
@@ -113,6 +114,7 @@ class StandingWork:
             gateway.connectivity,
             OddDownloads(asked=gateway.stream_topics.asked, tell=ground.cluster.tell, clock=clock),
             ground.audit_writer,
+            Retirements(work=work, renewals=entrance.renewals),
             UnprovisionedCertificates(work=work, fleet=entrance.fleet_provisioning),
             RegistrationWorker(
                 work=work,
@@ -132,11 +134,10 @@ class StandingWork:
         jobs.wake_with(lambda: cluster.wakes(workers, JobPlanner.name))
         fleet_index.wake_with(lambda: cluster.wakes(workers, fleet_index.builder.name))
 
-        self._ground = ground
         self._signs = cluster.has(Role.WORKERS)
 
         # What other processes of the server change, and this one holds in memory: gone as soon as their commit is heard.
-        cluster.hears(SERVER_CERTIFICATE_NEWS, lambda _: self._look_at_server_certificate())
+        cluster.hears(SERVER_CERTIFICATE_NEWS, lambda _: ground.look_at_server_certificate())
         cluster.hears("device-access", registry.authority.heard)
         cluster.hears("grants", lambda _: operators.grants.evict())
         cluster.hears("credentials", lambda _: operators.credentials.evict())
@@ -150,10 +151,6 @@ class StandingWork:
         cluster.hears("asked-blocks", gateway.stream_topics.asked.heard)
         cluster.hears("outbox", lambda _: workers.wake(OutboxRelay.name))
         cluster.hears("wake", lambda parts: workers.wake(parts[0] if parts else None))
-
-    def _look_at_server_certificate(self) -> None:
-        self.renewal.ask()
-        self._ground.wake(self.renewal.name)
 
     async def before_the_doors_open(self) -> None:
         """Sign anew what may come out of a backup: no device is to meet a lower version than it holds."""

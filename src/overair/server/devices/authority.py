@@ -11,12 +11,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import structlog
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant, as_datetime
-from overair.basics.errors import InvalidRequest
+from overair.basics.errors import InvalidRequest, OverairError
 from overair.basics.ids import AccountId, CertificateId, ClientId
 from overair.basics.work import News, Tx, Work
 from overair.server.certificates.model import FLEET_ORIGIN, CertificateStatus
@@ -39,6 +40,9 @@ ADMISSIONS_REMEMBERED_MAX: Final = 10_000
 POLICY_SETS_REMEMBERED_MAX: Final = 1_000
 
 _CLIENT_PURPOSES: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
+
+
+logger = structlog.get_logger("overair.devices")
 
 
 class BoundDevicePolicy:
@@ -78,6 +82,12 @@ class BoundDevicePolicy:
         return self._allows(action, resource)
 
 
+class FirstUse(Protocol):
+    """``certificates.service.CertificatesService``."""
+
+    def mark_used(self, tx: Tx, certificate: CertificateId) -> None: ...
+
+
 class Newcomers(Protocol):
     """Who may register a certificate that nobody knows yet. Implemented above, by provisioning."""
 
@@ -98,6 +108,8 @@ class _Remembered:
     policies: PolicySet
     certificate_values: Values
     block: Block | None
+    awaits_first_use: bool
+    """Another certificate is kept until this one has let its device in once."""
 
 
 _Key = tuple[CertificateId, str | None]
@@ -123,6 +135,7 @@ class RegistryAuthority:
         self._region = region
         self._sessions: list[LiveSessions] = []
         self._newcomers: Newcomers | None = None
+        self._first_use: FirstUse | None = None
         self._remembered: OrderedDict[_Key, _Remembered] = OrderedDict()
         self._clients_of: dict[CertificateId, set[_Key]] = {}
         self._reading: dict[CertificateId, set[int]] = {}
@@ -137,6 +150,10 @@ class RegistryAuthority:
     def introduced_by(self, newcomers: Newcomers) -> None:
         """Register, at composition, who may let in certificates that aren't registered."""
         self._newcomers = newcomers
+
+    def first_use_noted_by(self, first_use: FirstUse) -> None:
+        """Register, at composition, who writes down that a certificate which replaces another one works."""
+        self._first_use = first_use
 
     async def admit(
         self,
@@ -164,6 +181,8 @@ class RegistryAuthority:
             return found
         if (obstacle := self._obstacle(identity, found)) is not None:
             return obstacle
+        if found.awaits_first_use:
+            await self._note_first_use(identity)
         place = Place(self._region, found.account)
         thing = found.thing
         values: Values = {
@@ -211,6 +230,18 @@ class RegistryAuthority:
                 f"to {as_datetime(found.not_after).isoformat()}, not now",
             )
         return None
+
+    async def _note_first_use(self, identity: CertificateId) -> None:
+        """Once in a certificate's life. Where it can't be written the device comes in all the same: its next time counts."""
+        if (first_use := self._first_use) is None:
+            return
+        try:
+            await self._work.run(lambda tx: first_use.mark_used(tx, identity))
+        except OverairError as error:
+            logger.warning("the first use of a new certificate isn't noted", certificate=identity, why=error.message)
+            return
+        for key in self._clients_of.pop(identity, ()):
+            del self._remembered[key]
 
     # What changes ---------------------------------------------------------------------------------------------------------
 
@@ -317,6 +348,7 @@ class RegistryAuthority:
             policies=policies,
             certificate_values=certificate_values(certificate, identity),
             block=admission.block,
+            awaits_first_use=registered.awaits_first_use,
         )
 
     def _policy_set(self, documents: tuple[str, ...]) -> PolicySet:

@@ -94,6 +94,8 @@ class Facts:
     """Why the last job was cancelled, where it was."""
     signatures: Sequence[Standing] = ()
     """Under which signatures of Signer the first pending job goes out, or the last one went out."""
+    identity: Sequence[str] = ()
+    """What is told of its certificates whatever it does (``certificates.standing``)."""
 
 
 Obstacles = Mapping[CertificateId, Sequence[str]]
@@ -105,7 +107,7 @@ def explain(
 ) -> tuple[str, ...]:
     """The chain, each link the reason for the one before it. Never empty."""
     if facts.vehicle is not None:
-        return tuple(_of_vehicle(facts, facts.vehicle))
+        return (*_of_vehicle(facts, facts.vehicle), *facts.identity)
     if facts.pending:
         chain = [*_pending(facts, presence, now=now), *_odd_downloads(downloads)]
         chain += signed.told(facts.signatures, now=now, goes_out=True)
@@ -124,7 +126,7 @@ def explain(
     if usable and all(obstacles.get(certificate.id) for certificate in usable):
         for certificate in usable:
             chain += [f"Certificate {certificate.id[:16]}…: {obstacle}" for obstacle in obstacles[certificate.id]]
-    return tuple(chain)
+    return (*chain, *facts.identity)
 
 
 def _of_vehicle(facts: Facts, vehicle: VehicleFacts) -> list[str]:

@@ -16,12 +16,14 @@ from overair.server.broker.model import ClientPresence
 from overair.server.certificates.service import CertificatesService
 from overair.server.devices.service import DevicesService, ThingGroupsService
 from overair.server.director.service import VehicleFacts
+from overair.server.explain.certificates import standing
 from overair.server.explain.model import Facts, HeldBack, HeldCertificate
 from overair.server.jobs.model import Execution, Job, JobStatus
 from overair.server.jobs.rollout import rate_per_minute
 from overair.server.jobs.schedule import opens_at
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.tallies import JobTallies
+from overair.server.provisioning.model import Anomaly, RenewalRequest
 from overair.server.signing.model import Standing
 from overair.server.signing.service import SigningService
 from overair.server.updates.model import Update, UpdateStatus
@@ -60,6 +62,14 @@ class Blocks(Protocol):
     def is_blocked(self, tx: Tx, account: AccountId, thing: ThingName) -> bool: ...
 
 
+class Identities(Protocol):
+    """Whoever knows what was odd about a thing's certificates (``provisioning.service.ProvisioningService``)."""
+
+    def anomalies_of(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[Anomaly]: ...
+
+    def renewal_request_of(self, tx: Tx, account: AccountId, thing: ThingName) -> RenewalRequest | None: ...
+
+
 class ExplainService:
     """Reads, and changes nothing."""
 
@@ -75,6 +85,7 @@ class ExplainService:
         signing: SigningService,
         vehicles: Vehicles,
         blocks: Blocks,
+        identities: Identities,
         clock: Clock,
     ) -> None:
         self._devices = devices
@@ -86,6 +97,7 @@ class ExplainService:
         self._signing = signing
         self._vehicles = vehicles
         self._blocks = blocks
+        self._identities = identities
         self._clock = clock
 
     def facts(self, tx: Tx, place: Place, thing: ThingName) -> Facts:
@@ -117,6 +129,16 @@ class ExplainService:
             stream=self._stream(tx, place, pending[0].job) if pending else None,
             vehicle=self._vehicles.facts(tx, place.account, thing),
             blocked=self._blocks.is_blocked(tx, place.account, thing),
+            identity=self._identity(tx, place, thing),
+        )
+
+    def _identity(self, tx: Tx, place: Place, thing: ThingName) -> list[str]:
+        attached = self._devices.principals(tx, place.account, thing, limit=CERTIFICATES_MAX)
+        found = [self._certificates.find_anywhere(tx, each.certificate) for each in attached]
+        return standing(
+            [each for each in found if each is not None],
+            self._identities.anomalies_of(tx, place.account, thing),
+            self._identities.renewal_request_of(tx, place.account, thing),
         )
 
     def signatures(self, tx: Tx, place: Place, job: JobId) -> Sequence[Standing]:

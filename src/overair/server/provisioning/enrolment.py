@@ -21,6 +21,7 @@ from overair.server.devices.model import ThingPrincipalType
 from overair.server.devices.service import DevicesService, PoliciesService, ThingGroupsService
 from overair.server.provisioning.model import DEVICE_POLICY
 
+THINGS_OF_CERTIFICATE_MAX: Final = 100
 CERTIFICATES_OF_THING_MAX: Final = 100
 """Of one thing that are looked at."""
 
@@ -122,6 +123,32 @@ class Enrolment:
             thing_arn = place.iot("thing", thing)
             self._trail.enrolled(tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin)
         return issued.id
+
+    def follow(
+        self, tx: Tx, place: Place, thing: ThingName, certificate: x509.Certificate, *, of: CertificateId, origin: str
+    ) -> CertificateId:
+        """Register a certificate as what another one is: attached to the same things in the same way, with the same policies.
+
+        Raises:
+            AlreadyExists: the certificate is registered. Subject ``certificate``.
+        """
+        issued = self._certificates.register(tx, place, certificate, origin=origin, status=CertificateStatus.ACTIVE)
+        for each in self._devices.things_of_principal(tx, place, place.iot("cert", of), limit=THINGS_OF_CERTIFICATE_MAX):
+            self._devices.attach(tx, place, each.thing, issued.arn, each.type)
+        self.copy_policies(tx, place, of=of, to=issued.id)
+        if self._trail is not None:
+            thing_arn = place.iot("thing", thing)
+            self._trail.enrolled(tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin)
+        return issued.id
+
+    def things_of(self, tx: Tx, place: Place, certificate: CertificateId) -> tuple[ThingName, ...]:
+        """What a registered certificate is attached to."""
+        found = self._devices.things_of_principal(tx, place, place.iot("cert", certificate), limit=THINGS_OF_CERTIFICATE_MAX)
+        return tuple(each.thing for each in found)
+
+    def detach(self, tx: Tx, place: Place, thing: ThingName, certificate: CertificateId) -> None:
+        """Take a certificate away from its thing; it stays known."""
+        self._devices.detach(tx, place, thing, place.iot("cert", certificate))
 
     def copy_policies(self, tx: Tx, place: Place, *, of: CertificateId, to: CertificateId) -> None:
         """Whatever the one may, the other may too."""

@@ -22,6 +22,7 @@ from overair.basics.clock import Clock
 from overair.basics.errors import Conflict, NotFound, OverairError
 from overair.basics.ids import AccountId, CertificateId, ThingName
 from overair.basics.work import Tx, Work
+from overair.server.audit.service import AuditTrail
 from overair.server.certificates import x509
 from overair.server.certificates.model import CertificateStatus, DeviceCertificate
 from overair.server.devices.blocks import BlockKind, BlocksService
@@ -38,19 +39,24 @@ from overair.server.provisioning.certificate_paths import (
 from overair.server.provisioning.enrolment import Enrolment, key_of
 from overair.server.provisioning.fleet_authorities import FleetAuthorities, belongings_of
 from overair.server.provisioning.model import (
+    ALARMS,
     ANOMALIES_MAX,
     DAY_MS,
     Anomaly,
     AnomalyKind,
+    AnotherKey,
+    AuthorityId,
     FirstContact,
     FleetAuthority,
     ProvisionedDevice,
-    Renewal,
+    judge_another_key,
 )
 from overair.server.provisioning.ports import Store
+from overair.server.provisioning.renewals import Renewals, is_older
 from overair.server.provisioning.revocation_lists import SUBJECT
 from overair.server.provisioning.revocations import Revocations
 
+ANOMALIES_OF_THING_MAX: Final = 10
 PATHS_REMEMBERED_MAX: Final = 10_000
 ANOMALY_NOTED_AGAIN_MS: Final = 60_000
 """An anomaly that goes on is written down at most this often."""
@@ -93,9 +99,12 @@ class FirstContacts:
         enrolment: Enrolment,
         blocks: BlocksService,
         revocations: Revocations,
+        renewals: Renewals,
         clock: Clock,
         region: str,
     ) -> None:
+        self._renewals = renewals
+        self._trail: AuditTrail | None = None
         self._store = store
         self._fleet = fleet
         self._enrolment = enrolment
@@ -103,6 +112,10 @@ class FirstContacts:
         self._revocations = revocations
         self._clock = clock
         self._region = region
+
+    def watched_by(self, trail: AuditTrail) -> None:
+        """Register, before the start, who writes down which keys came out of turn."""
+        self._trail = trail
 
     def decide(self, tx: Tx, contact: Contact) -> Verdict:
         """What the records and the authority's rule say. Changes nothing."""
@@ -112,7 +125,7 @@ class FirstContacts:
         # A certificate can be written in another way, with another id, by whoever has it: what was taken away from one of a key
         # is taken away from all.
         for each in self._enrolment.certificates_with_key_of(tx, account, contact.leaf):
-            if each.status is not CertificateStatus.ACTIVE:
+            if each.status is not CertificateStatus.ACTIVE and not is_older(each, than=x509.not_before(contact.leaf)):
                 is_revoked = each.status is CertificateStatus.REVOKED
                 code = RefusalCode.REVOKED if is_revoked else RefusalCode.INACTIVE
                 return _refused(contact, code, f"certificate {each.id} of the same key is {each.status.value}")
@@ -162,21 +175,68 @@ class FirstContacts:
 
     def note(self, tx: Tx, contact: Contact, kind: AnomalyKind) -> None:
         """Write an anomaly down, or that it goes on."""
-        account, now = contact.authority.account, self._clock.now()
-        standing = self._store.find_anomaly(tx, account, contact.certificate_id)
+        self._note(
+            tx,
+            contact.authority.account,
+            kind,
+            certificate_id=contact.certificate_id,
+            pem=x509.pem_of(contact.leaf),
+            thing=contact.thing,
+            authority=contact.authority.id,
+            source_ip=contact.source_ip,
+        )
+
+    def note_superseded(
+        self, tx: Tx, place: Place, thing: ThingName, certificate: DeviceCertificate, *, source_ip: str
+    ) -> None:
+        """A certificate that another one has followed was used to ask for a third."""
+        self._note(
+            tx,
+            place.account,
+            AnomalyKind.SUPERSEDED,
+            certificate_id=certificate.id,
+            pem=certificate.pem,
+            thing=thing,
+            authority=AuthorityId(""),
+            source_ip=source_ip,
+        )
+
+    def _note(
+        self,
+        tx: Tx,
+        account: AccountId,
+        kind: AnomalyKind,
+        *,
+        certificate_id: CertificateId,
+        pem: str,
+        thing: ThingName,
+        authority: AuthorityId,
+        source_ip: str,
+    ) -> None:
+        now = self._clock.now()
+        standing = self._store.find_anomaly(tx, account, certificate_id)
+        if standing is None and kind in ALARMS and self._trail is not None:
+            place = Place(self._region, account)
+            self._trail.another_key(
+                tx,
+                account,
+                thing_arn=place.iot("thing", thing),
+                certificate_arn=place.iot("cert", certificate_id),
+                source_ip=source_ip,
+            )
         self._store.put_anomaly(
             tx,
             Anomaly(
                 account=account,
-                certificate_id=contact.certificate_id,
-                thing=contact.thing,
+                certificate_id=certificate_id,
+                thing=thing,
                 kind=kind,
-                authority=contact.authority.id,
-                pem=x509.pem_of(contact.leaf),
+                authority=authority,
+                pem=pem,
                 first_seen_at=now if standing is None else standing.first_seen_at,
                 last_seen_at=now,
                 times_seen=1 if standing is None else standing.times_seen + 1,
-                source_ip=contact.source_ip,
+                source_ip=source_ip,
             ),
             keep_max=ANOMALIES_MAX,
         )
@@ -233,19 +293,32 @@ class FirstContacts:
             and each.not_after - now <= overlap_ms
             for each in attached
         )
-        if is_in_time and rule.renewal is Renewal.ALLOW:
+        judged = judge_another_key(is_proved=False, is_in_time=is_in_time, renewal=rule.renewal)
+        if judged is AnotherKey.RENEWAL:
             return Verdict()
-        if is_in_time and rule.renewal is Renewal.APPROVE:
+        if judged is AnotherKey.APPROVAL:
             why = "it shows a new key near the end of its certificate, which the rule has an operator approve"
             return _refused(contact, RefusalCode.AWAITS_APPROVAL, why, AnomalyKind.RENEWAL)
         why = "another key is bound to its name, and no renewal is due"
         return _refused(contact, RefusalCode.KEY_MISMATCH, why, AnomalyKind.KEY_MISMATCH)
 
+    def _present(self, tx: Tx, account: AccountId, thing: ThingName, leaf: pyca.Certificate) -> Sequence[DeviceCertificate]:
+        """What a new certificate of a known device replaces: whatever of it is ACTIVE and was issued before."""
+        return [
+            each
+            for each in self._enrolment.certificates_of(tx, account, thing)
+            if each.status is CertificateStatus.ACTIVE and each.not_before < x509.not_before(leaf)
+        ]
+
     def _enrol(self, tx: Tx, authority: FleetAuthority, leaf: pyca.Certificate, thing: ThingName, source_ip: str) -> None:
         place = Place(self._region, authority.account)
+        present = self._present(tx, authority.account, thing, leaf)
         identity = self._enrolment.enrol(
             tx, place, thing, leaf, origin=authority.origin, belongings=belongings_of(authority.rule)
         )
+        for each in present:
+            self._enrolment.copy_policies(tx, place, of=each.id, to=identity)
+            self._renewals.note(tx, place, old=each.id, new=identity, overlap_days=authority.rule.renewal_overlap_days)
         standing = self._store.find_device(tx, authority.account, thing)
         self._store.put_device(
             tx,

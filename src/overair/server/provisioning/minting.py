@@ -5,7 +5,7 @@ Uptane reference §3.2 (``POST /devices``), §12.5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509 as pyca
@@ -14,11 +14,11 @@ from cryptography.x509.oid import NameOID
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import AccessDenied, AlreadyExists, InvalidRequest, NotFound
-from overair.basics.ids import AccountId, CertificateId, IdSource, ThingName
+from overair.basics.errors import AccessDenied, AlreadyExists
+from overair.basics.ids import AccountId, IdSource, ThingName
 from overair.basics.work import Tx
 from overair.server.certificates import x509
-from overair.server.certificates.model import CREDENTIAL_ORIGIN, AuthorityPurpose, DeviceCertificate
+from overair.server.certificates.model import AuthorityPurpose, DeviceCertificate
 from overair.server.certificates.service import AuthoritiesService, CertificatesService
 from overair.server.devices.blocks import BlockKind, BlocksService
 from overair.server.provisioning.enrolment import Belongings, Enrolment
@@ -167,39 +167,13 @@ class Minting:
             is_reissue=unfinished is not None,
         )
 
-    def renew(
-        self, tx: Tx, place: Place, device: ThingName, current: CertificateId, request: pyca.CertificateSigningRequest
+    def issue_again(
+        self, tx: Tx, place: Place, device: ThingName, standing: DeviceCertificate, key: x509.PublicKey
     ) -> pyca.Certificate:
-        """A further certificate for a device that this server made, as long as the one it shows was given for.
-
-        The one it shows stays good until its end; all others of the device that this server issued are forgotten, so that
-        there are two at most.
-
-        Raises:
-            NotFound: shared provisioning is off, or this server didn't make the device. Subject ``renewal``.
-            InvalidRequest: the request names another device. Subject ``certificate-signing-request``.
-        """
-        standing = self._certificates.find(tx, place, current)
-        if not self._levels.is_on(tx, place.account) or not standing.origin.startswith(CREDENTIAL_ORIGIN):
-            raise NotFound(
-                "This server issues no certificates for this device. Renew it where its certificate comes from.",
-                subject="renewal",
-            )
-        _check_subject(request, device)
-        key = x509.accepted_public_key(request, field="certificate signing request")
+        """A further certificate by the fleet authority, for as long as the standing one was given for. Not registered yet."""
         now = self._clock.now()
         issuer = self._authorities.provisioning_issuer(tx, place.account, AuthorityPurpose.FLEET_AUTHORITY)
-        leaf = self._issue(issuer, device, key, now=now, until=Instant(now + standing.not_after - standing.not_before))
-        earlier = [each.id for each in self._enrolment.certificates_of(tx, place.account, device) if _is_ours(each)]
-        identity = self._enrolment.enrol(tx, place, device, leaf, origin=standing.origin, belongings=Belongings())
-        self._enrolment.copy_policies(tx, place, of=current, to=identity)
-        for each in earlier:
-            if each != current:
-                self._enrolment.forget(tx, place, device, each)
-        provisioned = self._store.find_device(tx, place.account, device)
-        if provisioned is not None:
-            self._store.put_device(tx, replace(provisioned, certificate_id=identity))
-        return leaf
+        return self._issue(issuer, device, key, now=now, until=Instant(now + standing.not_after - standing.not_before))
 
     def _unfinished(self, tx: Tx, credential: SharedCredential, device: ThingName) -> ProvisionedDevice | None:
         """The device of this id, if this credential made it and it never registered its ECUs."""
@@ -226,21 +200,6 @@ def device_subject(device: ThingName) -> pyca.Name:
     """A subject whose one common name is the device's id. X.520 would end it at 64 characters, a thing's name has up to 128:
     every TLS library reads them."""
     return pyca.Name([pyca.NameAttribute(NameOID.COMMON_NAME, device, _validate=False)])
-
-
-def _check_subject(request: pyca.CertificateSigningRequest, device: ThingName) -> None:
-    names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [name.value for name in names] != [device]:
-        raise InvalidRequest(
-            f"The certificate signing request must name this device, {device}, as its one common name: a certificate is "
-            "renewed for the same name only.",
-            subject="certificate-signing-request",
-            details={"field": "subject"},
-        )
-
-
-def _is_ours(certificate: DeviceCertificate) -> bool:
-    return certificate.origin.startswith(CREDENTIAL_ORIGIN)
 
 
 def _refused(state: CredentialState) -> AccessDenied:

@@ -15,6 +15,9 @@ from overair.server.provisioning.model import (
     DestroyedKey,
     FleetAuthority,
     ProvisionedDevice,
+    RenewalRequest,
+    RenewalRequestState,
+    RenewalRule,
     SharedCredential,
     SharedProvisioning,
     StandingList,
@@ -148,6 +151,10 @@ class AnomalyStore(Protocol):
 
     def delete_anomaly(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None: ...
 
+    def anomalies_of(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Anomaly]:
+        """Of one thing, the ones seen last first."""
+        ...
+
     def page_anomalies(self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int) -> Sequence[Anomaly]:
         """Newest first, by (last seen, certificate)."""
         ...
@@ -167,7 +174,29 @@ class LevelStore(Protocol):
         ...
 
 
-class Store(CredentialStore, AuthorityStore, RevocationStore, DeviceStore, AnomalyStore, LevelStore, Protocol):
+class RenewalStore(Protocol):
+    """Rows of renewals."""
+
+    def find_renewal_rule(self, tx: Tx, account: AccountId) -> RenewalRule | None: ...
+
+    def put_renewal_rule(self, tx: Tx, account: AccountId, rule: RenewalRule) -> None: ...
+
+    def find_request(self, tx: Tx, account: AccountId, thing: ThingName) -> RenewalRequest | None: ...
+
+    def put_request(self, tx: Tx, request: RenewalRequest) -> None:
+        """Insert, or replace the one of the same thing."""
+        ...
+
+    def delete_request(self, tx: Tx, account: AccountId, thing: ThingName) -> None: ...
+
+    def page_requests(
+        self, tx: Tx, account: AccountId, *, state: RenewalRequestState | None, after: str | None, limit: int
+    ) -> Sequence[RenewalRequest]:
+        """By thing."""
+        ...
+
+
+class Store(CredentialStore, AuthorityStore, RevocationStore, DeviceStore, AnomalyStore, LevelStore, RenewalStore, Protocol):
     """All of them."""
 
 

@@ -31,12 +31,20 @@ from overair.server.devices.blocks import REASON_LENGTH_MAX, Block, BlockKind, B
 from overair.server.provisioning.certificate_paths import PathRefused, device_name
 from overair.server.provisioning.credentials import Credentials
 from overair.server.provisioning.enrolment import Belongings, Enrolment
-from overair.server.provisioning.first_contact import FirstContacts, Introductions
+from overair.server.provisioning.first_contact import ANOMALIES_OF_THING_MAX, FirstContacts, Introductions
 from overair.server.provisioning.fleet_authorities import FleetAuthorities
 from overair.server.provisioning.levels import Levels
 from overair.server.provisioning.minting import Minting
-from overair.server.provisioning.model import OPERATOR_ORIGIN, ProvisionedDevice, ProvisioningStatus
+from overair.server.provisioning.model import (
+    OPERATOR_ORIGIN,
+    Anomaly,
+    ProvisionedDevice,
+    ProvisioningStatus,
+    RenewalRequest,
+)
 from overair.server.provisioning.ports import Scrubber, Store
+from overair.server.provisioning.reenrolment import Reenrolment
+from overair.server.provisioning.renewals import Renewals
 from overair.server.provisioning.revocations import Revocations
 
 __all__ = [
@@ -48,6 +56,8 @@ __all__ = [
     "Levels",
     "Minting",
     "ProvisioningService",
+    "Reenrolment",
+    "Renewals",
     "Revocations",
     "Scrubber",
     "Store",
@@ -71,6 +81,14 @@ class ProvisioningService:
     def origin_of(self, tx: Tx, account: AccountId, thing: ThingName) -> ProvisionedDevice | None:
         """How a thing came in; None for one that an operator made in the registry."""
         return self._store.find_device(tx, account, thing)
+
+    def anomalies_of(self, tx: Tx, account: AccountId, thing: ThingName) -> Sequence[Anomaly]:
+        """What was odd about certificates that came under a thing's name, the last first."""
+        return self._store.anomalies_of(tx, account, thing, limit=ANOMALIES_OF_THING_MAX)
+
+    def renewal_request_of(self, tx: Tx, account: AccountId, thing: ThingName) -> RenewalRequest | None:
+        """What a device has asked an authority elsewhere for, if it has."""
+        return self._store.find_request(tx, account, thing)
 
     def status(self, tx: Tx, account: AccountId) -> ProvisioningStatus:
         """The account's level."""
@@ -195,8 +213,9 @@ class ProvisioningService:
         """Nothing hangs on groups."""
 
     def thing_deleted(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
-        """How it came in is forgotten; a block of its name stays."""
+        """How it came in is forgotten, and what it had asked for; a block of its name stays."""
         self._store.delete_device(tx, account, thing)
+        self._store.delete_request(tx, account, thing)
 
 
 def _reason(reason: str) -> str:

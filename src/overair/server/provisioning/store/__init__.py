@@ -5,6 +5,7 @@ from overair.server.provisioning.store.credentials import SqlCredentialRows
 from overair.server.provisioning.store.devices import SqlDeviceRows
 from overair.server.provisioning.store.levels import SqlLevelRows
 from overair.server.provisioning.store.registration_tasks import SqlRegistrationTaskRows
+from overair.server.provisioning.store.renewals import SqlRenewalRows
 from overair.server.provisioning.store.revocations import SqlRevocationRows
 from overair.server.provisioning.store.templates import SqlTemplateRows
 
@@ -19,5 +20,6 @@ class SqlProvisioningStore(
     SqlLevelRows,
     SqlTemplateRows,
     SqlRegistrationTaskRows,
+    SqlRenewalRows,
 ):
     """``ports.Store`` in SQL."""

@@ -144,6 +144,12 @@ class SqlDeviceRows:
         table = device_anomalies
         sql(tx).execute(delete(table).where(table.c.account == account, table.c.certificate_id == certificate))
 
+    def anomalies_of(self, tx: Tx, account: AccountId, thing: ThingName, *, limit: int) -> Sequence[Anomaly]:
+        table = device_anomalies
+        wanted = select(*table.c).where(table.c.account == account, table.c.thing == thing)
+        rows = sql(tx).execute(wanted.order_by(table.c.last_seen_at.desc(), table.c.certificate_id.desc()).limit(limit))
+        return [_anomaly(row) for row in rows]
+
     def page_anomalies(self, tx: Tx, account: AccountId, *, after: tuple[int, str] | None, limit: int) -> Sequence[Anomaly]:
         table = device_anomalies
         wanted = select(*table.c).where(table.c.account == account)

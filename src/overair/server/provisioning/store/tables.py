@@ -113,7 +113,34 @@ device_anomalies: Final = Table(
     instant_column("last_seen_at"),
     Column("times_seen", Integer, nullable=False),
     Column("source_ip", String(64), nullable=False),
+    Index("ix_device_anomalies_account_thing", "account", "thing"),
     Index("ix_device_anomalies_account_last_seen_at_certificate_id", "account", "last_seen_at", "certificate_id"),
+)
+
+renewal_rules: Final = Table(
+    "renewal_rules",
+    metadata,
+    account_column(),
+    Column("overlap_days", Integer, nullable=False),
+    Column("relay", Boolean, nullable=False),
+    Column("retry_after_s", Integer, nullable=False),
+)
+
+renewal_requests: Final = Table(
+    "renewal_requests",
+    metadata,
+    account_column(),
+    Column("thing", String(128), primary_key=True),
+    Column("certificate_id", String(64), nullable=False),
+    Column("request_pem", Text, nullable=False),
+    Column("key_sha256", String(64), nullable=False),
+    Column("state", String(12), nullable=False),
+    instant_column("requested_at"),
+    instant_column("answered_at", nullable=True),
+    Column("answered_by", Text, nullable=False),
+    Column("chain_pem", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("ix_renewal_requests_account_state_thing", "account", "state", "thing"),
 )
 
 shared_provisioning: Final = Table(

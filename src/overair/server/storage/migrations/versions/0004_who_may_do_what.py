@@ -70,12 +70,42 @@ def upgrade() -> None:
         batch_op.create_index("ix_registration_tasks_account_created_at_id", ["account", "created_at", "id"], unique=False)
         batch_op.create_index("ix_registration_tasks_status_modified_at", ["status", "modified_at"], unique=False)
 
+    op.create_table(
+        "renewal_requests",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("request_pem", sa.Text(), nullable=False),
+        sa.Column("key_sha256", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("requested_at", sa.BigInteger(), nullable=False),
+        sa.Column("answered_at", sa.BigInteger(), nullable=True),
+        sa.Column("answered_by", sa.Text(), nullable=False),
+        sa.Column("chain_pem", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", name=op.f("pk_renewal_requests")),
+    )
+    with op.batch_alter_table("renewal_requests", schema=None) as batch_op:
+        batch_op.create_index("ix_renewal_requests_account_state_thing", ["account", "state", "thing"], unique=False)
+
+    op.create_table(
+        "renewal_rules",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("overlap_days", sa.Integer(), nullable=False),
+        sa.Column("relay", sa.Boolean(), nullable=False),
+        sa.Column("retry_after_s", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_renewal_rules")),
+    )
+    with op.batch_alter_table("device_anomalies", schema=None) as batch_op:
+        batch_op.create_index("ix_device_anomalies_account_thing", ["account", "thing"], unique=False)
+
     with op.batch_alter_table("device_certificates", schema=None) as batch_op:
         batch_op.add_column(sa.Column("replaces", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("replaced_by", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("first_used_at", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("retires_at", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("retired_at", sa.BigInteger(), nullable=True))
-        batch_op.create_index("ix_device_certificates_account_replaces", ["account", "replaces"], unique=False)
+        batch_op.add_column(sa.Column("trusts", sa.String(length=64), nullable=True))
         batch_op.create_index("ix_device_certificates_retires_at", ["retires_at"], unique=False)
 
     with op.batch_alter_table("keyring_keys", schema=None) as batch_op:
