@@ -22,15 +22,14 @@ from overair.agent.durable import Disk
 from overair.agent.platform import PlatformImageState
 from overair.wire import strict_json
 from overair.wire.image_signature import (
-    CERTIFICATE_SIZE_BYTES_MAX,
     BadSignerCertificate,
     SignatureAlgorithm,
     SignatureCheckFailed,
     SignerCertificate,
     VerifiedImage,
-    load_signer_certificate,
-    verify_image_signature,
+    verify_image_signature_by_any,
 )
+from overair.wire.trust_document import TRUST_SIZE_BYTES_MAX, trusted_in
 
 FORMAT: Final = 1
 STATE_SIZE_BYTES_MAX: Final = 64 * 1024
@@ -199,8 +198,8 @@ def _record_from(members: object) -> SlotRecord | None:
     return record
 
 
-def load_anchor(directory: DeviceDirectory, certificate_path: str) -> SignerCertificate:
-    """The trust anchor that a ``certfile`` selects.
+def load_anchors(directory: DeviceDirectory, certificate_path: str) -> tuple[SignerCertificate, ...]:
+    """The trust anchor that a ``certfile`` selects: all signers whom it names.
 
     Raises:
         BadSignerCertificate: there is none of that name, or it can't be used.
@@ -208,7 +207,7 @@ def load_anchor(directory: DeviceDirectory, certificate_path: str) -> SignerCert
     try:
         path = directory.anchor_file(certificate_path)
         with path.open("rb") as file:
-            return load_signer_certificate(file.read(CERTIFICATE_SIZE_BYTES_MAX + 1))
+            return trusted_in(file.read(TRUST_SIZE_BYTES_MAX + 1))[1]
     except (OSError, BadDeviceDirectory) as error:
         raise BadSignerCertificate(f"No trust anchor for {certificate_path[:200]!r}: {error}") from None
 
@@ -253,8 +252,10 @@ def verify_against(directory: DeviceDirectory, file: IO[bytes], signature: SlotS
     Raises:
         SignatureCheckFailed, BadSignerCertificate
     """
-    signer = load_anchor(directory, signature.anchor)
-    return verify_image_signature(chunks_of(file), signature=signature.value, algorithm=signature.algorithm, signer=signer)
+    signers = load_anchors(directory, signature.anchor)
+    return verify_image_signature_by_any(
+        chunks_of(file), signature=signature.value, algorithm=signature.algorithm, signers=signers
+    )
 
 
 def _digest(file: IO[bytes]) -> tuple[str, int]:

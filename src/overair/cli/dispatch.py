@@ -21,9 +21,6 @@ from overair.cli.shipment import Shipment
 from overair.cli.uptane_rest import LeftOut, UptaneRest
 from overair.wire.custom_signature import CustomSignature
 
-FIRMWARE_FILE_TYPE: Final = 0
-PLAIN_FILE_TYPE: Final = 1
-"""Any type but 0 is stored by the agent, not booted (wire reference §7.3)."""
 CREATION_TIMEOUT_S: Final = 120.0
 
 
@@ -127,7 +124,7 @@ def send(
         files=[
             {
                 "fileName": parcel.stored_as or parcel.path.name,
-                "fileType": PLAIN_FILE_TYPE if parcel.stored_as else FIRMWARE_FILE_TYPE,
+                "fileType": parcel.file_type,
                 "fileVersion": parcel.version or parcel.sha256[:12],
                 "fileLocation": {
                     "s3Location": {"bucket": operator.endpoints.bucket, "key": key, "version": uploaded["VersionId"]}

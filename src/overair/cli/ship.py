@@ -37,6 +37,9 @@ def ship(
     stored_as: Annotated[
         str | None, typer.Option("--as", help="Path on the device: verified and stored there, no restart.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="The file is what `overair sign trust` wrote: whom devices trust from now on.")
+    ] = False,
     hardware_ids: Annotated[
         list[str] | None,
         typer.Option("--hardware-id", help="Uptane devices get it too, on ECUs of this kind; may be repeated."),
@@ -66,7 +69,14 @@ def ship(
     if signature is not None and profile is not None:
         raise CommandEnded(ExitCode.USAGE, "--signature or --profile: an image that is signed already is signed by no profile.")
     shipment = shipment_of(
-        image, bundle, hardware_ids or [], version=version, stored_as=stored_as, name=name, signature=signature
+        image,
+        bundle,
+        hardware_ids or [],
+        version=version,
+        stored_as=stored_as,
+        name=name,
+        signature=signature,
+        trust=trust,
     )
     pace = read_pace(rate, abort_on_failures)
     canary = None if stages is None else read_canary(stages, pace.abort_percent)

@@ -43,12 +43,17 @@ def shipment_of(
     stored_as: str | None = None,
     name: str | None = None,
     signature: Path | None = None,
+    trust: bool = False,
 ) -> Shipment:
+    if trust and (image is None or bundle is not None or hardware_ids or stored_as is not None):
+        raise CommandEnded(
+            ExitCode.USAGE, "--trust is of a document alone, which says by itself where it goes: name that file."
+        )
     if bundle is not None and (hardware_ids or name is not None):
         raise CommandEnded(ExitCode.USAGE, "A bundle says by itself which hardware gets what, and what it is called.")
     if image is None and bundle is None:
         raise CommandEnded(ExitCode.USAGE, "Name an image, or a --bundle.")
-    parcel = None if image is None else read_parcel(image, version=version, stored_as=stored_as)
+    parcel = None if image is None else read_parcel(image, version=version, stored_as=stored_as, trust=trust)
     if signature is not None and parcel is None:
         raise CommandEnded(ExitCode.USAGE, "--signature is of an image: name the IMAGE too.")
     signed = None if signature is None or parcel is None else _signature_of(parcel, signature)

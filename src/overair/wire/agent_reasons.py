@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Final
 
 AGENT_CODES: Final[Mapping[int, str]] = {
@@ -98,6 +99,24 @@ OLD_DOCUMENT_CODES: Final[Mapping[int, str]] = {
 """Second word after ``0x24000000``."""
 _OLD_JOB_PARSER_ERROR: Final = 0x24000000
 
+
+class TrustRefusal(IntEnum):
+    """Second word after ``0x000000e7`` where a device was sent certificates of signers and didn't take them."""
+
+    NO_DOCUMENT = 0x540001
+    OTHER_NAME = 0x540002
+    NOT_NEWER = 0x540003
+    STILL_NEEDED = 0x540004
+
+
+TRUST_REFUSALS: Final[Mapping[int, str]] = {
+    TrustRefusal.NO_DOCUMENT: "what was sent is no trust document",
+    TrustRefusal.OTHER_NAME: "the trust document is for another name",
+    TrustRefusal.NOT_NEWER: "the trust document is older than what the device has",
+    TrustRefusal.STILL_NEEDED: "an image that the device boots was signed by a certificate that would go",
+}
+_BAD_SIGNER_CERTIFICATE: Final = 0xE7
+
 _OF_SIGNATURES: Final = frozenset({0xE3, 0xE7})
 _OLD_OF_SIGNATURES: Final = frozenset({0x01, 0x02})
 """Main words of agents before 2021."""
@@ -129,6 +148,8 @@ def reason_in_words(reason: str, *, updated_by: str = "") -> str:
             words = f"{words}: {DOCUMENT_CODES[sub]}"
         elif main == _OLD_JOB_PARSER_ERROR and sub in OLD_DOCUMENT_CODES:
             words = f"{words}: {OLD_DOCUMENT_CODES[sub]}"
+        elif main == _BAD_SIGNER_CERTIFICATE and sub in TRUST_REFUSALS:
+            words = TRUST_REFUSALS[sub]
         elif sub:
             words = f"{words} (detail {sub:#x})"
         return f"{words} [{text}]"
@@ -153,6 +174,8 @@ def is_signature_refusal(reason: str) -> bool:
     if failed is None:
         return False
     main = int(failed[1], 16)
+    if main == _BAD_SIGNER_CERTIFICATE and failed[2].startswith("0x") and int(failed[2], 16) in TRUST_REFUSALS:
+        return False  # it verified what it was sent, and didn't want it
     return main in _OF_SIGNATURES or (main > 0xFFFFFF and (main >> 24) in _OF_SIGNATURES | _OLD_OF_SIGNATURES)
 
 

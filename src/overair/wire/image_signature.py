@@ -9,7 +9,7 @@ clock it could trust (the C platform layers do the same).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -164,6 +164,24 @@ def verify_image_signature(
         SignatureCheckFailed: no signature, another key, another algorithm, a changed byte: all look the same on purpose
             but for the message.
     """
+    return verify_image_signature_by_any(
+        chunks, signature=signature, algorithm=algorithm, signers=(signer,), accepted_algorithms=accepted_algorithms
+    )
+
+
+def verify_image_signature_by_any(
+    chunks: Iterable[bytes],
+    *,
+    signature: bytes,
+    algorithm: SignatureAlgorithm,
+    signers: Sequence[SignerCertificate],
+    accepted_algorithms: frozenset[SignatureAlgorithm] = MODERN_ALGORITHMS,
+) -> VerifiedImage:
+    """The same where several signers are trusted at once, as while a new certificate takes an old one's place.
+
+    Raises:
+        SignatureCheckFailed: see ``verify_image_signature``.
+    """
     if algorithm not in accepted_algorithms:
         raise SignatureCheckFailed(f"Images signed as {algorithm.value} are not accepted here.")
     if not signature:
@@ -179,7 +197,10 @@ def verify_image_signature(
             legacy.update(chunk)
         size += len(chunk)
     digest = (legacy or identity).digest()
-    if not digest_is_signed(signer.public_key, digest=digest, signature=signature, algorithm=algorithm):
+    for signer in signers:
+        if digest_is_signed(signer.public_key, digest=digest, signature=signature, algorithm=algorithm):
+            break
+    else:
         raise SignatureCheckFailed(f"The signature {algorithm.value} isn't this signer's over these bytes.")
     return VerifiedImage(
         VERIFIED, sha256=identity.hexdigest(), size_bytes=size, algorithm=algorithm, signer_fingerprint=signer.fingerprint

@@ -59,7 +59,7 @@ class World:
         signer = SignerCertificate(fingerprint="f" * 64, public_key=KEY.public_key())
         self.device = VirtualDevice(
             "dev-1",
-            anchors={"signer": signer},
+            anchors={"signer": (signer,)},
             tally=self.tally,
             monotonic=lambda: self.now_s,
             ranges=self,

@@ -35,6 +35,7 @@ from overair.wire.mqtt.client import ClientConnection
 from overair.wire.mqtt.packets import Publish
 from overair.wire.stream_client import MalformedStreamMessage, decode_block, decode_refusal, encode_get_stream
 from overair.wire.stream_messages import Dialect, Echo, GetStreamRequest
+from overair.wire.trust_document import TRUST_FILE_TYPE
 
 ANSWER_TIMEOUT_S: Final = 10.0
 """An answer that hasn't come by then is asked for again; the wait doubles each time."""
@@ -71,7 +72,7 @@ class VirtualDevice:
         self,
         thing: str,
         *,
-        anchors: Mapping[str, SignerCertificate],
+        anchors: Mapping[str, Sequence[SignerCertificate]],
         tally: Tally,
         monotonic: Callable[[], float],
         ranges: Ranges,
@@ -324,12 +325,15 @@ class VirtualDevice:
         assert job is not None
         assert incoming is not None
         self._incoming = None
-        signer = incoming.signer(self._anchors)
-        if signer is None:
+        signers = incoming.signers(self._anchors)
+        if not signers:
             self._end(reports.failed(0xE7), f"it has no signer {job.file.certificate_path[:60]!r}")
             return
-        if self._fails or not incoming.is_signed_by(signer):
+        if self._fails or not incoming.is_signed_by(signers):
             self._end(reports.failed(0xE3), "the signature does not verify")
+            return
+        if job.file.file_type == TRUST_FILE_TYPE:
+            self._end(reports.failed(0xE4), "a virtual device trusts what its directory trusted when it started")
             return
         following = job.without_first_file()
         if following is not None:

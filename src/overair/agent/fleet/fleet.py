@@ -20,8 +20,9 @@ from overair.agent.fleet.running_version import RunningVersion
 from overair.agent.fleet.tally import Tally
 from overair.agent.mqtt_transport import device_context
 from overair.agent.tls import tls_context
-from overair.wire.image_signature import BadSignerCertificate, SignerCertificate, load_signer_certificate
+from overair.wire.image_signature import BadSignerCertificate, SignerCertificate
 from overair.wire.job_document import TransferProtocol
+from overair.wire.trust_document import trusted_in
 
 HANDSHAKES_AT_ONCE: Final = 64
 TICK_S: Final = 1.0
@@ -127,7 +128,7 @@ class Fleet:
         self._monotonic = monotonic
         self._chance = chance
         self.tally = Tally()
-        self._anchors: dict[bytes, SignerCertificate] = {}
+        self._anchors: dict[bytes, Sequence[SignerCertificate]] = {}
         self._members = [(directory, read_settings(directory), self._anchors_of(directory)) for directory in directories]
         self.devices: list[VirtualDevice] = []
         self._began_s = 0.0
@@ -210,13 +211,13 @@ class Fleet:
         """Sooner where a fleet may be done any moment, so that its time is measured and not the tick."""
         return TICK_S if self.unfinished > len(self.devices) // 20 or self._settings.jobs == 0 else 0.05
 
-    def _anchors_of(self, directory: DeviceDirectory) -> Mapping[str, SignerCertificate]:
+    def _anchors_of(self, directory: DeviceDirectory) -> Mapping[str, Sequence[SignerCertificate]]:
         """The device's own trust; one certificate for all that have the same."""
-        found: dict[str, SignerCertificate] = {}
+        found: dict[str, Sequence[SignerCertificate]] = {}
         for path in sorted(directory.trust.glob("*.pem"))[:ANCHORS_MAX]:
             try:
                 pem = path.read_bytes()
-                known = self._anchors.get(pem) or load_signer_certificate(pem)
+                known = self._anchors.get(pem) or trusted_in(pem)[1]
             except (OSError, BadSignerCertificate) as error:
                 raise BadDeviceDirectory(f"{path} can't be used: {error}") from None
             self._anchors[pem] = known

@@ -9,7 +9,7 @@ import hashlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from overair.wire.blocks import BlockDownload
@@ -71,17 +71,20 @@ class IncomingFile:
         told = manifest_told(bytes(self._head))
         return told is None or told.allow_downgrade or told.version > running
 
-    def signer(self, anchors: Mapping[str, SignerCertificate]) -> SignerCertificate | None:
+    def signers(self, anchors: Mapping[str, Sequence[SignerCertificate]]) -> Sequence[SignerCertificate]:
         """Whom the device trusts by the document's ``certfile``."""
-        return anchors.get(self._file.certificate_path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".pem"))
+        return anchors.get(self._file.certificate_path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".pem"), ())
 
-    def is_signed_by(self, signer: SignerCertificate) -> bool:
-        """Whether the whole file is, by a method that isn't broken."""
+    def is_signed_by(self, signers: Sequence[SignerCertificate]) -> bool:
+        """Whether the whole file is, by one of them and by a method that isn't broken."""
         signature = self._file.signature
         algorithm = None if signature is None else SignatureAlgorithm(signature.key)
         if signature is None or algorithm is None or algorithm not in MODERN_ALGORITHMS:
             return False
-        return digest_is_signed(signer.public_key, digest=self.digest, signature=signature.value, algorithm=algorithm)
+        return any(
+            digest_is_signed(signer.public_key, digest=self.digest, signature=signature.value, algorithm=algorithm)
+            for signer in signers
+        )
 
 
 def manifest_told(head: bytes) -> ImageManifest | None:

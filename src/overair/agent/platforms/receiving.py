@@ -20,6 +20,7 @@ from overair.agent.platform import (
     PlatformImageState,
     VersionNotRising,
 )
+from overair.agent.platforms.trust_updates import check_place, is_trust, take_over
 from overair.agent.platforms.vouching import describe, signature_of, vouched_alike
 from overair.agent.slots import SlotRecord, SlotState, SlotStore, chunks_of, verify_against
 from overair.wire.blocks import bitmap_for, block_count
@@ -109,6 +110,8 @@ class ReceivingPlatform(ABC):
         if context.is_firmware:
             _check_label(file.path)
             self._check_free_for_firmware()
+        elif is_trust(context):
+            check_place(self._directory, context)
         else:
             self._place_for(file.path)
         if file.size_bytes > self._settings.slot_size_bytes_max:
@@ -191,6 +194,10 @@ class ReceivingPlatform(ABC):
             raise PlatformError(PlatformErrorCode.FILE_CLOSE, f"{verified.size_bytes} bytes where the job says another size.")
         if context.is_firmware:
             self._keep_firmware(context, verified)
+        elif is_trust(context):
+            with self._part.open("rb") as part:
+                take_over(self._directory, self._disk, self._slots.read(), context, part)
+            self._forget_received()
         else:
             self._store(context, verified)
         return verified

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import typer
 
-from overair.cli.sign import content_commands, image_commands, key_commands, level_commands, push_commands, tree_commands
+from overair.cli.sign import (
+    content_commands,
+    image_commands,
+    key_commands,
+    level_commands,
+    push_commands,
+    tree_commands,
+    trust_commands,
+)
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Sign away from the server: images, root and targets.")
 app.command()(image_commands.image)
+app.command()(trust_commands.trust)
 app.command()(tree_commands.init)
 app.command()(tree_commands.status)
 app.command()(tree_commands.pull)
