@@ -11,7 +11,7 @@ import typer
 
 from overair.basics.clock import WallClock
 from overair.basics.ids import RandomIds
-from overair.cli import bundles
+from overair.cli import bundles, claims
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
@@ -100,6 +100,9 @@ def device(
         console.print(
             f"  It holds the right of {user.name} to operate and to sign, too: use it with old tools alone.", soft_wrap=True
         )
+
+
+app.command("claim")(claims.claim)
 
 
 @app.command("operator")

@@ -327,6 +327,22 @@ def _enroll_many(
 
 
 @app.command()
+def policy(data: Data = DATA_DEFAULT, json: Json = False) -> None:
+    """Make the policy that enrolled devices get, where it isn't there: a provisioning template can name it."""
+    with told_plainly():
+        operator = operator_of(data)
+        iot = operator.client("iot")
+        _ensure_policy(operator, iot)
+        found = iot.get_policy(policyName=DEVICE_POLICY)
+    document = json_text.loads(found["policyDocument"])
+    if json:
+        print_json({"policy": DEVICE_POLICY, "arn": found["policyArn"], "document": document})
+        return
+    console.print(f"{DEVICE_POLICY} lets a device do this:", soft_wrap=True)
+    console.print(json_text.dumps(document, indent=2), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def block(
     name: Annotated[str, typer.Argument(help="The thing's name.")],
     reason: Annotated[str, typer.Option(help="Why, for people.")] = "",

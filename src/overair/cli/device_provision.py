@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,19 +29,26 @@ def add_to(commands: Any) -> None:
         "run it again: it goes on where it stood. The claim isn't copied.",
     )
     parser.add_argument("device", type=Path, metavar="DIR")
-    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="the server's MQTT port")
-    parser.add_argument("--ca", type=Path, required=True, metavar="FILE", help="who the server's certificate must come from")
-    parser.add_argument("--claim-certificate", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--claim-key", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--template", required=True, metavar="NAME", help="the provisioning template")
+    parser.add_argument(
+        "--claim",
+        type=Path,
+        metavar="DIR",
+        help="what overair credentials claim has written; it says all but what is the device's own",
+    )
+    parser.add_argument("--server", metavar="HOST:PORT", help="the server's MQTT port [the claim's]")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="who the server's certificate must come from [the claim's]")
+    parser.add_argument("--claim-certificate", type=Path, metavar="FILE", help="[the claim's]")
+    parser.add_argument("--claim-key", type=Path, metavar="FILE", help="[the claim's]")
+    parser.add_argument("--template", metavar="NAME", help="the provisioning template [the claim's]")
     parser.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="what the template wants to know; repeatable"
     )
     parser.add_argument(
-        "--trust", action="append", default=[], type=Path, metavar="FILE", help="a signer's certificate; repeatable"
+        "--trust", action="append", type=Path, metavar="FILE", help="a signer's certificate; repeatable [the claim's]"
     )
     parser.add_argument("--hardware-id", default=HARDWARE_ID_DEFAULT, metavar="ID", help="[%(default)s]")
     parser.add_argument("--client-id", metavar="ID", help="while it is being provisioned [chosen at random]")
+    parser.add_argument("--timeout-s", type=float, default=60, metavar="S", help="for each thing that is waited for [60]")
     parser.add_argument("--json", action="store_true", help="{thing, directory, configuration}")
     parser.set_defaults(command=_provision)
 
@@ -59,17 +68,18 @@ def _provision(options: argparse.Namespace) -> int:
     from overair.agent.durable import Disk
     from overair.basics.ids import RandomIds
 
-    host, port = _server(options.server)
+    factory = _factory_of(options)
+    host, port = factory.host, factory.port
     newcomer = Newcomer(
-        template=options.template,
+        template=factory.template,
         parameters=dict(_parameter(text) for text in options.parameter),
         hardware_id=options.hardware_id,
         mqtt_host=host,
         mqtt_port=port,
-        ca_pem=_read(options.ca),
-        anchors={path.name: _read(path) for path in options.trust},
+        ca_pem=_read(factory.ca),
+        anchors={path.name: _read(path) for path in factory.anchors},
     )
-    for path in (options.claim_certificate, options.claim_key):
+    for path in (factory.certificate, factory.key):
         _read(path)
     client_id = options.client_id or f"new-{RandomIds().token(12)}"
     try:
@@ -81,11 +91,12 @@ def _provision(options: argparse.Namespace) -> int:
                         host=host,
                         port=port,
                         client_id=client_id,
-                        certificate_file=options.claim_certificate,
-                        private_key_file=options.claim_key,
-                        ca_file=options.ca,
+                        certificate_file=factory.certificate,
+                        private_key_file=factory.key,
+                        ca_file=factory.ca,
                         monotonic=time.monotonic,
                         chance=Random(),
+                        timeout_s=options.timeout_s,
                     )
                 )
 
@@ -102,6 +113,40 @@ def _provision(options: argparse.Namespace) -> int:
     else:
         print(f"{directory.root} is {provisioned.thing_name}, a device of {host}:{port}")
     return DONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Factory:
+    """What the factory knows, from a claim's folder and from options, which win."""
+
+    host: str
+    port: int
+    template: str
+    certificate: Path
+    key: Path
+    ca: Path
+    anchors: Sequence[Path]
+
+
+def _factory_of(options: argparse.Namespace) -> _Factory:
+    from overair.agent.claim_folder import CA_FILE, CERTIFICATE_FILE, KEY_FILE, read_claim_folder
+
+    given = {name: getattr(options, name) for name in ("server", "ca", "claim_certificate", "claim_key", "template")}
+    folder = None if options.claim is None else read_claim_folder(options.claim)
+    missing = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is None]
+    if folder is None and missing:
+        raise Refused(f"Give --claim DIR, or {', '.join(missing)}.")
+    root = Path() if folder is None else folder.root
+    host, port = (folder.host, folder.port) if folder is not None and options.server is None else _server(options.server)
+    return _Factory(
+        host=host,
+        port=port,
+        template=options.template or (folder.template if folder is not None else ""),
+        certificate=options.claim_certificate or root / CERTIFICATE_FILE,
+        key=options.claim_key or root / KEY_FILE,
+        ca=options.ca or root / CA_FILE,
+        anchors=options.trust or (() if folder is None else folder.anchors),
+    )
 
 
 def _server(text: str) -> tuple[str, int]:
