@@ -3,18 +3,24 @@ written down beside them; and whoever kept a signed head can check them all."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import urllib3
 from botocore.exceptions import ClientError
 
+from overair.cli.device import device_policy
 from tests.support.device_process import wait_until
+from tests.support.field_device import enroll
+from tests.support.mqtt_over_tls import MqttOverTls, device_context
 from tests.support.server_process import ServerProcess
 
 
@@ -152,6 +158,65 @@ def test_reads_denials_and_key_uses_are_written_down_within_a_second_or_so(serve
     chain = overair.list_audit_chain(maxResults=3)["records"]
     assert [each["sequence"] for each in chain] == [1, 2, 3]
     assert ("DeleteThing", arn) not in [(operation.partition(":")[2], resource) for operation, resource in heard(server)]
+
+
+def test_what_devices_arent_let_do_and_what_links_fetch_is_written_down(server: ServerProcess, tmp_path: Path) -> None:
+    iot, overair, endpoints = server.client("iot"), server.client("overair"), server.endpoints
+    stem = f"arn:aws:iot:{endpoints['region']}:{endpoints['account']}:"
+    name = f"denied-{uuid.uuid4().hex[:8]}"
+    document = json.dumps(device_policy(endpoints["region"], endpoints["account"]))
+    device = enroll(server, tmp_path / "device", name, policy_document=document)
+
+    def connect(client_id: str) -> MqttOverTls:
+        context = device_context(endpoints["ca_file"], device.certificate_file, device.key_file)
+        return MqttOverTls(endpoints["mqtt_host"], endpoints["mqtt_port"], context, client_id)
+
+    assert connect("somebody-else").connack.return_code != 0
+    client = connect(name)
+    client.publish("others/topic", b"x", qos=1)
+    assert client.next() is None
+    assert connect(name).subscribe(("others/#", 1)) is None
+    with urllib3.PoolManager(
+        ca_certs=endpoints["ca_file"], cert_file=str(device.certificate_file), key_file=str(device.key_file)
+    ) as pool:
+
+        def ask(method: str, url: str) -> int:
+            return pool.request(method, url, body=b"" if method == "POST" else None, retries=False, timeout=60).status
+
+        device_url = endpoints["device_url"]
+        assert ask("POST", f"{device_url}/topics/others?qos=1") == 403
+        assert ask("GET", f"{device_url}/things/others/jobs") == 403
+        assert ask("GET", f"{device_url}/director/root.json") == 403
+        s3 = server.client("s3", endpoint_url=device_url)
+        server.client("s3").put_object(Bucket=endpoints["bucket"], Key=name, Body=b"content")
+        link = s3.generate_presigned_url("get_object", Params={"Bucket": endpoints["bucket"], "Key": name}, ExpiresIn=60)
+        assert ask("GET", link) == 200
+        assert ask("GET", link + "0") == 403
+    iot.update_certificate(certificateId=device.certificate_arn.rpartition("/")[2], newStatus="INACTIVE")
+    assert connect(name).connack is None or connect(name).connack.return_code != 0
+
+    def told() -> set[tuple[str, str, str]]:
+        found = overair.list_audit_records(kind="denial", maxResults=250)["records"]
+        mine = [each for each in found if each["principalArn"] == device.certificate_arn]
+        assert {each["sourceIp"] for each in mine} <= {"127.0.0.1"}
+        return {(each["service"], each["operation"], each["resource"].removeprefix(stem)) for each in mine}
+
+    wanted = {
+        ("mqtt", "Connect", "client/somebody-else"),
+        ("mqtt", "Publish", "topic/others/topic"),
+        ("mqtt", "Subscribe", "topicfilter/others/#"),
+        ("device-https", "Publish", "topic/others"),
+        ("device-https", "GetPendingJobExecutions", "thing/others"),
+        ("device-https", "-", "/director/root.json"),
+        ("mqtt", "Connect", f"client/{name}"),
+    }
+    wait_until(lambda: wanted <= told())
+    strangers = overair.list_audit_records(kind="denial", maxResults=250)["records"]
+    assert any((each["principalArn"], each["service"]) == ("stranger", "s3") for each in strangers)
+    reads = overair.list_audit_records(kind="read", maxResults=250)["records"]
+    assert f"arn:aws:s3:::{endpoints['bucket']}/{name}" in {
+        each["resource"] for each in reads if each["operation"] == "GetObject"
+    }
 
 
 def test_an_auditor_checks_a_running_server_and_a_stopped_ones_file(

@@ -20,6 +20,7 @@ from overair.server.gateway.reserved_topics import ReservedTopics
 from overair.server.gateway.service import Gateway
 from overair.wire.mqtt.client import ClientConnection
 from overair.wire.mqtt.packets import Connack, Packet, Pingresp, Publish, Suback, encode_puback
+from tests.support.denials import Denials
 
 ACCOUNT = AccountId("123456789012")
 PLACE = Place("us-east-1", ACCOUNT)
@@ -213,8 +214,15 @@ class World:
         self.authority = CommandedAuthority()
         self.broker = Broker(work=work, store=BrokerStore(), clock=clock, ids=ids, limits_for=lambda _: limits.broker)
         self.topics = ReservedTopics()
+        self.denials = Denials()
         self.gateway = Gateway(
-            authority=self.authority, broker=self.broker, topics=self.topics, limits_for=lambda _: limits, clock=clock, ids=ids
+            authority=self.authority,
+            broker=self.broker,
+            topics=self.topics,
+            limits_for=lambda _: limits,
+            clock=clock,
+            ids=ids,
+            denials=self.denials,
         )
         self._servers: dict[bytes | None, asyncio.Server] = {}
         self._clients: list[Client] = []

@@ -10,10 +10,11 @@ import pytest
 
 from overair.basics.ids import SeededIds
 from overair.server.gateway import http_publish
+from overair.server.gateway.denials import HTTPS
 from overair.server.gateway.handlers import Connection, Replies, topic
 from overair.server.gateway.http_publish import HttpPublish
 from overair.wire.mqtt.packets import Publish
-from tests.support.gateway_world import Patterns, World
+from tests.support.gateway_world import PLACE, Patterns, World, certificate_of
 
 
 async def ask(
@@ -95,6 +96,23 @@ async def test_what_may_not_be_published_is_refused(world: World, path: str, opt
     world.authority.policies[b"c1"] = Patterns(publish=["mine", "$aws/*", "xxx*"], retain=[])
     answered, answer = await ask(world, path, **options)
     assert (answered, set(answer)) == (status, {"message", "traceId"})
+    # A wrong request is no denial, and what isn't there is denied to nobody in particular.
+    assert bool(world.denials.heard) is (status == 403 and "nonsense" not in path)
+
+
+async def test_what_is_denied_over_https_is_told_to_the_auditor(world: World) -> None:
+    world.authority.policies[b"c1"] = Patterns(publish=["mine"], retain=[])
+    world.authority.refused.add(b"c9")
+    principal = PLACE.iot("cert", certificate_of(b"c1"))
+    assert (await ask(world, "/topics/yours"))[0] == (await ask(world, "/topics/mine", query=b"retain=true"))[0] == 403
+    assert world.denials.heard == [
+        (PLACE.account, principal, HTTPS, operation, PLACE.iot("topic", topic), "127.0.0.1")
+        for operation, topic in (("Publish", "yours"), ("RetainPublish", "mine"))
+    ]
+    world.denials.heard.clear()
+    for stranger in (None, b"c9"):
+        assert (await ask(world, "/topics/mine", certificate=stranger))[0] == 403
+    assert world.denials.heard == [(None, None, HTTPS, "Publish", "topic/mine", "127.0.0.1")] * 2
 
 
 async def test_what_is_said_beside_the_payload_reaches_listeners_that_speak_5(world: World) -> None:

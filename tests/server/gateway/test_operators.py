@@ -25,6 +25,7 @@ class Operator:
     policy: Patterns = field(default_factory=Patterns)
     until: Instant | None = None
     gone: bool = False
+    principal_arn: str = "arn:aws:iam::123456789012:user/ann"
 
     async def admit(self, client_id: ClientId) -> DeviceIdentity | Refusal:
         if self.gone:
@@ -73,6 +74,8 @@ async def test_an_operator_is_admitted_by_his_proof_and_hears_devices(world: Wor
     device.publish("a", b"hello")
     assert await client.next() == Publish(topic="a", payload=b"hello")
     assert (await connect(port, "other"))[1].return_code == Reason.NOT_AUTHORIZED
+    assert {each.principal_arn for each in world.denials.heard} == {operator.principal_arn}
+    assert world.denials.told() == [("Subscribe", "topicfilter/b"), ("Connect", "client/other")]
     client.abort()
 
 

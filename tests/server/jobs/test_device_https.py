@@ -16,6 +16,7 @@ from overair.server.gateway.authority import DeviceIdentity, Refusal, RefusalCod
 from overair.server.jobs.device_https import ACTIONS, DeviceJobsDoor
 from overair.server.jobs.jobs_data_api import JobsDataOperations
 from overair.server.policy_language.iot import BoundPolicySet, PolicySet
+from tests.support.denials import Denials
 from tests.support.jobs_room import JobsRoom
 
 T = 1767225600
@@ -70,7 +71,10 @@ class Door:
         self.room = room
         self.authority = Verdicts(room.place)
         operations = JobsDataOperations(work=room.work, jobs=room.jobs.device, clock=room.clock)
-        self.app = DeviceJobsDoor(authority=self.authority, operations=operations, clock=room.clock, ids=RandomIds())
+        self.denials = Denials()
+        self.app = DeviceJobsDoor(
+            authority=self.authority, operations=operations, clock=room.clock, ids=RandomIds(), denials=self.denials
+        )
 
     async def ask(
         self, method: str, path: str, body: dict[str, Any] | bytes = b"", *, query: bytes = b"", peer: bytes | None = b"leaf"
@@ -186,6 +190,7 @@ async def test_each_operation_has_an_action_of_its_own_on_the_thing(door: Door, 
     assert await door.refused(method, path, body) == (403, "AccessDeniedException")
     assert door.room.execution("dev-1", "A").version == 1
     assert door.room.heard() == []
+    assert door.denials.told() == [(operation, "thing/dev-1")]
     door.authority.actions = [ACTIONS[operation]]
     await door.told(method, path, body)
     assert door.authority.asked[-1] == (b"leaf", None, (b"issuer",))

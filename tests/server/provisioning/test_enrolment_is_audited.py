@@ -44,5 +44,6 @@ async def test_a_device_that_is_minted_leaves_a_row_each_time(room: Provisioning
     assert [(row.kind, row.operation, row.resource) for row in rows] == [
         (AuditKind.ENROLMENT, "Enrol", f"{thing} from {credential.origin}")
     ] * 2
+    assert {row.source_ip for row in rows} == {room.device_caller(credential).source_ip}
     assert len({row.principal_arn for row in rows}) == 2
     assert all(row.principal_arn.startswith(room.place.iot("cert", "")) for row in rows)

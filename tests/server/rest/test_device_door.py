@@ -16,10 +16,12 @@ from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.errors import NotFound, Unavailable
 from overair.basics.ids import AccountId, CertificateId, SeededIds, ThingName
+from overair.server.gateway.denials import HTTPS
 from overair.server.listeners.demultiplexer import speak_http
 from overair.server.listeners.http import HttpService
 from overair.server.rest.device_door import DeviceDoor
 from overair.server.rest.operations import DeviceCaller, DeviceRefusal, RestAnswer, RestRequest, device_route
+from tests.support.denials import Denials
 from tests.support.listening import (
     EventLoopThread,
     Identity,
@@ -114,6 +116,7 @@ class World:
     folder: Path
     port: int = 0
     observed: list[tuple[str, str, int]] = field(default_factory=list)
+    denials: Denials = field(default_factory=Denials)
 
     def connect(self, identity: Identity | None) -> http.client.HTTPSConnection:
         files = None
@@ -157,7 +160,7 @@ def running(thread: EventLoopThread, tmp_path_factory: pytest.TempPathFactory) -
     def observe(service: str, operation: str, status: int, _seconds: float) -> None:
         world.observed.append((service, operation, status))
 
-    door = DeviceDoor(world.fleet, ids=SeededIds(1), observe=observe)
+    door = DeviceDoor(world.fleet, ids=SeededIds(1), observe=observe, denials=world.denials)
     door.add(world.director)
     service = HttpService(door)
     thread.call(service.start)
@@ -178,6 +181,7 @@ def world(running: World) -> World:
     running.fleet.failure = None
     running.director.called.clear()
     running.observed.clear()
+    running.denials.heard.clear()
     return running
 
 
@@ -189,6 +193,26 @@ def test_a_device_calls_its_paths_with_nothing_but_its_certificate(world: World)
     assert (chain, source_ip, request_id) == ((CAR.certificate_der,), "127.0.0.1", headers["x-request-id"])
     status, _, headers = world.ask(CAR, "GET", "/director/1.root.json")
     assert (status, headers["content-length"]) == (200, "13")
+
+
+def test_what_is_denied_is_told_to_the_auditor(world: World) -> None:
+    world.fleet.policies["car"] = Policy(set())
+    car = PLACE.iot("cert", "c" * 64)
+    assert world.ask(CAR, "PUT", "/director/manifest", b"{}")[0] == 403
+    assert world.ask(CAR, "POST", "/devices", b"{}")[0] == 403
+    assert world.ask(CREDENTIAL, "GET", "/director/1.root.json")[0] == 403
+    assert world.ask(FOREIGN, "GET", "/director/1.root.json")[0] == 401
+    assert world.ask(None, "GET", "/director/1.root.json")[0] == 401
+    assert world.denials.heard == [
+        (PLACE.account, car, HTTPS, "DirectorPutManifest", PLACE.iot("thing", "car"), "127.0.0.1"),
+        (PLACE.account, car, HTTPS, "/devices", "/devices", "127.0.0.1"),
+        (PLACE.account, car, HTTPS, "-", "/director/1.root.json", "127.0.0.1"),
+        (None, None, HTTPS, "-", "/director/1.root.json", "127.0.0.1"),
+        (None, None, HTTPS, "-", "/director/1.root.json", "127.0.0.1"),
+    ]
+    world.denials.heard.clear()
+    assert world.ask(TRUCK, "GET", "/director/9.root.json")[0] == 404
+    assert world.denials.heard == []
 
 
 def test_an_idle_poll_over_one_connection_asks_who_it_is_for_every_request(world: World) -> None:

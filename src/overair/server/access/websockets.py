@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hmac import compare_digest
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -14,11 +14,11 @@ from overair.basics.clock import Clock, as_datetime
 from overair.basics.errors import NotAuthenticated, OverairError
 from overair.basics.ids import CertificateId, ClientId, IdSource
 from overair.basics.work import Work
-from overair.server.access.authenticator import SignatureAuthenticator
+from overair.server.access.authenticator import WEBSOCKET_SERVICE, SignatureAuthenticator
 from overair.server.access.grants import Grants, GrantsDirectory, principal_of
 from overair.server.access.keys import CredentialDirectory
 from overair.server.access.model import Credential
-from overair.server.aws_protocol.authentication import HttpRequest
+from overair.server.aws_protocol.authentication import CurrentOperation, HttpRequest, Witness
 from overair.server.aws_protocol.operations import Caller
 from overair.server.gateway.authority import DeviceIdentity, Refusal, RefusalCode
 from overair.server.listeners.websocket import UpgradeRefused, UpgradeRequest
@@ -26,6 +26,8 @@ from overair.server.policy_language.conditions import Context, context_of
 from overair.server.policy_language.evaluation import Decision, Question
 
 PATH = b"/mqtt"
+OPEN: Final = "OpenWebSocket"
+"""What the audit calls a proof of a WebSocket's request. What is done over it has rows of its own where it is denied."""
 
 logger = structlog.get_logger("overair.access")
 
@@ -89,13 +91,17 @@ class OperatorProof:
         self._grants = grants
         self._clock = clock
 
+    @property
+    def principal_arn(self) -> str:
+        return self._caller.principal_arn
+
     async def admit(self, client_id: ClientId) -> DeviceIdentity | Refusal:
         """See ``gateway.authority.Proof``."""
         caller = self._caller
         credential = await self._credentials.fetch(self._work, caller.access_key_id)
         why = self._gone(credential)
         if credential is None or why is not None:
-            return Refusal(reason=why or "", code=RefusalCode.CERTIFICATE_UNKNOWN)
+            return Refusal(reason=why or "", place=caller.place, code=RefusalCode.CERTIFICATE_UNKNOWN)
         key = principal_of(caller)
         grants = None if key is None else await self._grants.fetch(self._work, key)
         now = self._clock.now()
@@ -130,6 +136,7 @@ class OperatorProofs:
         grants: GrantsDirectory,
         clock: Clock,
         ids: IdSource,
+        witness: Witness | None = None,
     ) -> None:
         self._work = work
         self._authenticator = authenticator
@@ -137,6 +144,7 @@ class OperatorProofs:
         self._grants = grants
         self._clock = clock
         self._ids = ids
+        self._witness = witness
 
     async def judge(self, request: UpgradeRequest) -> Mapping[str, Any]:
         """The proof, for the gateway.
@@ -158,11 +166,29 @@ class OperatorProofs:
             caller = await self._authenticator.authenticate_websocket(asked)
             credential = await self._credentials.fetch(self._work, caller.access_key_id)
         except NotAuthenticated as refusal:
+            if self._witness is not None:
+                self._witness.denied(
+                    None,
+                    service=WEBSOCKET_SERVICE,
+                    operation=OPEN,
+                    path=request.raw_path,
+                    request_id=asked.request_id,
+                    source_ip=request.source_ip,
+                )
             logger.info("a WebSocket was refused", source_ip=request.source_ip, why=str(refusal))
             raise UpgradeRefused(HTTPStatus.FORBIDDEN, str(refusal)) from None
         except OverairError as error:
             logger.warning("no verdict about a WebSocket could be reached", error=str(error))
             raise UpgradeRefused(HTTPStatus.SERVICE_UNAVAILABLE, "The request could not be judged now.") from None
+        if self._witness is not None:
+            self._witness.read(
+                CurrentOperation(
+                    caller=caller,
+                    service=WEBSOCKET_SERVICE,
+                    operation=OPEN,
+                    resource=caller.place.iot("client", "*"),
+                )
+            )
         proof = OperatorProof(
             caller,
             None if credential is None else credential.token_sha256,

@@ -3,6 +3,9 @@
 The same thing done again within that second is one row with a count, so a client that asks in a loop costs a row a second. What
 is more than fits is counted, and the count has a row: nothing is dropped unsaid. A process that is killed takes its last second
 with it; one that stops writes it first.
+
+Of devices and strangers there may be many, and each may be refused without end: they have a budget of rows a minute
+(``floods``). What is beyond it is gathered until the minute ends: one row for each peer and operation, with its count.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Final
 from overair.basics.clock import Clock
 from overair.basics.ids import AccountId, IdSource
 from overair.basics.work import Tx, Work
+from overair.server.audit.floods import RowBudget
 from overair.server.audit.model import AuditKind, AuditRecord
 from overair.server.audit.service import RESOURCE_LENGTH_MAX, AuditStore
 from overair.server.aws_protocol.authentication import CurrentOperation
@@ -27,6 +31,10 @@ BATCH_MAX: Final = 500
 STRANGER: Final = "stranger"
 """The principal of whoever couldn't prove who he is."""
 LOST: Final = "AuditOverflow"
+GATHERED_MAX: Final = 1000
+"""Peers and operations beyond the budget that are told apart within a minute."""
+SEVERAL: Final = "*"
+"""The resource of a row that stands for several."""
 
 _Same = tuple[AccountId, AuditKind, str, str, str, str, str, str]
 
@@ -36,17 +44,36 @@ class _Noted:
     record: AuditRecord
     times: int = 1
 
+    def add(self, resource: str) -> None:
+        """It happened again, perhaps with something else."""
+        self.times += 1
+        if resource != self.record.resource:
+            self.record = replace(self.record, resource=SEVERAL)
+
 
 class Observed:
     """Any thread may note. ``home`` is the account that strangers' attempts are written down for."""
 
-    def __init__(self, *, home: AccountId, clock: Clock, ids: IdSource, kept_max: int = KEPT_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        home: AccountId,
+        clock: Clock,
+        ids: IdSource,
+        kept_max: int = KEPT_MAX,
+        budget: RowBudget | None = None,
+        gathered_max: int = GATHERED_MAX,
+    ) -> None:
         self._home = home
         self._clock = clock
         self._ids = ids
         self._kept_max = kept_max
         self._noted: dict[_Same, _Noted] = {}
         self._lost: dict[AccountId, int] = {}
+        self._budget = budget or RowBudget()
+        self._gathered_max = gathered_max
+        self._gathered: dict[_Same, _Noted] = {}
+        self._gathered_lost: dict[AccountId, int] = {}
         self._gate = threading.Lock()
         self._begun: Callable[[], None] = lambda: None
 
@@ -78,9 +105,49 @@ class Observed:
             service=service,
             operation=operation,
             # A stranger chooses his path: it would make a row of each attempt.
-            resource="*" if caller is None else path.decode("latin-1"),
+            resource=SEVERAL if caller is None else path.decode("latin-1"),
             request_id=request_id,
             source_ip=source_ip,
+            peer=source_ip if caller is None else None,
+        )
+
+    def device_denied(
+        self,
+        account: AccountId | None,
+        principal_arn: str | None,
+        *,
+        service: str,
+        operation: str,
+        resource: str,
+        source_ip: str,
+        request_id: str = "",
+    ) -> None:
+        """See ``gateway.denials.DenialWitness``."""
+        self._note(
+            AuditKind.DENIAL,
+            None,
+            account=account,
+            principal=principal_arn or STRANGER,
+            service=service,
+            operation=operation,
+            resource=resource if principal_arn else SEVERAL,
+            request_id=request_id,
+            source_ip=source_ip,
+            peer=principal_arn or source_ip,
+        )
+
+    def downloaded(self, operation: CurrentOperation, *, denied: bool) -> None:
+        """See ``aws_protocol.authentication.Witness``."""
+        caller = operation.caller
+        self._note(
+            AuditKind.DENIAL if denied else AuditKind.READ,
+            caller,
+            service=operation.service,
+            operation=operation.operation,
+            resource=operation.resource,
+            request_id=caller.request_id,
+            source_ip=caller.source_ip,
+            peer=f"{caller.source_ip} {caller.principal_arn}",
         )
 
     def key_used(self, account: AccountId, key_id: str, purpose: str) -> None:
@@ -109,26 +176,39 @@ class Observed:
         source_ip: str,
         account: AccountId | None = None,
         principal: str = STRANGER,
+        peer: str | None = None,
     ) -> None:
+        """``peer``: whose budget the row is of, if it is of any."""
         if caller is not None:
             account, principal = caller.account, caller.principal_arn
         key_id = "" if caller is None else caller.access_key_id
         where = self._home if account is None else account
         resource = resource.replace("\0", "")[:RESOURCE_LENGTH_MAX]
         same = (where, kind, principal, key_id, service, operation, resource, source_ip)
+        now = self._clock.now()
         with self._gate:
             noted = self._noted.get(same)
             if noted is not None:
                 noted.times += 1
                 return
-            if len(self._noted) >= self._kept_max:
+            kept: dict[_Same, _Noted] = self._noted
+            if peer is not None and not self._budget.take(peer, now):
+                kept, same = self._gathered, (where, kind, principal, key_id, service, operation, "", peer)
+                gathered = kept.get(same)
+                if gathered is not None:
+                    gathered.add(resource)
+                    return
+                if len(kept) >= self._gathered_max:
+                    self._gathered_lost[where] = self._gathered_lost.get(where, 0) + 1
+                    return
+            elif len(kept) >= self._kept_max:
                 self._lost[where] = self._lost.get(where, 0) + 1
                 return
             is_first = not self._noted
-            self._noted[same] = _Noted(
+            kept[same] = _Noted(
                 AuditRecord(
                     account=where,
-                    at=self._clock.now(),
+                    at=now,
                     record_id=self._ids.uuid(),
                     principal_arn=principal,
                     access_key_id=key_id,
@@ -147,6 +227,8 @@ class Observed:
     def batch(self) -> Iterator[list[AuditRecord]]:
         """What to write down now. It is forgotten, unless what is done with it fails."""
         with self._gate:
+            if self._budget.is_over(self._clock.now()):
+                self._release()
             taken = {same: self._noted.pop(same) for same in list(self._noted)[:BATCH_MAX]}
             lost, self._lost = self._lost, {}
         rows = [noted.record if noted.times == 1 else replace(noted.record, times=noted.times) for noted in taken.values()]
@@ -164,8 +246,21 @@ class Observed:
 
     @property
     def waiting(self) -> int:
-        """How many rows there are to write."""
-        return len(self._noted) + len(self._lost)
+        """How many rows there are to write now."""
+        due = len(self._gathered) + len(self._gathered_lost) if self._budget.is_over(self._clock.now()) else 0
+        return len(self._noted) + len(self._lost) + due
+
+    def release(self) -> None:
+        """What was gathered is to be written now, before its minute ends."""
+        with self._gate:
+            self._release()
+
+    def _release(self) -> None:
+        self._noted |= self._gathered
+        for account, count in self._gathered_lost.items():
+            self._lost[account] = self._lost.get(account, 0) + count
+        self._gathered, self._gathered_lost = {}, {}
+        self._budget.renew()
 
     def _lost_row(self, account: AccountId, count: int) -> AuditRecord:
         return AuditRecord(
@@ -204,6 +299,7 @@ class AuditWriter:
 
     async def finish(self) -> None:
         """Write all that waits: the process stops."""
+        self._observed.release()
         while await self.run_once():
             pass
 

@@ -94,10 +94,12 @@ class AuditTrail:
         self._clock = clock
         self._ids = ids
 
-    def enrolled(self, tx: Tx, account: AccountId, *, thing_arn: str, certificate_arn: str, origin: str) -> None:
+    def enrolled(
+        self, tx: Tx, account: AccountId, *, thing_arn: str, certificate_arn: str, origin: str, source_ip: str
+    ) -> None:
         """A certificate has become a thing's own."""
         what = f"{thing_arn} from {origin}"
-        self._add(tx, account, AuditKind.ENROLMENT, certificate_arn, "provisioning", "Enrol", what)
+        self._add(tx, account, AuditKind.ENROLMENT, certificate_arn, "provisioning", "Enrol", what, source_ip=source_ip)
 
     def another_key(self, tx: Tx, account: AccountId, *, thing_arn: str, certificate_arn: str, source_ip: str) -> None:
         """A key that nobody has seen came under a known device's name, out of turn, and was refused."""

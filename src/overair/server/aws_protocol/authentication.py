@@ -109,6 +109,10 @@ class Witness(Protocol):
         """An operation was done that changed nothing."""
         ...
 
+    def downloaded(self, operation: CurrentOperation, *, denied: bool) -> None:
+        """A presigned link was used at the devices' door, or may not be any more; one download is many requests."""
+        ...
+
     def denied(
         self, caller: Caller | None, *, service: str, operation: str, path: bytes, request_id: str, source_ip: str
     ) -> None:

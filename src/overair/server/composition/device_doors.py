@@ -44,7 +44,7 @@ class DeviceDoors:
             clock=clock,
             region=ground.place.region,
         )
-        self.paths = DeviceDoor(proved, ids=ids, observe=observe)
+        self.paths = DeviceDoor(proved, ids=ids, observe=observe, denials=ground.observed)
         self.paths.add(
             ProvisioningDeviceApi(work=work, credentials=entrance.credentials, minting=entrance.minting, clock=clock),
             EstDeviceApi(work=work, reenrolment=entrance.reenrolment, clock=clock),
@@ -64,6 +64,7 @@ class DeviceDoors:
             clock=clock,
             ids=ids,
             observe=observe,
+            denials=ground.observed,
         )
         self.downloads = PresignedDownloads(
             authenticator=operator_doors.authenticator,
@@ -71,4 +72,5 @@ class DeviceDoors:
             downloads=operator_doors.objects_api,
             ids=ids,
             observe=observe,
+            witness=ground.observed,
         )

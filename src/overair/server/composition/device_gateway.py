@@ -53,6 +53,7 @@ class GatewayRooms:
             limits_for=lambda _account: limits,
             clock=ground.clock,
             ids=ground.ids,
+            denials=ground.observed,
         )
         registry.authority.watched_by(self.gateway)
         self.connectivity = rollouts.fleet_index.connectivity(

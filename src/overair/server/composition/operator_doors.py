@@ -128,6 +128,7 @@ class OperatorDoors:
             grants=operators.grants,
             clock=ground.clock,
             ids=ground.ids,
+            witness=ground.observed,
         )
         operators.credentials.watched_by(gateway.gateway.reconsider_operators)
         operators.grants.watched_by(gateway.gateway.reconsider_operators)

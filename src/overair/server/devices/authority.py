@@ -211,7 +211,8 @@ class RegistryAuthority:
         now = self._clock.now()
 
         def refused(code: RefusalCode, reason: str) -> Refusal:
-            return Refusal(reason=f"certificate {identity} {reason}", certificate_id=identity, code=code)
+            place = Place(self._region, found.account)
+            return Refusal(reason=f"certificate {identity} {reason}", certificate_id=identity, place=place, code=code)
 
         if found.block is not None:
             what = f"{found.block.kind.value} {found.block.name}"
@@ -322,6 +323,7 @@ class RegistryAuthority:
 
     def _prepare(self, admission: Admission, peer_der: bytes) -> _Remembered | Refusal:
         identity = admission.certificate.id
+        place = Place(self._region, admission.certificate.account)
         try:
             certificate = certificate_from_der(peer_der)
             purposes = _purposes(certificate)
@@ -330,12 +332,14 @@ class RegistryAuthority:
             return Refusal(
                 reason=f"certificate {identity}: {broken.message}",
                 certificate_id=identity,
+                place=place,
                 code=RefusalCode.CERTIFICATE_UNREADABLE,
             )
         if purposes and _CLIENT_PURPOSES.isdisjoint(purposes):
             return Refusal(
                 reason=f"certificate {identity} isn't for client authentication (extended key usage)",
                 certificate_id=identity,
+                place=place,
                 code=RefusalCode.WRONG_PURPOSE,
             )
         registered = admission.certificate

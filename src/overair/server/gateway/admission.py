@@ -59,6 +59,7 @@ async def admit(gateway: Gateway, connection: DeviceConnection, packet: Connect)
     why = grounds_to_refuse(verdict, connection.client_id, packet.will)
     if why is not None or isinstance(verdict, Refusal):
         connection.write(connection.dialect.connack(Reason.NOT_AUTHORIZED))
+        connection.not_admitted(verdict)
         connection.refuse(Refused(why or "", DisconnectReason.AUTH_ERROR))
         return None
     connection.place, connection.certificate_id = verdict.place, verdict.certificate_id
@@ -87,5 +88,11 @@ async def admit(gateway: Gateway, connection: DeviceConnection, packet: Connect)
     if gateway.is_stale(connection, judged_at, connection.account, connection.certificate_id):
         gateway.reconsider(connection.account, [connection.certificate_id])
     record.session.speak(connection.dialect, in_flight_count_max=connection.receive_maximum)
-    rights = Rights(policy=verdict.policy, limits=limits, topics=gateway.topics, session=record.session)
+    rights = Rights(
+        policy=verdict.policy,
+        limits=limits,
+        topics=gateway.topics,
+        session=record.session,
+        denied=connection.denied,
+    )
     return Live(record, rights, limits, wish), present

@@ -96,11 +96,18 @@ class Refusal:
     reason: str
     certificate_id: CertificateId | None = None
     """Where the certificate itself is known (inactive, expired, …)."""
+    place: Place | None = None
+    """Where it is registered, if it is."""
     code: RefusalCode = RefusalCode.CERTIFICATE_UNKNOWN
 
 
 class Proof(Protocol):
     """What a peer has shown in place of a certificate: an operator's signature over a WebSocket's request."""
+
+    @property
+    def principal_arn(self) -> str:
+        """Whose signature it is."""
+        ...
 
     async def admit(self, client_id: ClientId) -> DeviceIdentity | Refusal:
         """As ``DeviceAuthority.admit``; asked again whenever rights may have changed."""

@@ -17,6 +17,7 @@ from overair.server.gateway.admission import admit, grounds_to_refuse, will_refu
 from overair.server.gateway.answering import AnsweringStream, no_replies
 from overair.server.gateway.answers import Slot
 from overair.server.gateway.authority import DeviceIdentity, Proof, Refusal
+from overair.server.gateway.denials import MQTT, tell_not_admitted
 from overair.server.gateway.handlers import Replies
 from overair.server.gateway.limits import BEFORE_CONNECT_TIMEOUT_S, CONNECTION_LIFETIME_S_MAX, WRITE_BUFFER_SIZE_BYTES
 from overair.server.gateway.model import REASON_CODES, DisconnectReason, Message
@@ -117,6 +118,9 @@ class DeviceConnection(AnsweringStream):
         if self.proof is not None:
             self._ends_s = self._loop.time() + CONNECTION_LIFETIME_S_MAX
         elif not peer_der:
+            self._gateway.denials.device_denied(
+                None, None, service=MQTT, operation="Connect", resource="*", source_ip=self.source_ip
+            )
             self.refuse(Refused("a client certificate is needed", DisconnectReason.AUTH_ERROR))
             return
         else:
@@ -333,6 +337,7 @@ class DeviceConnection(AnsweringStream):
         why = grounds_to_refuse(verdict, self.client_id, None)
         if why is not None or isinstance(verdict, Refusal):
             self._will = None  # whoever may not connect has nothing more to say
+            self.not_admitted(verdict)
             self.refuse(Refused(why or "", DisconnectReason.FORBIDDEN_ACCESS))
             return
         self.live.rights.renew(verdict.policy)
@@ -374,6 +379,30 @@ class DeviceConnection(AnsweringStream):
             source_ip=self.source_ip,
             reason=refusal.reason.value,
             why=str(refusal),
+        )
+
+    def not_admitted(self, verdict: DeviceIdentity | Refusal) -> None:
+        """It may not connect, or not be connected any longer: for the auditor."""
+        tell_not_admitted(
+            self._gateway.denials,
+            verdict,
+            service=MQTT,
+            operation="Connect",
+            kind="client",
+            name=self.client_id,
+            source_ip=self.source_ip,
+            proof=self.proof,
+        )
+
+    def denied(self, action: str, kind: str, name: str) -> None:
+        """Policy has forbidden something: for the auditor."""
+        self._gateway.denials.device_denied(
+            self.account,
+            self.place.iot("cert", self.certificate_id) if self.proof is None else self.proof.principal_arn,
+            service=MQTT,
+            operation=action,
+            resource=self.place.iot(kind, name),
+            source_ip=self.source_ip,
         )
 
     def close(

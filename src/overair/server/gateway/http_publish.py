@@ -13,7 +13,8 @@ import structlog
 
 from overair.basics.errors import InvalidRequest, LimitExceeded, OverairError
 from overair.basics.ids import CertificateId, ClientId, IdSource
-from overair.server.gateway.authority import DeviceIdentity, Refusal
+from overair.server.gateway.authority import DeviceIdentity, Refusal, RefusalCode
+from overair.server.gateway.denials import HTTPS, tell_not_admitted
 from overair.server.gateway.handlers import Connection, Replies
 from overair.server.gateway.http_properties import read_properties_said
 from overair.server.gateway.model import DisconnectReason, Message
@@ -35,6 +36,8 @@ _SAID_IN_HEADERS: Final = {
 }
 STALL_TIMEOUT_S: Final = 60.0
 """How long a device may send nothing in the middle of a body."""
+
+_NOBODY: Final = Refusal(reason="there is no client certificate", code=RefusalCode.CERTIFICATE_REQUIRED)
 
 logger = structlog.get_logger("overair.gateway")
 
@@ -85,11 +88,15 @@ class HttpPublish:
         if scope["method"] != "POST":
             raise _Answer(405, "Publish with POST /topics/{topic}?qos=0 or 1.")
         topic, qos, retain, said = _what(scope)
-        identity = await self._identity(scope)
+        identity = await self._identity(scope, topic)
         limits = self._gateway.limits_for(identity.place.account)
         payload = await _body(scope, receive, limits.payload_size_bytes_max)
         nothing: ServerSession[int | None] = ServerSession(mode=Mode.AWS, limits=SessionLimits())
-        rights = Rights(policy=identity.policy, limits=limits, topics=self._gateway.topics, session=nothing)
+
+        def denied(action: str, kind: str, name: str) -> None:
+            self._not_admitted(identity, action, kind, name, scope)
+
+        rights = Rights(policy=identity.policy, limits=limits, topics=self._gateway.topics, session=nothing, denied=denied)
         try:
             route = rights.judge_publish(Publish(topic=topic, payload=payload, qos=qos, retain=retain, packet_id=qos))
         except Refused as refusal:
@@ -117,9 +124,21 @@ class HttpPublish:
             logger.warning("a publish over HTTPS could not be served", topic=topic, error=str(error))
             raise _Answer(503, "The message could not be stored now. Send it again.") from None
 
-    async def _identity(self, scope: Scope) -> DeviceIdentity:
+    def _not_admitted(self, verdict: DeviceIdentity | Refusal, operation: str, kind: str, name: str, scope: Scope) -> None:
+        tell_not_admitted(
+            self._gateway.denials,
+            verdict,
+            service=HTTPS,
+            operation=operation,
+            kind=kind,
+            name=name,
+            source_ip=(scope.get("client") or ("",))[0],
+        )
+
+    async def _identity(self, scope: Scope, topic: str) -> DeviceIdentity:
         peer_der = (scope.get("state") or {}).get("peer_der")
         if not peer_der:
+            self._not_admitted(_NOBODY, "Publish", "topic", topic, scope)
             raise _Answer(403, "A client certificate is needed.")
         client = scope.get("client")
         try:
@@ -129,6 +148,7 @@ class HttpPublish:
             raise _Answer(503, "The certificate could not be judged now. Send it again.") from None
         if isinstance(verdict, Refusal):
             logger.info("publish refused", certificate=verdict.certificate_id, why=verdict.reason)
+            self._not_admitted(verdict, "Publish", "topic", topic, scope)
             raise _Answer(403, "Forbidden")
         return verdict
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from overair.server.gateway.authority import DevicePolicy
@@ -39,11 +39,6 @@ class Refused(Exception):
     def malformed(cls, error: MalformedPacket) -> Refused:
         """The refusal of a peer that broke the protocol."""
         return cls(str(error), DisconnectReason.CLIENT_ERROR, code=error.reason, text=str(error))
-
-
-def _forbidden(action: str, kind: str, name: str) -> Refused:
-    why = f"no policy allows iot:{action} on {kind}/{name}"
-    return Refused(why, DisconnectReason.AUTH_ERROR, text=why)
 
 
 def absent(name: str) -> str | None:
@@ -88,11 +83,20 @@ def check_name(name: str, limits: GatewayLimits) -> None:
 class Rights:
     """A policy applied to one session."""
 
-    __slots__ = ("_limits", "_policy", "_receivable", "_replies", "_routes", "_session", "_suspended", "_topics")
+    __slots__ = ("_denied", "_limits", "_policy", "_receivable", "_replies", "_routes", "_session", "_suspended", "_topics")
 
     def __init__(
-        self, *, policy: DevicePolicy, limits: GatewayLimits, topics: ReservedTopics, session: ServerSession[int | None]
+        self,
+        *,
+        policy: DevicePolicy,
+        limits: GatewayLimits,
+        topics: ReservedTopics,
+        session: ServerSession[int | None],
+        denied: Callable[[str, str, str], None],
     ) -> None:
+        """``denied`` hears of what the policy forbids: (action, kind and name of the resource). Of what is to be received it
+        hears once for each topic that is remembered, not for each message."""
+        self._denied = denied
         self._limits = limits
         self._topics = topics
         self._session = session
@@ -106,6 +110,11 @@ class Rights:
         self._replies: dict[str, tuple[bytes, int]] | None = None
         self._receivable: dict[str, bool] | None = None
         self._suspended = frozenset(name for name in self._session.subscriptions if not policy.allows_subscribe(name))
+
+    def _forbidden(self, action: str, kind: str, name: str) -> Refused:
+        self._denied(action, kind, name)
+        why = f"no policy allows iot:{action} on {kind}/{name}"
+        return Refused(why, DisconnectReason.AUTH_ERROR, text=why)
 
     # -- publishing -----------------------------------------------------------------------------------------------------
 
@@ -126,13 +135,13 @@ class Rights:
             why = "QoS 2 is not served here; publish with QoS 0 or 1"
             raise Refused(why, DisconnectReason.CLIENT_ERROR, code=Reason.QOS_NOT_SUPPORTED, text=why)
         if packet.retain and not route.retain_allowed:
-            raise _forbidden("RetainPublish", "topic", packet.topic)
+            raise self._forbidden("RetainPublish", "topic", packet.topic)
         return route
 
     def _find_route(self, topic: str) -> Route:
         check_name(topic, self._limits)
         if not self._policy.allows_publish(topic):
-            raise _forbidden("Publish", "topic", topic)
+            raise self._forbidden("Publish", "topic", topic)
         if topic.startswith("$"):
             found = self._topics.find(topic)
             if found is None:
@@ -186,7 +195,7 @@ class Rights:
     def _check_filter(self, name: str) -> None:
         check_name(name, self._limits)
         if not self._policy.allows_subscribe(name):
-            raise _forbidden("Subscribe", "topicfilter", name)
+            raise self._forbidden("Subscribe", "topicfilter", name)
 
     def subscriptions_changed(self, names: Iterable[str]) -> None:
         """These filters were granted or given up under the present policy."""
@@ -204,6 +213,8 @@ class Rights:
         allowed = known.get(topic)
         if allowed is None:
             allowed = known[topic] = self._policy.allows_receive(topic)
+            if not allowed:
+                self._denied("Receive", "topic", topic)
         return allowed
 
     def accepts(self, topic: str, topic_filter: str | None) -> bool:

@@ -11,8 +11,9 @@ import structlog
 from overair.basics.clock import Clock
 from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId, CertificateId, ClientId, IdSource
-from overair.server.gateway.authority import DeviceAuthority, DeviceIdentity, Refusal
+from overair.server.gateway.authority import DeviceAuthority, DeviceIdentity, Refusal, RefusalCode
 from overair.server.gateway.connection import DeviceConnection
+from overair.server.gateway.denials import DenialWitness, Unwitnessed
 from overair.server.gateway.limits import GatewayLimits
 from overair.server.gateway.model import DisconnectReason, SessionKeeper
 from overair.server.gateway.reserved_topics import ReservedTopics
@@ -39,6 +40,7 @@ class Gateway:
         limits_for: Callable[[AccountId], GatewayLimits],
         clock: Clock,
         ids: IdSource,
+        denials: DenialWitness | None = None,
     ) -> None:
         self.authority = authority
         self.broker = broker
@@ -46,6 +48,7 @@ class Gateway:
         self.limits_for = limits_for
         self.clock = clock
         self.ids = ids
+        self.denials = denials or Unwitnessed()
         self.verdicts_changed = 0
         """Counts ``reconsider`` calls, so that an admission under way notices that its verdict may be old."""
         self._operators_changed = 0
@@ -144,7 +147,7 @@ class Gateway:
             try:
                 verdict = await self._judge(connection)
             except OverairError as error:
-                return Refusal(reason=f"no verdict could be reached: {error}")
+                return Refusal(reason=f"no verdict could be reached: {error}", code=RefusalCode.UNAVAILABLE)
             if connection.is_closed:
                 return None
             if isinstance(verdict, Refusal):

@@ -25,6 +25,7 @@ from overair.server.aws_protocol.rules import Invalid
 from overair.server.aws_protocol.service import BoundOperation, Service
 from overair.server.error_codes import INTERNAL_FAILURE, code_for
 from overair.server.gateway.authority import DeviceAuthority, DeviceIdentity, Refusal, RefusalCode
+from overair.server.gateway.denials import HTTPS, DenialWitness, Unwitnessed, tell_not_admitted
 from overair.server.jobs.jobs_data_api import JobsDataOperations
 
 SERVICE: Final = "iot-jobs-data"
@@ -35,6 +36,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     "DescribeJobExecution": "iot:DescribeJobExecution",
     "UpdateJobExecution": "iot:UpdateJobExecution",
 }
+
+_NOBODY: Final = Refusal(reason="there is no client certificate", code=RefusalCode.CERTIFICATE_REQUIRED)
 
 logger = structlog.get_logger("overair.jobs")
 
@@ -50,12 +53,14 @@ class DeviceJobsDoor:
         clock: Clock,
         ids: IdSource,
         observe: Observe | None = None,
+        denials: DenialWitness | None = None,
     ) -> None:
         """``operations`` over the work that isn't audited: devices write no audit rows."""
         self._authority = authority
         self._clock = clock
         self._ids = ids
         self._observe = observe
+        self._denials = denials or Unwitnessed()
         self._service = Service(SERVICE)
         for service, name, handler in operations_of(operations):
             if service == SERVICE and name in ACTIONS:
@@ -129,6 +134,7 @@ class _Exchange:
         state = self._scope.get("state") or {}
         peer_der: bytes | None = state.get("peer_der")
         if not peer_der:
+            self._tell_denied(_NOBODY, "")
             raise NotAuthenticated(
                 "This path needs a registered device certificate in the TLS handshake; the peer sent none.",
                 subject="missing-token",
@@ -147,6 +153,7 @@ class _Exchange:
             why=verdict.reason,
             request_id=self.request_id,
         )
+        self._tell_denied(verdict, "")
         if verdict.code is RefusalCode.UNAVAILABLE:
             raise Unavailable("The certificate can't be judged now. Send the request again.", subject="certificate")
         # The reason stands in the log; the code says as much as the device needs to know.
@@ -162,11 +169,24 @@ class _Exchange:
         resource = identity.place.iot("thing", ThingName(thing))
         if not identity.policy.allows(action, resource):
             logger.info("jobs request refused", certificate=identity.certificate_id, why=f"no policy allows {action}")
+            self._tell_denied(identity, thing)
             raise AccessDenied(
                 f"The policies of this device's certificate don't allow {action} on {resource[:256]}.",
                 subject="action",
                 details={"action": action},
             )
+
+    def _tell_denied(self, verdict: DeviceIdentity | Refusal, thing: str) -> None:
+        tell_not_admitted(
+            self._door._denials,
+            verdict,
+            service=HTTPS,
+            operation=self.operation or "-",
+            kind="thing",
+            name=thing,
+            source_ip=self._source_ip,
+            request_id=self.request_id,
+        )
 
     def _caller(self, identity: DeviceIdentity) -> Caller:
         return Caller(

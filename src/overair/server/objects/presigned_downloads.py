@@ -16,10 +16,10 @@ from xml.sax.saxutils import escape
 import structlog
 
 from overair.basics.clock import Instant, from_datetime
-from overair.basics.errors import InvalidRequest, NotAuthenticated, OverairError, Unsupported
+from overair.basics.errors import AccessDenied, InvalidRequest, NotAuthenticated, OverairError, Unsupported
 from overair.basics.ids import IdSource
 from overair.server.aws_protocol.asgi import Observe
-from overair.server.aws_protocol.authentication import Authenticator, Authoriser, HttpRequest
+from overair.server.aws_protocol.authentication import Authenticator, Authoriser, CurrentOperation, HttpRequest, Witness
 from overair.server.aws_protocol.operations import Answer, Caller, Request
 from overair.server.error_codes import HTTP_STATUSES, INTERNAL_FAILURE, code_for
 
@@ -83,12 +83,14 @@ class PresignedDownloads:
         downloads: Downloads,
         ids: IdSource,
         observe: Observe | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._authoriser = authoriser
         self._downloads = downloads
         self._ids = ids
         self._observe = observe
+        self._witness = witness
 
     async def __call__(
         self,
@@ -146,29 +148,54 @@ class PresignedDownloads:
         if len(raw_path) + len(query) > TARGET_SIZE_BYTES_MAX:
             raise InvalidRequest(f"A link has at most {TARGET_SIZE_BYTES_MAX} bytes.", subject="argument")
         client = scope.get("client")
-        authentication = await self._authenticator.authenticate(
-            HttpRequest(
-                method=method,
-                raw_path=raw_path,
-                query_string=query,
-                headers=scope["headers"],
-                body_sha256=None,
-                source_ip=client[0] if client else "",
-                secure=scope.get("scheme") == "https",
-                request_id=request_id,
-            )
+        request_of_link = HttpRequest(
+            method=method,
+            raw_path=raw_path,
+            query_string=query,
+            headers=scope["headers"],
+            body_sha256=None,
+            source_ip=client[0] if client else "",
+            secure=scope.get("scheme") == "https",
+            request_id=request_id,
         )
-        if not authentication.presigned or authentication.service != "s3":
-            raise NotAuthenticated(
-                "This port takes presigned links to objects; every other request goes to the operator's port.",
-                subject="missing-token",
-            )
-        request = _request(raw_path, query, scope["headers"])
+        caller: Caller | None = None
         operation = "HeadObject" if method == "HEAD" else "GetObject"
-        await self._authoriser.authorise(authentication.caller, "s3", operation, request)
+        try:
+            authentication = await self._authenticator.authenticate(request_of_link)
+            if not authentication.presigned or authentication.service != "s3":
+                raise NotAuthenticated(
+                    "This port takes presigned links to objects; every other request goes to the operator's port.",
+                    subject="missing-token",
+                )
+            caller = authentication.caller
+            request = _request(raw_path, query, scope["headers"])
+            resource = await self._authoriser.authorise(caller, "s3", operation, request)
+        except NotAuthenticated:
+            self._tell_stranger(operation, request_of_link)
+            raise
+        except AccessDenied:
+            self._tell(caller, operation, raw_path.decode("latin-1"), denied=True)
+            raise
+        self._tell(caller, operation, resource, denied=False)
         if method == "HEAD":
-            return await self._downloads.head_object(authentication.caller, request)
-        return await self._downloads.get_object(authentication.caller, request)
+            return await self._downloads.head_object(caller, request)
+        return await self._downloads.get_object(caller, request)
+
+    def _tell(self, caller: Caller | None, operation: str, resource: str, *, denied: bool) -> None:
+        if self._witness is not None and caller is not None:
+            current = CurrentOperation(caller=caller, service="s3", operation=operation, resource=resource)
+            self._witness.downloaded(current, denied=denied)
+
+    def _tell_stranger(self, operation: str, request: HttpRequest) -> None:
+        if self._witness is not None:
+            self._witness.denied(
+                None,
+                service="s3",
+                operation=operation,
+                path=request.raw_path,
+                request_id=request.request_id,
+                source_ip=request.source_ip,
+            )
 
 
 def _request(raw_path: bytes, query: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:

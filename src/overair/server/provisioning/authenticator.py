@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -90,11 +91,11 @@ class ProvisioningAuthenticator:
             if verdict.code is RefusalCode.CREDENTIAL_NOT_ALLOWED_HERE:
                 return await self._shared_credential(chain_der[0], source_ip, request_id)
             logger.info("device refused", code=verdict.code.value, why=verdict.reason, request_id=request_id)
-            return _refusal(verdict.code)
+            return replace(_refusal(verdict.code), place=verdict.place, certificate_id=verdict.certificate_id)
         if verdict.thing is None:
             why = f"certificate {verdict.certificate_id} is attached to no thing exclusively"
             logger.info("device refused", code=RefusalCode.WITHOUT_THING.value, why=why, request_id=request_id)
-            return _refusal(RefusalCode.WITHOUT_THING)
+            return replace(_refusal(RefusalCode.WITHOUT_THING), place=verdict.place, certificate_id=verdict.certificate_id)
         return DeviceCaller(
             place=verdict.place,
             thing=verdict.thing,
@@ -116,21 +117,28 @@ class ProvisioningAuthenticator:
         if recognised is None:
             return _refusal(RefusalCode.CERTIFICATE_UNKNOWN)
         credential, is_on = recognised
+        place = Place(self._region, credential.account)
         if not is_on:
             return DeviceRefusal(
                 code="shared_provisioning_off",
                 message="Shared provisioning is off here: this server makes no devices.",
                 hint="Give the device a certificate of the fleet's own authority.",
+                place=place,
+                certificate_id=identity,
             )
         now = self._clock.now()
         state = credential.state(now)
         # One that has made its last device may still be asked by a device that lost the answer.
         if state in _CREDENTIALS:
             return DeviceRefusal(
-                code=f"credential_{state.value}", message=_CREDENTIALS[state], hint="Ask the operator for a new one."
+                code=f"credential_{state.value}",
+                message=_CREDENTIALS[state],
+                hint="Ask the operator for a new one.",
+                place=place,
+                certificate_id=identity,
             )
         return DeviceCaller(
-            place=Place(self._region, credential.account),
+            place=place,
             thing=ThingName(""),
             certificate_id=identity,
             source_ip=source_ip,

@@ -102,7 +102,15 @@ class Enrolment:
             self._groups.find(tx, place.account, group)
 
     def enrol(
-        self, tx: Tx, place: Place, thing: ThingName, certificate: x509.Certificate, *, origin: str, belongings: Belongings
+        self,
+        tx: Tx,
+        place: Place,
+        thing: ThingName,
+        certificate: x509.Certificate,
+        *,
+        origin: str,
+        belongings: Belongings,
+        source_ip: str,
     ) -> CertificateId:
         """Register a certificate as this thing's own; the thing is made if it isn't there. A certificate that is registered
         already only changes hands if nothing else is attached to it.
@@ -121,7 +129,9 @@ class Enrolment:
         self._policies.attach(tx, place, belongings.policy, issued.arn)
         if self._trail is not None:
             thing_arn = place.iot("thing", thing)
-            self._trail.enrolled(tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin)
+            self._trail.enrolled(
+                tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin, source_ip=source_ip
+            )
         return issued.id
 
     def follow(
@@ -138,7 +148,10 @@ class Enrolment:
         self.copy_policies(tx, place, of=of, to=issued.id)
         if self._trail is not None:
             thing_arn = place.iot("thing", thing)
-            self._trail.enrolled(tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin)
+            # The request's own row, or the log, has its address: an authority elsewhere may answer days later.
+            self._trail.enrolled(
+                tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin, source_ip=""
+            )
         return issued.id
 
     def things_of(self, tx: Tx, place: Place, certificate: CertificateId) -> tuple[ThingName, ...]:

@@ -117,6 +117,10 @@ class FirstContacts:
         """Register, before the start, who writes down which keys came out of turn."""
         self._trail = trail
 
+    def place_of(self, account: AccountId) -> Place:
+        """Where an account's devices are."""
+        return Place(self._region, account)
+
     def decide(self, tx: Tx, contact: Contact) -> Verdict:
         """What the records and the authority's rule say. Changes nothing."""
         account, rule = contact.authority.account, contact.authority.rule
@@ -314,7 +318,13 @@ class FirstContacts:
         place = Place(self._region, authority.account)
         present = self._present(tx, authority.account, thing, leaf)
         identity = self._enrolment.enrol(
-            tx, place, thing, leaf, origin=authority.origin, belongings=belongings_of(authority.rule)
+            tx,
+            place,
+            thing,
+            leaf,
+            origin=authority.origin,
+            belongings=belongings_of(authority.rule),
+            source_ip=source_ip,
         )
         for each in present:
             self._enrolment.copy_policies(tx, place, of=each.id, to=identity)
@@ -377,7 +387,12 @@ class Introductions:
             )
             if credential is not None:
                 why = f"it is the shared provisioning credential {credential.id}, which may do nothing but POST /devices"
-                return Refusal(reason=why, certificate_id=identity, code=RefusalCode.CREDENTIAL_NOT_ALLOWED_HERE)
+                return Refusal(
+                    reason=why,
+                    certificate_id=identity,
+                    place=self._contacts.place_of(credential.account),
+                    code=RefusalCode.CREDENTIAL_NOT_ALLOWED_HERE,
+                )
             known = [each for each in authorities if each.registration is None or each.registration.is_active]
             taking = [each for each in known if each.registration is not None and each.registration.takes_newcomers]
             if self._newcomers is not None and taking:
@@ -385,7 +400,8 @@ class Introductions:
             contact = await self._proved(chain, chain_der, known, source_ip)
         except PathRefused as refused:
             return Refusal(reason=f"certificate {identity}: {refused.message}", certificate_id=identity, code=refused.code)
-        return await self._decided(contact)
+        refusal = await self._decided(contact)
+        return None if refusal is None else replace(refusal, place=self._contacts.place_of(contact.authority.account))
 
     async def _proved(
         self, chain: PresentedChain, chain_der: Sequence[bytes], authorities: Sequence[FleetAuthority], source_ip: str

@@ -106,7 +106,9 @@ class CertificateImports:
     ) -> None:
         """Register what ``judge`` found new; the thing is made if it isn't there."""
         for certificate in certificates:
-            identity = self._enrolment.enrol(tx, place, thing, certificate, origin=OPERATOR_ORIGIN, belongings=Belongings())
+            identity = self._enrolment.enrol(
+                tx, place, thing, certificate, origin=OPERATOR_ORIGIN, belongings=Belongings(), source_ip=source_ip
+            )
             standing = self._store.find_device(tx, place.account, thing)
             self._store.put_device(
                 tx,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -101,7 +102,7 @@ class JustInTimeRegistration:
             logger.warning("a newcomer could not be registered", authority=authority.fingerprint, why=error.message)
             return _refused(leaf, RefusalCode.UNAVAILABLE, f"it can't be registered now: {error.message}")
         logger.info("newcomer registered", authority=authority.fingerprint, certificate=x509.fingerprint(leaf))
-        return refusal
+        return None if refusal is None else replace(refusal, place=Place(self._region, authority.account))
 
     def _register(self, tx: Tx, told: FleetAuthority, leaf: pyca.Certificate, source_ip: str) -> Refusal | None:
         authority = self._store.find_authority(tx, told.account, told.id)

@@ -145,7 +145,13 @@ class Minting:
         issuer = self._authorities.provisioning_issuer(tx, place.account, AuthorityPurpose.FLEET_AUTHORITY)
         leaf = self._issue(issuer, device, public_key, now=now, until=Instant(now + days * DAY_MS))
         identity = self._enrolment.enrol(
-            tx, place, device, leaf, origin=found.origin, belongings=Belongings(policy=found.policy)
+            tx,
+            place,
+            device,
+            leaf,
+            origin=found.origin,
+            belongings=Belongings(policy=found.policy),
+            source_ip=source_ip,
         )
         self._store.put_device(
             tx,

@@ -134,6 +134,7 @@ class Registrations:
                 thing_arn=place.iot("thing", device.thing),
                 certificate_arn=place.iot("cert", device.certificate_id),
                 origin=device.origin,
+                source_ip=device.source_ip,
             )
 
     # The certificate --------------------------------------------------------------------------------------------------------

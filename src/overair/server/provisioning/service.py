@@ -119,7 +119,9 @@ class ProvisioningService:
             raise Conflict("The certificate has expired: it could never connect.", subject="certificate")
         if self.is_blocked(tx, place.account, named):
             raise Conflict(f"{named} is blocked: unblock it first (UnblockDevice).", subject="device-blocked")
-        identity = self._enrolment.enrol(tx, place, named, certificate, origin=OPERATOR_ORIGIN, belongings=Belongings())
+        identity = self._enrolment.enrol(
+            tx, place, named, certificate, origin=OPERATOR_ORIGIN, belongings=Belongings(), source_ip=source_ip
+        )
         standing = self._store.find_device(tx, place.account, named)
         self._store.put_device(
             tx,

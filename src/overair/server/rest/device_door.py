@@ -14,11 +14,14 @@ from typing import Final
 
 import structlog
 
+from overair.basics.arn import Place
 from overair.basics.errors import AccessDenied
-from overair.basics.ids import IdSource
+from overair.basics.ids import CertificateId, IdSource
 from overair.server.aws_protocol.asgi import Observe, Scope, Send
 from overair.server.aws_protocol.body import Receive
 from overair.server.error_codes import HTTP_STATUSES
+from overair.server.gateway.authority import RefusalCode
+from overair.server.gateway.denials import HTTPS, DenialWitness, Unwitnessed
 from overair.server.rest.exchange import Exchange
 from overair.server.rest.operations import (
     DeviceAuthenticator,
@@ -60,10 +63,18 @@ class _Bound:
 class DeviceDoor:
     """The engine. Rooms' doors are registered with ``add``; then it is an ASGI application."""
 
-    def __init__(self, devices: DeviceAuthenticator, *, ids: IdSource, observe: Observe | None = None) -> None:
+    def __init__(
+        self,
+        devices: DeviceAuthenticator,
+        *,
+        ids: IdSource,
+        observe: Observe | None = None,
+        denials: DenialWitness | None = None,
+    ) -> None:
         self._devices = devices
         self._ids = ids
         self._observe = observe
+        self._denials = denials or Unwitnessed()
         self._templates: Templates[_Bound] = Templates()
 
     def add(self, *doors: object) -> None:
@@ -100,11 +111,11 @@ class DeviceDoor:
     async def _perform(self, exchange: Exchange) -> RestAnswer:
         device = await self._admit(exchange)
         if isinstance(device, DeviceRefusal):
-            return _refused(device, exchange)
+            return self._refused(device, exchange, device.place, device.certificate_id)
         found = exchange.find(self._templates)
         is_shared = device.credential_id is not None
         if is_shared and (found is None or not found[0].route.for_shared_credential):
-            return _refused(_CREDENTIAL_ELSEWHERE, exchange)
+            return self._refused(_CREDENTIAL_ELSEWHERE, exchange, device.place, device.certificate_id)
         if found is None:
             raise exchange.unknown(self._templates)
         bound, labels = found
@@ -112,12 +123,34 @@ class DeviceDoor:
         exchange.name = bound.name
         if not is_shared:
             if route.action is None:
-                return _refused(_DEVICE_AT_PROVISIONING, exchange)
-            _ask(device, route.action)
+                return self._refused(_DEVICE_AT_PROVISIONING, exchange, device.place, device.certificate_id)
+            try:
+                _ask(device, route.action)
+            except AccessDenied:
+                self._tell_denied(exchange, device.place, device.certificate_id, device.place.iot("thing", device.thing))
+                raise
         request = exchange.request(labels)
         if exchange.has_body:
             request = replace(request, body=await exchange.whole_body(route.body_size_bytes_max))
         return await bound.handler(device, request)
+
+    def _refused(
+        self, refusal: DeviceRefusal, exchange: Exchange, place: Place | None, certificate: CertificateId | None
+    ) -> RestAnswer:
+        if refusal.code != RefusalCode.UNAVAILABLE:
+            self._tell_denied(exchange, place, certificate, exchange.raw_path.decode("latin-1"))
+        return _refused(refusal, exchange)
+
+    def _tell_denied(self, exchange: Exchange, place: Place | None, certificate: CertificateId | None, resource: str) -> None:
+        self._denials.device_denied(
+            None if place is None else place.account,
+            place.iot("cert", certificate) if place is not None and certificate is not None else None,
+            service=HTTPS,
+            operation=exchange.name,
+            resource=resource,
+            source_ip=exchange.source_ip,
+            request_id=exchange.request_id,
+        )
 
     async def _admit(self, exchange: Exchange) -> DeviceCaller | DeviceRefusal:
         chain_der: tuple[bytes, ...] = (exchange.scope.get("state") or {}).get("peer_chain_der") or ()

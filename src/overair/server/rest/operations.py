@@ -132,6 +132,9 @@ class DeviceRefusal:
     status: int | None = None
     """None: the status that the table has for the code; 403 where it has none."""
     hint: str = ""
+    place: Place | None = None
+    """Where the certificate is known, if it is."""
+    certificate_id: CertificateId | None = None
 
 
 class DeviceAuthenticator(Protocol):
