@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
+from overair.basics.ids import SeededIds
+from overair.basics.redacted import Redacted
 from overair.cli import backup_file
 from overair.cli.backup import backup, restore
 from overair.cli.ends import CommandEnded
+from overair.server.keyring.wrapping import open_secret_box, read_passphrase
 from overair.server.storage.migrations import REVISIONS, VERSION_TABLE
 
-SECRETS = (b"the wrapping key", b"the root's key")
+SECRETS = (b'"key":', b"the root's key")
 
 
 def content(data: Path, text: bytes, *, folder: str | None = None) -> str:
@@ -42,14 +45,18 @@ def data(tmp_path: Path) -> Path:
     (data / "overair.json").write_text(json.dumps({"format": 1, "account": "123456789012", "region": "us-east-1"}))
     (data / "ca.pem").write_text("ca")
     (data / "signer.pem").write_text("signer")
-    (data / "wrapping.key").write_bytes(SECRETS[0])
     (data / "root-key.json").write_bytes(SECRETS[1])
+    box = open_secret_box(data / "wrapping.key", passphrase=None, ids=SeededIds(1))
     (data / "lock").touch()
     with closing(sqlite3.connect(data / "records.sqlite3")) as records:
         records.execute("PRAGMA journal_mode=WAL")
         records.execute(f"CREATE TABLE {VERSION_TABLE} (version_num TEXT)")
         records.execute(f"INSERT INTO {VERSION_TABLE} VALUES (?)", (REVISIONS[-1],))
         records.execute("CREATE TABLE things (name TEXT)")
+        records.execute("CREATE TABLE keyring_keys (account TEXT, key_id TEXT, sealed BLOB)")
+        sealed = box.wrap(Redacted(b"a private key"), context="private-key/123456789012/k")
+        # A key that a token holds has nothing sealed.
+        records.executemany("INSERT INTO keyring_keys VALUES ('123456789012', ?, ?)", [("k", sealed), ("token", b"")])
         records.execute("INSERT INTO things VALUES ('one')")
         records.commit()
     first = content(data, b"first" * 100_000)
@@ -73,19 +80,19 @@ def things_of(data: Path) -> list[str]:
 
 
 def backed_up(data: Path, file: Path, **more: Any) -> Path:
-    backup([str(file)], **{"with_wrapping_key": False, "data": data, "json": False, **more})
+    backup([str(file)], **{"with_wrapping_key": False, "database": None, "data": data, "json": False, **more})
     return file
 
 
-def restored(file: Path, to: Path, *, wrapping_key: Path | None = None) -> Path:
-    restore(file, to, wrapping_key=wrapping_key, json=False)
+def restored(file: Path, to: Path, *, wrapping_key: Path | None = None, passphrase: Path | None = None) -> Path:
+    restore(file, to, wrapping_key=wrapping_key, key_passphrase_file=passphrase, database=None, json=False)
     return to
 
 
 def test_what_is_restored_is_what_was_backed_up(data: Path, tmp_path: Path) -> None:
     file = backed_up(data, tmp_path / "b.tar", with_wrapping_key=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    backup(["verify", str(file)], with_wrapping_key=False, data=data, json=True)
+    backup(["verify", str(file)], with_wrapping_key=False, database=None, data=data, json=True)
     new = restored(file, tmp_path / "new")
     assert files_of(new) == files_of(data)
     assert things_of(new) == ["one"]
@@ -102,8 +109,37 @@ def test_without_being_asked_no_key_that_opens_others_is_in_it(data: Path, tmp_p
         restored(file, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     new = restored(file, tmp_path / "new", wrapping_key=data / "wrapping.key")
-    assert (new / "wrapping.key").read_bytes() == SECRETS[0]
+    assert (new / "wrapping.key").read_bytes() == (data / "wrapping.key").read_bytes()
     assert not (new / "root-key.json").exists()
+
+
+def test_the_wrapping_key_is_proved_before_anything_is_restored(data: Path, tmp_path: Path) -> None:
+    file = backed_up(data, tmp_path / "b.tar")
+    other = tmp_path / "other.key"
+    open_secret_box(other, passphrase=None, ids=SeededIds(2))
+    with pytest.raises(CommandEnded, match="isn't the one that sealed the keys"):
+        restored(file, tmp_path / "new", wrapping_key=other)
+    other.write_bytes(b"no key")
+    with pytest.raises(CommandEnded, match="isn't a wrapping key"):
+        restored(file, tmp_path / "new", wrapping_key=other)
+    with closing(sqlite3.connect(data / "records.sqlite3")) as records:
+        records.execute("UPDATE keyring_keys SET key_id = 'elsewhere'")
+        records.commit()
+    with pytest.raises(CommandEnded, match="or they were changed"):
+        restored(backed_up(data, tmp_path / "c.tar"), tmp_path / "new", wrapping_key=data / "wrapping.key")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar", "c.tar", "data", "other.key"]
+
+
+def test_a_wrapping_key_with_a_passphrase_is_proved_with_it(data: Path, tmp_path: Path) -> None:
+    passphrase, wrong = tmp_path / "passphrase", tmp_path / "wrong"
+    passphrase.write_text("correct horse\n")
+    wrong.write_text("battery staple\n")
+    open_secret_box(data / "wrapping.key", passphrase=read_passphrase(passphrase), ids=SeededIds(3))
+    file = backed_up(data, tmp_path / "b.tar", with_wrapping_key=True)
+    for given, said in ((None, "--key-passphrase-file"), (wrong, "doesn't open")):
+        with pytest.raises(CommandEnded, match=said):
+            restored(file, tmp_path / "new", passphrase=given)
+    assert things_of(restored(file, tmp_path / "new", passphrase=passphrase)) == ["one"]
 
 
 def test_a_folder_that_isnt_empty_is_left_alone(data: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from overair.server.objects.model import ContentId, ObjectVersion, Properties
 from overair.server.storage.work import SqlWork
 from overair.server.streams.descriptors import Descriptors
 from overair.server.streams.device_api import StreamTopics
-from overair.server.streams.model import FileSource, Stream, StreamPlan
+from overair.server.streams.model import FileSource, Stream, StreamPlan, Versions
 from overair.server.streams.service import StreamsService
 from overair.server.streams.store import SqlStreamsStore
 from tests.support.jobs_room import FakeConnection, answer
@@ -107,7 +107,7 @@ class NoTags:
 
 
 class StreamsRoom:
-    def __init__(self, work: SqlWork, place: Place, clock: SettableClock) -> None:
+    def __init__(self, work: SqlWork, place: Place, clock: SettableClock, *, versions: Versions | None = None) -> None:
         self.work, self.place, self.clock = work, place, clock
         self.buckets = Buckets(place)
         self.grants = Grants()
@@ -119,6 +119,7 @@ class StreamsRoom:
             tags=NoTags(),
             clock=clock,
             descriptors=self.descriptors,
+            versions=versions,
         )
         self.topics = StreamTopics(work=work, streams=self.streams, descriptors=self.descriptors, contents=self.buckets)
 

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import datetime
+from json import dumps
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Annotated
 
 import typer
 
+from overair.basics.clock import from_datetime
+from overair.basics.ids import RandomIds
 from overair.cli import backup_file
+from overair.cli.backup_records import into_postgresql
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data
 from overair.cli.output import Json, console, print_json
+from overair.server.keyring.proof import prove_opens
+from overair.server.keyring.wrapping import KeyringRefused, open_secret_box, read_passphrase
+from overair.server.state_directory import RESTORED_NAME, write_file
+
+Database = Annotated[
+    str | None,
+    typer.Option(envvar="OVERAIR_DATABASE", help="The PostgreSQL of a server that keeps its records there: postgresql://…"),
+]
 
 KEY_FILE_SIZE_BYTES_MAX = 4096
 
@@ -23,6 +36,7 @@ def backup(
     with_wrapping_key: Annotated[
         bool, typer.Option("--with-wrapping-key", help="Put the key that opens all others, and the root's key, into it, too.")
     ] = False,
+    database: Database = None,
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
@@ -33,7 +47,7 @@ def backup(
         return
     if len(what) != 1 or what[0] == "verify":
         raise CommandEnded(ExitCode.USAGE, "Name one file: overair backup FILE, or overair backup verify FILE.")
-    made = backup_file.write(data, Path(what[0]), with_secrets=with_wrapping_key)
+    made = backup_file.write(data, Path(what[0]), with_secrets=with_wrapping_key, database=database)
     _tell(made, Path(what[0]), "was written", json=json)
     if not made.has_wrapping_key and not json:
         console.print(
@@ -48,6 +62,10 @@ def restore(
     data: Annotated[Path, typer.Option("--data", help="The new state directory: a folder that is empty or isn't there.")],
     wrapping_key: Annotated[
         Path | None, typer.Option(help="The server's wrapping.key, where the backup was made without it.")
+    ] = None,
+    key_passphrase_file: Annotated[Path | None, typer.Option(help="What wrapping.key is sealed with, if it is.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="An empty PostgreSQL for the records, postgresql://…; without it they are in DIR.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -65,13 +83,18 @@ def restore(
                 ExitCode.REFUSED,
                 f"{file} was made without the key that opens all others. Name the server's wrapping.key with --wrapping-key.",
             )
+        _prove_key(folder, key_passphrase_file)
         for name in ("contents", "contents/manifests"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
-        if data.exists():
-            data.rmdir()
-        folder.rename(data)
-        _settle(data.parent)
+        write_file(folder / RESTORED_NAME, _moment_of(found, file), mode=0o600)
+        if database is None:
+            _move(folder, data)
+        else:
+            with into_postgresql(folder / backup_file.RECORDS, database):
+                for records in folder.glob(f"{backup_file.RECORDS}*"):
+                    records.unlink()
+                _move(folder, data)
     except OSError as error:
         raise CommandEnded(ExitCode.REFUSED, f"{data} can't be made: {error}.") from error
     finally:
@@ -79,10 +102,34 @@ def restore(
     _tell(found, data, "was restored", json=json)
     if not json:
         console.print(
-            f"It is as it was at {found.made_at}. What was revoked, blocked or deleted since must be revoked again before "
-            "devices reach it: see docs/security.md.",
+            f"It is as it was at {found.made_at}. What was revoked, blocked or deleted since is good again: revoke it again "
+            "before devices reach this server (docs/security.md says how). The lost server must never run again.",
             soft_wrap=True,
         )
+
+
+def _move(folder: Path, data: Path) -> None:
+    if data.exists():
+        data.rmdir()
+    folder.rename(data)
+    _settle(data.parent)
+
+
+def _prove_key(folder: Path, key_passphrase_file: Path | None) -> None:
+    """The wrapping key must open every key in the records: with another one the server would start and could do nothing."""
+    try:
+        passphrase = None if key_passphrase_file is None else read_passphrase(key_passphrase_file)
+        box = open_secret_box(folder / backup_file.WRAPPING_KEY, passphrase=passphrase, ids=RandomIds())
+        prove_opens(folder / backup_file.RECORDS, box)
+    except KeyringRefused as error:
+        raise CommandEnded(ExitCode.REFUSED, f"Nothing was restored. {error.message}") from error
+
+
+def _moment_of(found: backup_file.Contents, file: Path) -> bytes:
+    try:
+        return dumps({"backedUpAt": from_datetime(datetime.fromisoformat(found.made_at))}).encode() + b"\n"
+    except (ValueError, TypeError) as error:
+        raise CommandEnded(ExitCode.REFUSED, f"{file} doesn't say when it was made: {error}.") from error
 
 
 def _bring_key(wrapping_key: Path, to: Path) -> None:

@@ -15,15 +15,16 @@ import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO, Any, Final
 
 from overair.basics.clock import WallClock, as_datetime
+from overair.cli.backup_records import copy_of_postgresql, copy_of_sqlite, schema_of
 from overair.cli.ends import CommandEnded, ExitCode
-from overair.server.storage.migrations import REVISIONS, VERSION_TABLE
+from overair.server.storage.migrations import REVISIONS
 
 FORMAT: Final = 1
 TABLE: Final = "backup.json"
@@ -62,18 +63,22 @@ class Contents:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-def write(data: Path, file: Path, *, with_secrets: bool) -> Contents:
+def write(data: Path, file: Path, *, with_secrets: bool, database: str | None = None) -> Contents:
     """Back up the server on ``data``, which may be running, into a file that appears whole or not at all.
+
+    Args:
+        database: The PostgreSQL that the server keeps its records in, unless they are in ``data``.
 
     Raises:
         CommandEnded: it isn't a state directory with its records in it; the file is there; the disk fails.
     """
     marker = _marker(data)
-    if not (data / RECORDS).is_file():
+    is_in_folder = (data / RECORDS).is_file()
+    if not is_in_folder and database is None:
         raise CommandEnded(
-            ExitCode.REFUSED,
-            f"The records aren't in {data}: this server keeps them in PostgreSQL, which is backed up with its own tools. "
-            "docs/commands.md (overair backup) says in which order.",
+            ExitCode.USAGE,
+            f"The records aren't in {data}: this server keeps them in PostgreSQL. Name it with --database, as at the start of "
+            "the server.",
         )
     if file.exists():
         raise CommandEnded(ExitCode.USAGE, f"{file} is there already. Name another file.")
@@ -81,12 +86,15 @@ def write(data: Path, file: Path, *, with_secrets: bool) -> Contents:
     try:
         with _staging(data) as aside:
             _link_contents(data, aside)
-            _copy_records(data / RECORDS, aside / RECORDS)
+            if is_in_folder or database is None:
+                copy_of_sqlite(data / RECORDS, aside / RECORDS)
+            else:
+                copy_of_postgresql(database, aside / RECORDS, account=marker["account"])
             _link_contents(data, aside)
             told = Contents(
                 account=marker["account"], region=marker["region"], made_at=as_datetime(WallClock().now()).isoformat()
             )
-            told.schema = _schema_of(aside / RECORDS)
+            told.schema = schema_of(aside / RECORDS)
             names = [name for name in (*OPEN_FILES, *(SECRET_FILES if with_secrets else ())) if (data / name).is_file()]
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as output, tarfile.open(fileobj=output, mode="w|") as archive:
@@ -140,22 +148,6 @@ def _files_below(folder: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(files):
             yield Path(parent, name)
-
-
-def _copy_records(records: Path, to: Path) -> None:
-    """One consistent moment of a database that is written to: all pages are read in one transaction."""
-    with (
-        closing(sqlite3.connect(f"{records.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as source,
-        closing(sqlite3.connect(to)) as copy,
-    ):
-        to.chmod(0o600)
-        source.backup(copy, pages=-1)
-
-
-def _schema_of(records: Path) -> str:
-    with closing(sqlite3.connect(f"{records.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        (version,) = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 (a constant)
-        return str(version)
 
 
 def _add(archive: tarfile.TarFile, told: Contents, name: str, path: Path) -> None:

@@ -6,6 +6,7 @@ DIR/                 0700
 ├─ lock              held by the running server, or shared by the processes of a server with several
 ├─ starting          held by the one of several that is starting
 ├─ first-start       there until the first start is done; only then does a start clear what a cut one left
+├─ restored.json     there after a restore, until the start that has taken note of it
 ├─ records.sqlite3   records, unless a PostgreSQL is named
 ├─ contents/         object contents, by their hash
 ├─ ca.pem            the CA that clients trust for every port
@@ -32,6 +33,7 @@ from typing import Any
 from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId
 
+RESTORED_NAME = "restored.json"
 FORMAT = 1
 """Rises when an older server could no longer understand the folder."""
 
@@ -87,6 +89,10 @@ class StateDirectory:
     @property
     def wrapping_key_file(self) -> Path:
         return self.path / "wrapping.key"
+
+    @property
+    def restored_file(self) -> Path:
+        return self.path / RESTORED_NAME
 
     @property
     def endpoints_file(self) -> Path:

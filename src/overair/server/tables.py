@@ -18,6 +18,7 @@ from overair.server.packages import store as package_store  # noqa: F401
 from overair.server.provisioning import store as provisioning_store  # noqa: F401
 from overair.server.roots import store as root_store  # noqa: F401
 from overair.server.signing import store as signing_store  # noqa: F401
+from overair.server.storage import restores  # noqa: F401
 from overair.server.storage.schema import metadata
 from overair.server.streams import store as stream_store  # noqa: F401
 from overair.server.updates import store as update_store  # noqa: F401

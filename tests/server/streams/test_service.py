@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
 import pytest
 
+from overair.basics.arn import Place
+from overair.basics.clock import Instant, SettableClock
 from overair.basics.errors import AccessDenied, AlreadyExists, InvalidRequest, LimitExceeded, NotFound
 from overair.basics.ids import StreamId
-from overair.server.storage.work import sql
-from overair.server.streams.model import STREAMED_FILE_SIZE_BYTES_MAX, StreamChange, largest_files, next_version
+from overair.server.storage.work import open_sqlite, sql
+from overair.server.streams.model import STREAMED_FILE_SIZE_BYTES_MAX, StreamChange, Versions, largest_files
 from overair.server.streams.store import streams
 from tests.support.streams_room import StreamsRoom, source
 
@@ -70,7 +79,50 @@ def test_the_last_version_has_no_successor(room: StreamsRoom) -> None:
     delete(room, "s")
     with pytest.raises(LimitExceeded):
         room.of(b"abc")
-    assert next_version(65534) == 65535
+    assert Versions().after(65534, Instant(0)) == 65535
+
+
+def test_after_a_restore_no_version_stands_for_two_contents(
+    tmp_path: Path, sqlite_template: Callable[[], Path], place: Place, clock: SettableClock
+) -> None:
+    random = Random(6)
+    said: dict[tuple[str, int], bytes] = {}
+
+    def goes_on(room: StreamsRoom, steps: int) -> None:
+        """An operator makes, changes and deletes streams; devices see each."""
+        for _ in range(steps):
+            clock.advance(milliseconds=random.randrange(2000))
+            name, data = f"s{random.randrange(4)}", random.randbytes(20)
+            if not _has(room, name):
+                room.of(data, name)
+            elif random.random() < 0.3:
+                delete(room, name)
+                continue
+            else:
+                room.buckets.put("b", name, data)
+                change(room, name, files=(source(0, "b", name),))
+            assert said.setdefault((name, room.find(name).version), data) == data
+
+    file = tmp_path / "0"
+    shutil.copyfile(sqlite_template(), file)
+    versions = Versions()
+    for restores in range(1, 4):
+        with closing(open_sqlite(file, clock=clock)) as work:
+            room = StreamsRoom(work, place, clock, versions=versions)
+            goes_on(room, 30)
+            backup = tmp_path / str(restores)
+            with closing(sqlite3.connect(file)) as records, closing(sqlite3.connect(backup)) as copy:
+                records.backup(copy)
+            goes_on(room, 60)  # what the backup knows nothing of
+        file = backup
+        clock.advance(milliseconds=1)
+        versions = Versions(restores=restores, restored_at=clock.now())
+    assert len(said) > 150
+
+
+def _has(room: StreamsRoom, name: str) -> bool:
+    page = room.work.read_blocking(lambda tx: room.streams.page(tx, room.place, after=None, limit=9))
+    return any(each.id == name for each in page)
 
 
 @pytest.mark.parametrize("files", [[], [(0, "k"), (0, "k")], [(256, "k")], [(n, "k") for n in range(51)]])

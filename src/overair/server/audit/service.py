@@ -109,6 +109,10 @@ class AuditTrail:
         """An image was signed, for whoever asked for it."""
         self._add(tx, account, AuditKind.SIGNATURE, requested_by, "signer", "Sign", job_arn)
 
+    def restored(self, tx: Tx, account: AccountId, *, backed_up_at: str) -> None:
+        """These records came out of a backup of that time: whatever was written since is lost, rows of the audit, too."""
+        self._add(tx, account, AuditKind.CHANGE, "overair", "overair", "Restore", f"backup of {backed_up_at}")
+
     def _add(
         self,
         tx: Tx,

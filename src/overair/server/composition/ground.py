@@ -17,6 +17,7 @@ from overair.server.audit.store import SqlAuditStore
 from overair.server.certificates.renewal import ServerCertificateRenewal
 from overair.server.cluster import Cluster
 from overair.server.composition.audit_key import AuditKey
+from overair.server.composition.restored import take_note
 from overair.server.config import Settings
 from overair.server.joined import open_records
 from overair.server.keyring.holders import HolderSettings, KeyHolders
@@ -81,6 +82,7 @@ class Ground:
         self.audit_store = SqlAuditStore()
         self.audited = AuditedWork(self.work, self.audit_store, clock=clock, ids=ids)
         self.audit_trail = AuditTrail(self.audit_store, clock=clock, ids=ids)
+        self.restores = take_note(state, self.work, self.audit_trail, account=place.account, clock=clock)
         self.audit_heads = AuditHeads(self.audit_store, AuditKey(self.keyring), clock=clock)
         self.observed = Observed(home=place.account, clock=clock, ids=ids)
         self.keyring.watched_by(self.observed)

@@ -310,6 +310,8 @@ class OperatorDoors:
                     has_passphrase=ground.secret_box.has_passphrase,
                     connected=lambda: gateway.gateway.connection_count + ground.cluster.connected_elsewhere(),
                     failing_workers=lambda: ground.workers.failing,
+                    backed_up_at=ground.restores.backed_up_at,
+                    restored_at=ground.restores.restored_at,
                 ),
                 clock=ground.clock,
             ),

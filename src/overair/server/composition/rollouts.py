@@ -30,6 +30,7 @@ from overair.server.packages.service import PackagesService
 from overair.server.packages.store import SqlPackageStore
 from overair.server.signing.service import SigningService
 from overair.server.signing.store import SqlSigningStore
+from overair.server.streams.model import Versions
 from overair.server.streams.service import StreamsService
 from overair.server.streams.store import SqlStreamsStore
 from overair.server.updates.saga import Saga
@@ -82,6 +83,7 @@ class RolloutRooms:
             tags=tags,
             clock=clock,
             descriptors=buckets.descriptors,
+            versions=Versions(restores=ground.restores.count, restored_at=ground.restores.restored_at),
         )
         package_store = SqlPackageStore()
         self.packages = PackagesService(store=package_store, roles=access, objects=objects, tags=tags, clock=schedule_clock)

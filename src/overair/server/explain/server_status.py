@@ -23,6 +23,9 @@ from overair.wire.uptane.metadata_writing import expires_text
 PROFILES_MAX: Final = 100
 UNSIGNED_NAMED_MAX: Final = 10
 
+RESTORE_TOLD_MS: Final = 30 * 24 * 3600 * 1000
+"""How long a restore is a warning."""
+
 SERVER_HELD_KEYS: Final = (
     "Who takes this server's disk with its wrapping key, or controls its process, can sign images with the server-held "
     "profiles. Sign with a key of your own (customCodeSigning) to keep that from them."
@@ -42,6 +45,9 @@ class Running:
     has_passphrase: bool
     connected: Callable[[], int]
     failing_workers: Callable[[], Collection[str]]
+    backed_up_at: Instant | None = None
+    """Of a server that was restored: when the backup was made."""
+    restored_at: Instant | None = None
 
 
 class ServerStatusOperations:
@@ -70,6 +76,17 @@ class ServerStatusOperations:
         self._running = running
         self._clock = clock
 
+    def _restored(self) -> list[str]:
+        """For as long as what a restore brings back may be news to somebody."""
+        backed_up_at, restored_at = self._running.backed_up_at, self._running.restored_at
+        if backed_up_at is None or restored_at is None or self._clock.now() - restored_at > RESTORE_TOLD_MS:
+            return []
+        moment = as_datetime(backed_up_at).isoformat(timespec="seconds")
+        return [
+            f"Restored from a backup of {moment}: what was revoked, blocked or deleted since is good again until that is done "
+            "once more (docs/security.md)."
+        ]
+
     @operation("overair", "DescribeServer")
     async def describe_server(self, caller: Caller, request: Request) -> Members:
         """Facts, levels, and warnings in words."""
@@ -89,6 +106,7 @@ class ServerStatusOperations:
             warnings.append(f"Testing only, since their certificates are self-signed: profiles {', '.join(testing_only)}.")
         if unsigned:
             warnings.append(f"Updates with files that nobody signed: {', '.join(unsigned)}.")
+        warnings += self._restored()
         warnings += provisioning.warnings
         warnings += repositories.warnings
         if failing:

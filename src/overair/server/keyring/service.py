@@ -167,7 +167,7 @@ class Keyring:
                 public_key_der=prepared.public_key_der,
                 sealed=b""
                 if prepared.holder != FILE
-                else self._box.wrap(prepared.private_key_der, context=_context(account, key_id)),
+                else self._box.wrap(prepared.private_key_der, context=sealed_context(account, key_id)),
                 holder=prepared.holder,
             ),
         )
@@ -214,7 +214,7 @@ class Keyring:
                 return held
         signer: Signer
         if key.holder == FILE:
-            signer = MemorySigner(key.kind, self._box.unwrap(key.sealed, context=_context(account, key_id)))
+            signer = MemorySigner(key.kind, self._box.unwrap(key.sealed, context=sealed_context(account, key_id)))
         else:
             signer = self._holders.open(key.holder, load_public_key(key.public_key_der))
         with self._gate:
@@ -244,7 +244,7 @@ class Keyring:
         if key.holder != FILE:
             raise Conflict(f"The private key lies at {key.holder} and doesn't leave its holder.", subject="key-holder")
         self._tell_used(key)
-        opened = self._box.unwrap(key.sealed, context=_context(account, key_id))
+        opened = self._box.unwrap(key.sealed, context=sealed_context(account, key_id))
         private = serialization.load_der_private_key(opened.reveal(), None)
         return Redacted(
             private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -293,5 +293,6 @@ def _proof_of(kind: KeyKind) -> SignatureAlgorithm:
     return SignatureAlgorithm.RSA_PSS_SHA256 if kind.value.startswith("rsa-") else SignatureAlgorithm.ECDSA_SHA256
 
 
-def _context(account: AccountId, key_id: KeyId) -> str:
+def sealed_context(account: AccountId, key_id: KeyId) -> str:
+    """What binds a sealed private key to its row."""
     return f"private-key/{account}/{key_id}"

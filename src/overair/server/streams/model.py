@@ -133,6 +133,27 @@ def check_sources(files: tuple[FileSource, ...]) -> None:
         seen.add(file.file_id)
 
 
-def next_version(version: int) -> int | None:
-    """The version after this one; None when there is none left (65535 is the last)."""
-    return version + 1 if version < STREAM_VERSION_MAX else None
+RESTORE_GAP: Final = 1000
+"""How many versions a restored server leaves out for each id: those that the lost one may have given out since the backup."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """How streams are numbered, such that an id and a version never stand for two contents: not after a deletion, nor after a
+    restore, whose backup knows nothing of what was given out since it was made."""
+
+    restores: int = 0
+    """How often these records came out of a backup."""
+    restored_at: Instant | None = None
+    """The last time. Whatever was written before may have been changed since, unknown to us."""
+
+    @property
+    def first(self) -> int:
+        """Of an id that isn't known: the lost server may have given it versions of its own."""
+        return FIRST_VERSION + self.restores * RESTORE_GAP
+
+    def after(self, version: int, written_at: Instant) -> int | None:
+        """The version after this one, which was given out at that time; None when there is none left (65535 is the last)."""
+        is_of_the_backup = self.restored_at is not None and written_at < self.restored_at
+        following = max(version + (RESTORE_GAP if is_of_the_backup else 1), self.first)
+        return following if following <= STREAM_VERSION_MAX else None

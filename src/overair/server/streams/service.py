@@ -14,7 +14,6 @@ from overair.basics.work import Tx
 from overair.server.objects.model import ContentId
 from overair.server.streams.descriptors import ClosedFile, Descriptor, Descriptors, OpenFile
 from overair.server.streams.model import (
-    FIRST_VERSION,
     STREAM_ID,
     STREAMED_FILE_SIZE_BYTES_MAX,
     FileSource,
@@ -22,8 +21,8 @@ from overair.server.streams.model import (
     StreamChange,
     StreamFile,
     StreamPlan,
+    Versions,
     check_sources,
-    next_version,
     stream_arn,
 )
 from overair.wire.stream_messages import RefusalCode
@@ -33,7 +32,10 @@ class StreamsStore(Protocol):
     """Where streams are kept (``store.SqlStreamsStore``)."""
 
     def find(self, tx: Tx, account: AccountId, stream: StreamId) -> Stream | None: ...
-    def last_version(self, tx: Tx, account: AccountId, stream: StreamId) -> int | None: ...
+    def last_version(self, tx: Tx, account: AccountId, stream: StreamId) -> tuple[int, Instant] | None:
+        """The last version of an id, deleted or not, and when it was given."""
+        ...
+
     def page(self, tx: Tx, account: AccountId, *, after: StreamId | None, limit: int, ascending: bool) -> Sequence[Stream]: ...
     def save(self, tx: Tx, account: AccountId, stream: Stream) -> None: ...
     def bury(self, tx: Tx, account: AccountId, stream: StreamId, *, now: Instant) -> None: ...
@@ -92,6 +94,7 @@ class StreamsService:
         tags: Tags,
         clock: Clock,
         descriptors: Descriptors,
+        versions: Versions | None = None,
     ) -> None:
         self._store = store
         self._objects = objects
@@ -99,10 +102,11 @@ class StreamsService:
         self._tags = tags
         self._clock = clock
         self._descriptors = descriptors
+        self._versions = versions or Versions()
         tags.accept("stream", lambda tx, account, name: store.find(tx, account, StreamId(name)) is not None)
 
     def create(self, tx: Tx, place: Place, plan: StreamPlan) -> Stream:
-        """Make a stream at version 1, or at the version after the last of a deleted stream of the same id.
+        """Make a stream at version 1, or at the version after the last of a deleted stream of the same id (see ``Versions``).
 
         Sizes, versions and ETags are read now, with the role; a file without a version is pinned to the current one.
 
@@ -113,7 +117,7 @@ class StreamsService:
             AccessDenied: the role can't be assumed by the service or may not read a file.
         """
         check_sources(plan.files)
-        last_version = self._store.last_version(tx, place.account, plan.id)
+        last = self._store.last_version(tx, place.account, plan.id)
         if self._store.find(tx, place.account, plan.id) is not None:
             arn = stream_arn(place, plan.id)
             raise AlreadyExists(
@@ -124,7 +128,7 @@ class StreamsService:
         now = self._clock.now()
         stream = Stream(
             id=plan.id,
-            version=FIRST_VERSION if last_version is None else self._version_after(plan.id, last_version),
+            version=self._versions.first if last is None else self._version_after(plan.id, *last),
             description=plan.description,
             files=self._pin(tx, place, plan.id, plan.role_arn, plan.files),
             role_arn=plan.role_arn,
@@ -160,7 +164,7 @@ class StreamsService:
         role_arn = change.role_arn or current.role_arn
         changed = replace(
             current,
-            version=self._version_after(stream, current.version),
+            version=self._version_after(stream, current.version, current.last_updated_at),
             description=current.description if change.description is None else change.description,
             files=self._pin(tx, place, stream, role_arn, sources),
             role_arn=role_arn,
@@ -205,8 +209,8 @@ class StreamsService:
 
     # ----------------------------------------------------------------------------------------------------------------------
 
-    def _version_after(self, stream: StreamId, version: int) -> int:
-        following = next_version(version)
+    def _version_after(self, stream: StreamId, version: int, written_at: Instant) -> int:
+        following = self._versions.after(version, written_at)
         if following is None:
             raise LimitExceeded(
                 f"Stream {stream} has reached version {version}, the last there is. Use another stream id.",

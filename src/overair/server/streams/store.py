@@ -67,10 +67,10 @@ class SqlStreamsStore:
         row = sql(tx).execute(query).mappings().first()
         return None if row is None else _stream(row, self._files(tx, account, [stream]))
 
-    def last_version(self, tx: Tx, account: AccountId, stream: StreamId) -> int | None:
-        query = select(streams.c.version).where(streams.c.account == account, streams.c.id == stream)
+    def last_version(self, tx: Tx, account: AccountId, stream: StreamId) -> tuple[int, Instant] | None:
+        query = select(streams.c.version, streams.c.last_updated_at).where(streams.c.account == account, streams.c.id == stream)
         row = sql(tx).execute(query).first()
-        return None if row is None else int(row[0])
+        return None if row is None else (int(row[0]), Instant(row[1]))
 
     def page(self, tx: Tx, account: AccountId, *, after: StreamId | None, limit: int, ascending: bool) -> Sequence[Stream]:
         query = select(*streams.c).where(streams.c.account == account, streams.c.deleted.is_(False))

@@ -96,6 +96,13 @@ def upgrade() -> None:
         sa.Column("retry_after_s", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("account", name=op.f("pk_renewal_rules")),
     )
+    op.create_table(
+        "restores",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("restored_at", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("backed_up_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "restored_at", name=op.f("pk_restores")),
+    )
     with op.batch_alter_table("device_anomalies", schema=None) as batch_op:
         batch_op.create_index("ix_device_anomalies_account_thing", ["account", "thing"], unique=False)
 
