@@ -19,6 +19,7 @@ from overair.server.provisioning.fleet_operator_api import AnomalyOperations, Fl
 from overair.server.provisioning.minting import DeviceKey, MintedDevice, new_key
 from overair.server.provisioning.model import CredentialPlan, DeviceKeyType, FleetAuthority, FleetRule, SharedCredential
 from overair.server.provisioning.operator_api import BlockOperations, CredentialOperations, LevelOperations
+from overair.server.provisioning.reuse import ReusedIds, Reuses
 from overair.server.provisioning.service import (
     Credentials,
     Enrolment,
@@ -133,6 +134,7 @@ class ProvisioningRoom:
             ids=ids,
         )
         registry.authority.first_use_noted_by(registry.certificates)
+        self.reuses = self.reuses_with("queue")
         self.introductions = Introductions(
             work=self.work, store=self.store, fleet=self.fleet, contacts=self.contacts, clock=clock
         )
@@ -157,9 +159,20 @@ class ProvisioningRoom:
         self.level_operations = LevelOperations(work=self.work, levels=self.levels, scrub=self.scrubbed)
         self.block_operations = BlockOperations(work=self.work, provisioning=self.provisioning)
         self.fleet_operations = FleetOperations(work=self.work, fleet=self.fleet, revocations=self.revocations, clock=clock)
-        self.anomaly_operations = AnomalyOperations(work=self.work, contacts=self.contacts)
+        self.anomaly_operations = AnomalyOperations(work=self.work, contacts=self.contacts, reuses=self.reuses)
         self.device_api = ProvisioningDeviceApi(work=self.work, credentials=self.credentials, minting=self.minting, clock=clock)
         self.est_api = EstDeviceApi(work=self.work, reenrolment=self.reenrolment, clock=clock)
+
+    def reuses_with(self, setting: ReusedIds) -> Reuses:
+        """The rule for ids that are taken, under one setting or the other."""
+        return Reuses(
+            anomalies=self.store,
+            approvals=self.store,
+            contacts=self.contacts,
+            enrolment=self.enrolment,
+            clock=self.clock,
+            setting=setting,
+        )
 
     def caller(self) -> Caller:
         return Caller(

@@ -89,6 +89,10 @@ class Settings(BaseSettings):
     limits: Literal["generous", "aws"] = Field(
         default="generous", description="Limits of the device door: bounded by memory alone, or AWS's quotas."
     )
+    reused_ids: Literal["queue", "refuse"] = Field(
+        default="queue",
+        description="Another key for a device id that is taken: an operator may approve it, or nobody may.",
+    )
     download_url: str | None = Field(
         default=None, description="The address of the device port as devices see it, if a balancer stands before it."
     )

@@ -119,6 +119,7 @@ CODES: Final[Mapping[Plane, Rows]] = {
         (Conflict, "in-use"): "InvalidRequestException",
         (Conflict, "index"): "IndexNotReadyException",
         (Conflict, "registration"): "ResourceRegistrationFailureException",
+        (Conflict, "device-id-taken"): "ResourceRegistrationFailureException",
         LimitExceeded: "LimitExceededException",
         (LimitExceeded, "policy-versions"): "VersionsLimitExceededException",
         (LimitExceeded, "versions"): "VersionsLimitExceededException",

@@ -55,6 +55,7 @@ class Fleet:
             registrations=self.registrations,
             certificates=registry.certificates,
             policies=registry.policies,
+            reuses=room.reuses,
             clock=room.clock,
             ids=SeededIds(3),
             region=room.place.region,

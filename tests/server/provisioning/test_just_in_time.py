@@ -73,6 +73,7 @@ class Gate:
             registrations=registrations,
             templates=templates,
             revocations=room.revocations,
+            reuses=room.reuses,
             clock=room.clock,
             region=room.place.region,
         )

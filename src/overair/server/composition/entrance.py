@@ -14,6 +14,7 @@ from overair.server.provisioning.importing import CertificateImports
 from overair.server.provisioning.just_in_time import JustInTimeRegistration
 from overair.server.provisioning.registration import Registrations
 from overair.server.provisioning.registration_tasks import RegistrationTasks
+from overair.server.provisioning.reuse import Reuses
 from overair.server.provisioning.server_authority import ServerAuthorityRotation
 from overair.server.provisioning.service import (
     Credentials,
@@ -106,6 +107,14 @@ class EntranceRooms:
             home=ground.place,
             look_again=ground.look_at_server_certificate,
         )
+        self.reuses = Reuses(
+            anomalies=store,
+            approvals=store,
+            contacts=self.contacts,
+            enrolment=enrolment,
+            clock=clock,
+            setting=ground.settings.reused_ids,
+        )
         self.provisioning = ProvisioningService(
             store=store, enrolment=enrolment, levels=self.levels, blocks=blocks, clock=clock
         )
@@ -145,6 +154,7 @@ class EntranceRooms:
             registrations=self.registrations,
             certificates=registry.certificates,
             policies=registry.policies,
+            reuses=self.reuses,
             clock=clock,
             ids=ids,
             region=ground.place.region,
@@ -175,6 +185,7 @@ class EntranceRooms:
                     registrations=self.registrations,
                     templates=self.templates,
                     revocations=self.revocations,
+                    reuses=self.reuses,
                     clock=clock,
                     region=ground.place.region,
                 ),

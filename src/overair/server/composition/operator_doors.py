@@ -227,7 +227,6 @@ class OperatorDoors:
             BlockOperations(work=work, provisioning=entrance.provisioning),
             FleetOperations(work=work, fleet=entrance.fleet, revocations=entrance.revocations, clock=ground.clock),
             ProvisionedDeviceOperations(work=work, devices=entrance.provisioned_devices, provisioning=entrance.provisioning),
-            AnomalyOperations(work=work, contacts=entrance.contacts),
             RenewalOperations(work=work, renewals=entrance.renewals, reenrolment=entrance.reenrolment),
             ServerAuthorityOperations(
                 work=work,
@@ -236,6 +235,7 @@ class OperatorDoors:
                 check=lambda: ground.server_certificate.check(),
                 shows_files=self._registry.server_files is not None,
             ),
+            AnomalyOperations(work=work, contacts=entrance.contacts, reuses=entrance.reuses),
             ProvisioningTemplateOperations(
                 work=work,
                 templates=entrance.templates,

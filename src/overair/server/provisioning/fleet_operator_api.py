@@ -23,6 +23,7 @@ from overair.server.provisioning.model import (
     Renewal,
     StandingList,
 )
+from overair.server.provisioning.reuse import Reuses
 from overair.server.provisioning.revocation_lists import RevocationList, read_issuers, read_revocation_list
 from overair.server.provisioning.revocations import Revocations
 from overair.server.provisioning.service import FirstContacts, FleetAuthorities
@@ -168,9 +169,10 @@ class FleetOperations:
 class AnomalyOperations:
     """Certificates that were refused although their chain is good."""
 
-    def __init__(self, *, work: Work, contacts: FirstContacts) -> None:
+    def __init__(self, *, work: Work, contacts: FirstContacts, reuses: Reuses) -> None:
         self._work = work
         self._contacts = contacts
+        self._reuses = reuses
 
     @operation("overair", "ListDeviceAnomalies")
     async def list_anomalies(self, caller: Caller, request: Request) -> Members:
@@ -185,7 +187,7 @@ class AnomalyOperations:
         identity = CertificateId(request["certificateId"])
         deactivate = request.get("deactivateOthers", False)
         approved = await self._work.run(
-            lambda tx: self._contacts.approve(tx, caller.place, identity, deactivate_others=deactivate)
+            lambda tx: self._reuses.approve(tx, caller.place, identity, deactivate_others=deactivate)
         )
         return {"thingName": approved.thing}
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from cryptography import x509 as pyca
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import AccessDenied, InvalidRequest, LimitExceeded, NotFound
+from overair.basics.errors import AccessDenied, Conflict, InvalidRequest, LimitExceeded, NotFound
 from overair.basics.ids import AccountId, CertificateId, IdSource, PolicyName
 from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
@@ -24,8 +24,9 @@ from overair.server.certificates import x509
 from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.service import CertificatesService, IssuedCertificate
 from overair.server.devices.service import PoliciesService
-from overair.server.provisioning.model import ProvisionedDevice
+from overair.server.provisioning.model import AuthorityId, ProvisionedDevice
 from overair.server.provisioning.registration import Registered, Registrations
+from overair.server.provisioning.reuse import APPROVAL_LASTS_MS, Reuses
 from overair.server.provisioning.template_language import CERTIFICATE_ID, PSEUDO_PARAMETERS, Template
 from overair.server.provisioning.template_model import (
     CLAIM_LIFE_MS,
@@ -106,6 +107,7 @@ class FleetProvisioning:
         registrations: Registrations,
         certificates: CertificatesService,
         policies: PoliciesService,
+        reuses: Reuses,
         clock: Clock,
         ids: IdSource,
         region: str,
@@ -115,6 +117,7 @@ class FleetProvisioning:
         self._registrations = registrations
         self._certificates = certificates
         self._policies = policies
+        self._reuses = reuses
         self._clock = clock
         self._ids = ids
         self._region = region
@@ -179,7 +182,9 @@ class FleetProvisioning:
             raise AccessDenied("The template's pre-provisioning hook has not allowed this device.", subject="hook")
         own = {key: value for key, value in parameters.items() if key not in PSEUDO_PARAMETERS}
         plan = Template.read(template.body).resolve({**own, CERTIFICATE_ID: ownership.certificate_id})
-        registered = self._registrations.apply(tx, place, plan, takes_over=False)
+        is_approved = self._reuses.is_approved(tx, place.account, ownership.certificate_id)
+        registered = self._registrations.apply(tx, place, plan, takes_over=is_approved)
+        self._reuses.came_in(tx, place.account, ownership.certificate_id)
         self._store.delete_ownership(tx, place.account, ownership.token_sha256)
         if registered.thing is not None:
             self._registrations.note_origin(
@@ -197,6 +202,27 @@ class FleetProvisioning:
                 ),
             )
         return registered
+
+    def is_noted(self, tx: Tx, account: AccountId, certificate: CertificateId) -> bool:
+        """Whether the certificate's attempt at a taken name was written down within the last minute."""
+        return self._reuses.is_noted(tx, account, certificate)
+
+    def note_taken(self, tx: Tx, place: Place, claim: str, token: str, refused: Conflict, *, source_ip: str) -> None:
+        """The token's device asked for a name that another one has. Its certificate and its token wait for an operator."""
+        ownership = self._ownership(tx, place.account, claim, token)
+        certificate = self._certificates.find(tx, place, ownership.certificate_id)
+        self._reuses.note(
+            tx,
+            place.account,
+            certificate.id,
+            certificate.pem,
+            refused=refused,
+            authority=AuthorityId(""),
+            source_ip=source_ip,
+        )
+        until = Instant(self._clock.now() + APPROVAL_LASTS_MS)
+        self._store.delete_ownership(tx, place.account, ownership.token_sha256)
+        self._store.insert_ownership(tx, replace(ownership, expires_at=until))
 
     # Trusted users ----------------------------------------------------------------------------------------------------------
 

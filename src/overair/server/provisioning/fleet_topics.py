@@ -15,13 +15,15 @@ import msgspec
 import structlog
 
 from overair.basics.clock import Clock
-from overair.basics.errors import InvalidRequest, OverairError, Throttled
+from overair.basics.errors import Conflict, InvalidRequest, OverairError, Throttled
+from overair.basics.ids import CertificateId
 from overair.basics.work import Work
 from overair.server.certificates import x509
 from overair.server.error_codes import PROVISIONING_STATUSES, code_for
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.provisioning.fleet_provisioning import Claimed, FleetProvisioning
 from overair.server.provisioning.hooks import Hooks
+from overair.server.provisioning.registration import TAKEN
 from overair.server.provisioning.template_functions import TEXT_LENGTH_MAX
 from overair.server.provisioning.template_language import PARAMETERS_MAX, PSEUDO_PARAMETERS
 from overair.server.provisioning.template_model import REQUESTS_PER_MINUTE, TemplateName
@@ -107,22 +109,35 @@ class FleetProvisioningTopics:
                 },
             )
             values |= {key: value for key, value in answer.parameter_overrides.items() if key not in PSEUDO_PARAMETERS}
-        registered = await self._work.run(
-            lambda tx: self._fleet.provision(
-                tx,
-                place,
-                claim,
-                token,
-                name,
-                values,
-                allowed_by_hook=None if hook is None else hook.target_arn,
-                source_ip=connection.source_ip,
+        try:
+            registered = await self._work.run(
+                lambda tx: self._fleet.provision(
+                    tx,
+                    place,
+                    claim,
+                    token,
+                    name,
+                    values,
+                    allowed_by_hook=None if hook is None else hook.target_arn,
+                    source_ip=connection.source_ip,
+                )
             )
-        )
+        except Conflict as refused:
+            await self._note_taken(connection, token, candidate.certificate_id, refused)
+            raise
         logger.info(
             "device provisioned", template=name, thing=registered.thing, certificate=candidate.certificate_id, claim=claim
         )
         return {"deviceConfiguration": dict(registered.device_configuration), "thingName": registered.thing or ""}
+
+    async def _note_taken(self, connection: Connection, token: str, certificate: CertificateId, refused: Conflict) -> None:
+        """A name that another device has: an operator hears of it, who may let this one have it."""
+        place, claim = connection.place, connection.certificate_id
+        if refused.subject != TAKEN or await self._work.read(lambda tx: self._fleet.is_noted(tx, place.account, certificate)):
+            return
+        await self._work.run(
+            lambda tx: self._fleet.note_taken(tx, place, claim, token, refused, source_ip=connection.source_ip)
+        )
 
     async def _answer(
         self,

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
-from overair.basics.errors import OverairError
+from overair.basics.errors import Conflict, OverairError
 from overair.basics.work import Notice, Tx, Work
 from overair.server.certificates import x509
 from overair.server.certificates.model import CertificateStatus
@@ -29,7 +29,8 @@ from overair.server.provisioning.certificate_paths import Anchor, Link, verify_i
 from overair.server.provisioning.enrolment import Enrolment
 from overair.server.provisioning.model import FleetAuthority, ProvisionedDevice
 from overair.server.provisioning.ports import AuthorityStore
-from overair.server.provisioning.registration import Registrations
+from overair.server.provisioning.registration import TAKEN, Registrations
+from overair.server.provisioning.reuse import Reuses
 from overair.server.provisioning.revocations import Revocations
 from overair.server.provisioning.template_language import CERTIFICATE_ID, Template
 from overair.server.provisioning.template_model import TemplateName
@@ -74,6 +75,7 @@ class JustInTimeRegistration:
         registrations: Registrations,
         templates: ProvisioningTemplates,
         revocations: Revocations,
+        reuses: Reuses,
         clock: Clock,
         region: str,
     ) -> None:
@@ -84,6 +86,7 @@ class JustInTimeRegistration:
         self._registrations = registrations
         self._templates = templates
         self._revocations = revocations
+        self._reuses = reuses
         self._clock = clock
         self._region = region
         self._buckets = TokenBuckets(clock)
@@ -97,6 +100,8 @@ class JustInTimeRegistration:
             return _refused(leaf, RefusalCode.UNAVAILABLE, "too many newcomers come by its authority at once")
         try:
             refusal = await self._work.run(lambda tx: self._register(tx, authority, leaf, source_ip))
+        except Conflict as error:
+            return await self._not_now(authority, leaf, error, source_ip)
         except OverairError as error:
             # The template asks for what isn't there, or the disk is full: nobody is let in half.
             logger.warning("a newcomer could not be registered", authority=authority.fingerprint, why=error.message)
@@ -130,7 +135,9 @@ class JustInTimeRegistration:
         if body is None:
             return self._waits(tx, place, authority, leaf)
         plan = Template.read(body).resolve({**subject_parameters(leaf), CERTIFICATE_ID: identity})
-        registered = self._registrations.apply(tx, place, plan, takes_over=False)
+        is_approved = self._reuses.is_approved(tx, place.account, identity)
+        registered = self._registrations.apply(tx, place, plan, takes_over=is_approved)
+        self._reuses.came_in(tx, place.account, identity)
         if registered.thing is not None:
             self._registrations.note_origin(
                 tx,
@@ -146,6 +153,26 @@ class JustInTimeRegistration:
                 ),
             )
         return None
+
+    async def _not_now(self, authority: FleetAuthority, leaf: pyca.Certificate, refused: Conflict, source_ip: str) -> Refusal:
+        """The template asks for a name that another device has, which an operator hears of, or for what can't be."""
+        identity, account = x509.fingerprint(leaf), authority.account
+        logger.warning("a newcomer could not be registered", authority=authority.fingerprint, why=refused.message)
+        if refused.subject != TAKEN:
+            return _refused(leaf, RefusalCode.UNAVAILABLE, f"it can't be registered now: {refused.message}")
+        if not await self._work.read(lambda tx: self._reuses.is_noted(tx, account, identity)):
+            await self._work.run(
+                lambda tx: self._reuses.note(
+                    tx,
+                    account,
+                    identity,
+                    x509.pem_of(leaf),
+                    refused=refused,
+                    authority=authority.id,
+                    source_ip=source_ip,
+                )
+            )
+        return _refused(leaf, RefusalCode.KEY_MISMATCH, f"another key is bound to its name: {refused.message}")
 
     def _waits(self, tx: Tx, place: Place, authority: FleetAuthority, leaf: pyca.Certificate) -> Refusal:
         now = self._clock.now()

@@ -326,6 +326,8 @@ class AnomalyKind(StrEnum):
 
     UNREGISTERED = "unregistered"
     """A device that no rule lets in by itself."""
+    REUSED_ID = "reused-id"
+    """A device that a template would give the name of another one that is in."""
     RENEWAL = "renewal"
     """Another key for a known device, near the end of its old certificate, where a person must say yes."""
     KEY_MISMATCH = "key-mismatch"

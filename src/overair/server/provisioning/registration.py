@@ -24,6 +24,8 @@ from overair.server.provisioning.ports import DeviceStore
 from overair.server.provisioning.template_plans import CertificatePlan, Override, Plan, PolicyPlan, ThingPlan
 
 GROUPS_LOOKED_AT_MAX: Final = 1_000
+TAKEN: Final = "device-id-taken"
+"""Subject of the Conflict over a name that another device has; its detail ``resourceId`` is the name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class Registrations:
 
         Raises:
             AccessDenied: the name is blocked. Subject ``device-blocked``.
-            Conflict: something is there that the template mustn't change. Subject ``registration``.
+            Conflict: something is there that the template mustn't change. Subjects ``registration``, ``device-id-taken``.
             InvalidRequest, NotFound: the plan names what isn't there or can't be.
         """
         arns: dict[str, str] = {}
@@ -84,7 +86,7 @@ class Registrations:
             certificate, pem = self._certificate(tx, place, plan.certificate)
             arns[plan.certificate.logical_name] = certificate
         if plan.thing is not None:
-            self._thing(tx, place, plan.thing, takes_over=takes_over or certificate is None)
+            self._thing(tx, place, plan.thing, takes_over=takes_over or certificate is None, certificate=certificate)
             arns[plan.thing.logical_name] = place.iot("thing", plan.thing.name)
         for wanted in plan.policies:
             policy = self._policy(tx, place, wanted)
@@ -179,7 +181,7 @@ class Registrations:
 
     # The thing --------------------------------------------------------------------------------------------------------------
 
-    def _thing(self, tx: Tx, place: Place, plan: ThingPlan, *, takes_over: bool) -> None:
+    def _thing(self, tx: Tx, place: Place, plan: ThingPlan, *, takes_over: bool, certificate: str | None) -> None:
         name = ThingName(plan.name)
         if self._blocks.find(tx, place.account, BlockKind.THING, name) is not None:
             raise AccessDenied(f"{name} is blocked: no device is provisioned under this name.", subject="device-blocked")
@@ -189,11 +191,14 @@ class Registrations:
             for group in plan.groups or ():
                 self._groups.add(tx, place.account, GroupName(group), name)
             return
-        is_taken = bool(self._devices.principals(tx, place.account, name, limit=1))
+        holders = self._devices.principals(tx, place.account, name, limit=2)
+        is_taken = any(place.iot("cert", each.certificate) != certificate for each in holders)
         if is_taken and not takes_over and not plan.overrides:
-            raise _conflict(
+            raise Conflict(
                 f"There is a thing {name} with a certificate already. A device takes a name over only where the template's "
-                "OverrideSettings of the thing say what happens then."
+                "OverrideSettings of the thing say what happens then, or where an operator approves it (ListDeviceAnomalies).",
+                subject=TAKEN,
+                details={"resourceId": name},
             )
         self._override(tx, place.account, name, plan, type_name)
 

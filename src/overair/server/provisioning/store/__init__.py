@@ -6,6 +6,7 @@ from overair.server.provisioning.store.devices import SqlDeviceRows
 from overair.server.provisioning.store.levels import SqlLevelRows
 from overair.server.provisioning.store.registration_tasks import SqlRegistrationTaskRows
 from overair.server.provisioning.store.renewals import SqlRenewalRows
+from overair.server.provisioning.store.reuses import SqlApprovalRows
 from overair.server.provisioning.store.revocations import SqlRevocationRows
 from overair.server.provisioning.store.templates import SqlTemplateRows
 
@@ -21,5 +22,6 @@ class SqlProvisioningStore(
     SqlTemplateRows,
     SqlRegistrationTaskRows,
     SqlRenewalRows,
+    SqlApprovalRows,
 ):
     """``ports.Store`` in SQL."""

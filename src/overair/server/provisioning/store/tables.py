@@ -254,3 +254,11 @@ registration_task_lines: Final = Table(
     Column("text", Text, nullable=False),
     Index("ix_registration_task_lines_account_task_report_line", "account", "task", "report", "line"),
 )
+
+approved_certificates: Final = Table(
+    "approved_certificates",
+    metadata,
+    account_column(),
+    Column("certificate_id", String(64), primary_key=True),
+    instant_column("approved_at"),
+)

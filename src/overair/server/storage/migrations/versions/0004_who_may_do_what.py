@@ -13,6 +13,13 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "approved_certificates",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("certificate_id", sa.String(length=64), nullable=False),
+        sa.Column("approved_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "certificate_id", name=op.f("pk_approved_certificates")),
+    )
+    op.create_table(
         "certificate_transfers",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("certificate_id", sa.String(length=64), nullable=False),
