@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from overair.cli.device import device_policy
-from overair.wire.mqtt.packets import Connack
+from overair.wire.mqtt.packets import Connack, Publish
 from tests.support.field_device import Identity, enroll
 from tests.support.mqtt_over_tls import MqttOverTls, device_context
 from tests.support.server_process import ServerProcess
@@ -179,3 +179,33 @@ def test_boto3_is_told_which_statement_would_have_had_to_allow_it(scene: Scene) 
     assert (found["decision"], found["thingName"]) == ("IMPLICIT_DENY", scene.attacker.thing)
     assert {each["why"] for each in found["statements"]} == {"it is about other resources"}
     assert not any(each["applies"] for each in found["statements"])
+
+
+def test_a_foreign_stream_answers_in_ones_own_name_unless_the_policy_names_streams(
+    scene: Scene, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As AWS has it: what guards a stream is the policy that names it; images are no secrets by themselves."""
+    server, at = scene.server, scene.server.endpoints
+    stream, key = f"victims-{uuid.uuid4().hex[:8]}", f"{uuid.uuid4().hex}.bin"
+    server.client("s3").put_object(Bucket=at["bucket"], Key=key, Body=b"firmware")
+    location = {"bucket": at["bucket"], "key": key}
+    files = [{"fileId": 0, "s3Location": location}]
+    server.client("iot").create_stream(streamId=stream, files=files, roleArn=at["ota_role_arn"])
+
+    def asked_by(who: Identity) -> Any:
+        client = Scene(server, who, scene.victim, scene.job).connect()
+        base = f"$aws/things/{who.thing}/streams/{stream}"
+        assert client.subscribe((f"{base}/data/json", 0), (f"{base}/rejected/json", 0)) == (0, 0)
+        client.publish(f"{base}/get/json", b'{"f":0,"l":256,"o":0,"n":1}', qos=0)
+        return client.next()
+
+    answer = asked_by(scene.attacker)
+    assert isinstance(answer, Publish)
+    assert answer.topic.endswith("/data/json")
+    document = device_policy(at["region"], at["account"])
+    topics = next(each for each in document["Statement"] if "iot:Publish" in each["Action"])
+    topics["Resource"] = [name.replace("/streams/*", "/streams/mine-*") for name in topics["Resource"]]
+    narrowed = json.dumps(document)
+    name = f"narrow-{uuid.uuid4().hex[:8]}"
+    narrow = enroll(server, tmp_path_factory.mktemp("narrow"), name, policy_document=narrowed)
+    assert asked_by(narrow) is None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -174,7 +175,7 @@ def _is_for(certificate_pem: str, key: ec.EllipticCurvePrivateKey) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         return certificate.public_key() == key.public_key()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         return False
 
 

@@ -125,7 +125,7 @@ def load_signer_certificate(pem: bytes) -> SignerCertificate:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise BadSignerCertificate(f"Not a readable PEM certificate: {error}") from None
     if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
         raise BadSignerCertificate("The certificate's key is neither EC P-256 nor RSA; agents verify nothing else.")

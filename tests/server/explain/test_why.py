@@ -14,10 +14,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from overair.basics.arn import Place
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.errors import NotFound
-from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, PolicyName, SeededIds, StreamId, ThingName
+from overair.basics.ids import (
+    AccountId,
+    CertificateId,
+    ClientId,
+    GroupName,
+    JobId,
+    PolicyName,
+    SeededIds,
+    StreamId,
+    ThingName,
+)
 from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
+from overair.server.devices.model import OFFLINE_SIGNED, SIGNING_RULE_ATTRIBUTE
+from overair.server.devices.thing_groups import GroupSettings
 from overair.server.explain.operator_api import ExplainOperations
 from overair.server.explain.rollout_api import RolloutOperations
 from overair.server.explain.service import ExplainService
@@ -479,3 +491,29 @@ async def test_a_certificate_that_has_ended_since_is_told_and_stops_nothing(room
     told = [link for link in await room.why() if link.startswith("The certificate that signed it")]
     assert len(told) == 1
     assert "devices look at no dates, so that what it signed before installs" in told[0]
+
+
+async def test_a_thing_that_a_groups_rule_on_signatures_leaves_out_is_told_which_group_and_what_to_do(room: Room) -> None:
+    road = room.road
+    free, ruled = GroupName("free"), GroupName("ruled")
+    rule = GroupSettings(attributes={SIGNING_RULE_ATTRIBUTE: OFFLINE_SIGNED})
+
+    def prepare(tx: Tx) -> None:
+        road.registry.groups.watched_by(road.jobs.planner)
+        road.registry.groups.create(tx, road.place, free)
+        road.registry.groups.create(tx, road.place, ruled, settings=rule)
+        road.registry.groups.add(tx, road.account, ruled, DEV)
+
+    await road.work.run(prepare)
+    await room.ship(targets=[road.place.iot("thinggroup", free)], targetSelection="CONTINUOUS")
+    assert not any("AFR_OTA-rel-7" in reason for reason in await room.why())
+    # As a query or a template does, which ask nobody.
+    await road.work.run(lambda tx: road.registry.groups.add(tx, road.account, free, DEV))
+    (told,) = [reason for reason in await room.why() if "AFR_OTA-rel-7" in reason]
+    assert told == (
+        "Job AFR_OTA-rel-7 is meant for it and leaves it out: thing group ruled takes only images that were signed away from "
+        "this server, and the images of this job weren't. Sign them with `overair sign image` and ship them anew with "
+        "`overair ship --signature`."
+    )
+    await road.work.run(lambda tx: road.registry.groups.remove(tx, road.account, ruled, DEV))
+    assert not any("leaves it out" in reason for reason in await room.why())

@@ -29,7 +29,7 @@ PEM_SIZE_BYTES_MAX: Final = 256 * 1024
 RENEW_AFTER: Final = 2 / 3
 """Of a certificate's life."""
 NAME_LENGTH_MAX: Final = 200
-UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm)
+UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 """What the library says of certificates and keys that it can't read, some of it only when it looks inside."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from overair.basics.clock import Instant, as_datetime
-from overair.basics.ids import CertificateId, JobId, OtaUpdateId, StreamId, ThingName
+from overair.basics.ids import CertificateId, GroupName, JobId, OtaUpdateId, StreamId, ThingName
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
 from overair.server.director.service import VehicleFacts
@@ -54,6 +54,8 @@ class HeldBack:
     """Why it never will: it was cancelled."""
     again: bool = False
     """It has reached it before: the next attempt waits."""
+    ruled_out_by: GroupName | None = None
+    """The thing group that takes only images which were signed away from the server, and lets this job reach no member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +241,12 @@ def _not_yet(facts: Facts) -> list[str]:
 def _held_back(held: HeldBack) -> str:
     if held.cancelled is not None:
         return f"Job {held.job} was meant for it and was cancelled before its turn came: {held.cancelled}"
+    if held.ruled_out_by is not None:
+        return (
+            f"Job {held.job} is meant for it and leaves it out: thing group {held.ruled_out_by} takes only images that were "
+            "signed away from this server, and the images of this job weren't. Sign them with `overair sign image` and ship "
+            "them anew with `overair ship --signature`."
+        )
     if held.again:
         when = "when its turn comes"
         if held.opens_at is not None:

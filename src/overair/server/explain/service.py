@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.errors import NotFound
-from overair.basics.ids import AccountId, CertificateId, ClientId, JobId, StreamId, ThingName
+from overair.basics.ids import AccountId, CertificateId, ClientId, GroupName, JobId, StreamId, ThingName
 from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.service import CertificatesService
@@ -185,8 +185,17 @@ class ExplainService:
                     is_old = status is JobStatus.CANCELED and since is not None and job.created_at <= since.queued_at
                     comes = job.id not in known or job.id in lines
                     if comes and job.id not in found and not is_old:
-                        found[job.id] = replace(self._held_back_by(tx, place, job), again=job.id in known)
+                        held = self._held_back_by(tx, place, job)
+                        found[job.id] = replace(
+                            held, again=job.id in known, ruled_out_by=self._ruled_out(tx, place, job, thing)
+                        )
         return list(found.values())
+
+    def _ruled_out(self, tx: Tx, place: Place, job: Job, thing: ThingName) -> GroupName | None:
+        """The group whose rule on signatures keeps a job under way from this thing."""
+        if job.status is JobStatus.CANCELED or self._jobs.signing_rule.admitted(tx, job, [thing]):
+            return None
+        return self._devices.signing_rule_over(tx, place.account, place.iot("thing", thing))
 
     def _held_back_by(self, tx: Tx, place: Place, job: Job) -> HeldBack:
         if job.status is JobStatus.CANCELED:
