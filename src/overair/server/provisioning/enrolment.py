@@ -42,6 +42,20 @@ def own_paths_policy(place: Place) -> str:
     )
 
 
+def ensure_policy(tx: Tx, place: Place, policies: PoliciesService, name: PolicyName) -> None:
+    """See that a device policy is there; the one that every device of our own ways gets is made when it is first needed.
+
+    Raises:
+        NotFound: another one isn't there. Subject ``policy``.
+    """
+    try:
+        policies.find(tx, place.account, name)
+    except NotFound:
+        if name != DEVICE_POLICY:
+            raise
+        policies.create(tx, place, name, own_paths_policy(place))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Belongings:
     """What a thing gets with its certificate."""
@@ -97,7 +111,7 @@ class Enrolment:
         Raises:
             NotFound: subjects ``policy``, ``thing-group``.
         """
-        self._ensure_policy(tx, place, belongings.policy)
+        ensure_policy(tx, place, self._policies, belongings.policy)
         for group in belongings.groups:
             self._groups.find(tx, place.account, group)
 
@@ -125,7 +139,7 @@ class Enrolment:
                 self._groups.add(tx, place.account, group, thing)
         issued = self._certificates.register(tx, place, certificate, origin=origin, status=CertificateStatus.ACTIVE)
         self._devices.attach(tx, place, thing, issued.arn, ThingPrincipalType.EXCLUSIVE_THING)
-        self._ensure_policy(tx, place, belongings.policy)
+        ensure_policy(tx, place, self._policies, belongings.policy)
         self._policies.attach(tx, place, belongings.policy, issued.arn)
         if self._trail is not None:
             thing_arn = place.iot("thing", thing)
@@ -197,14 +211,6 @@ class Enrolment:
         found = self._certificates.find(tx, place, certificate)
         if found.status is CertificateStatus.ACTIVE:
             self._certificates.set_status(tx, place, certificate, CertificateStatus.INACTIVE)
-
-    def _ensure_policy(self, tx: Tx, place: Place, name: PolicyName) -> None:
-        try:
-            self._policies.find(tx, place.account, name)
-        except NotFound:
-            if name != DEVICE_POLICY:
-                raise
-            self._policies.create(tx, place, name, own_paths_policy(place))
 
 
 def key_of(certificate: DeviceCertificate) -> bytes:

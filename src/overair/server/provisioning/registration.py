@@ -19,6 +19,7 @@ from overair.server.certificates.service import CertificatesService
 from overair.server.devices.blocks import BlockKind, BlocksService
 from overair.server.devices.model import ThingPrincipalType
 from overair.server.devices.service import DevicesService, PoliciesService, ThingGroupsService, ThingUpdate
+from overair.server.provisioning.enrolment import ensure_policy
 from overair.server.provisioning.model import ProvisionedDevice
 from overair.server.provisioning.ports import DeviceStore
 from overair.server.provisioning.template_plans import CertificatePlan, Override, Plan, PolicyPlan, ThingPlan
@@ -242,7 +243,8 @@ class Registrations:
     def _policy(self, tx: Tx, place: Place, plan: PolicyPlan) -> PolicyName:
         if plan.document is None:
             assert plan.name is not None  # one of the two is there: the language says so
-            return self._policies.find(tx, place.account, PolicyName(plan.name)).name
+            ensure_policy(tx, place, self._policies, PolicyName(plan.name))
+            return PolicyName(plan.name)
         name = PolicyName(plan.name or hashlib.sha256(plan.document.encode()).hexdigest())
         try:
             standing = self._policies.find(tx, place.account, name)
