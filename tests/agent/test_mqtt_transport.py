@@ -198,3 +198,20 @@ def test_each_attempt_that_brings_nothing_makes_the_next_wait_longer_and_a_messa
     transport._on_message(None, None, paho.MQTTMessage(topic=b"a"))
     transport._client.on_connect_fail(transport._client, None)  # type: ignore[misc]
     assert waits[-1] <= 1
+
+
+def test_a_changed_identity_is_shown_on_a_connection_made_anew(tmp_path: Path, authority: Authority) -> None:
+    server = StubServer(tmp_path, authority)
+    transport, listener = device_for(tmp_path / "d", authority, server.port), Listener()
+    transport.identity_changed()  # before the start there is nothing to make anew
+    transport.start(listener)
+    listener.connections.get(timeout=TIMEOUT_S)
+    assert transport.publish("mine", b"1", qos=1, timeout_s=TIMEOUT_S)
+    transport.identity_changed()
+    listener.connections.get(timeout=TIMEOUT_S)
+    server.acknowledging = False
+    # The first message of the new connection has the number of the old one's first: that one's acknowledgement isn't its.
+    assert not transport.publish("mine", b"2", qos=1, timeout_s=0.1)
+    transport.stop()
+    transport.identity_changed()  # and none after the end
+    server.close()

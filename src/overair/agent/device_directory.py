@@ -46,6 +46,10 @@ which then is the common name of the certificate that the device is given. Nothi
         images/                 images on their way in, and those that wait for their ECUs
         secondaries/NAME/       a virtual Secondary's key, state and trusted metadata
       identity/next.pem         a new certificate that has yet to be used; identity/gateway.url: where the gateway is
+
+``identity`` holds on any device, where they are needed: ``gateway.url``, where it renews its certificate and asks whom to
+trust; ``next.pem``, as above; ``pending.pem``, a request that an authority elsewhere has yet to answer, with its key; and
+``server-authorities.pem``, whom the server named last, all of which stand in ``ca.pem`` too.
 """
 
 from __future__ import annotations

@@ -9,12 +9,11 @@ from random import Random
 from typing import Final
 
 from overair.agent.agent import Agent
+from overair.agent.connections import connections_of
 from overair.agent.deferral import Deferral, Offer
 from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory, read_settings
 from overair.agent.device_lock import sole_holder
 from overair.agent.hooks import EXIT_STATUS_NOT_FOR_US, EXIT_STATUS_NOT_NOW, Hooks
-from overair.agent.http_ranges import HttpRanges
-from overair.agent.mqtt_transport import MqttTransport
 from overair.agent.other_jobs import JobOutcome, OtherJob
 from overair.agent.platform import ResetRequested
 from overair.agent.platforms.gateway import GatewayPlatform
@@ -82,18 +81,20 @@ def run_gateway(directory: DeviceDirectory, *, stop_calls: Callable[[Callable[[]
         writers = [write_to_stdout]
         if settings.serial_port:
             writers.append(SerialPort(settings.serial_port, baud=settings.serial_baud).write)
+        connections = connections_of(directory, settings, version=str(platform.running_image.version), chance=chance)
         agent = Agent(
             platform=platform,
-            transport=MqttTransport(directory, settings, version=str(platform.running_image.version), chance=chance),
+            transport=connections.transport,
             application=application,
             settings=settings_for(settings),
             monotonic=time.monotonic,
             chance=chance,
-            ranges=HttpRanges(directory.ca_file(settings), images_ca_file=directory.images_ca_file(settings)),
+            ranges=connections.ranges,
             progress=ProgressSinks(ProgressFile(directory.run / "progress.json"), StepLines(*writers)),
             permission=application.permit if settings.hooks.permit else None,
         )
         if settings.hooks.job:
             agent.on_job(application.do_job)
+        connections.keeper.start()
         stop_calls(lambda: agent.signal(Event.SHUTDOWN))
         return agent.run()

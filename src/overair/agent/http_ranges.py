@@ -26,14 +26,26 @@ class HttpRanges:
     def __init__(self, ca_file: Path, *, images_ca_file: Path | None = None) -> None:
         """``images_ca_file``: authorities of object stores elsewhere. One that can't be read is said so, and trusted is nobody
         but ``ca_file``: updates from here must not depend on it."""
-        context = tls_context(ca_file)
-        if images_ca_file is not None:
+        self._ca_file = ca_file
+        self._images_ca_file = images_ca_file
+        self._pool = self._new_pool()
+
+    def trust_changed(self) -> None:
+        """From now on trust whom the files name now. From any thread; what is under way ends as it began."""
+        try:
+            self._pool = self._new_pool()
+        except OSError as error:
+            LOG.warning("the changed authorities can't be used; those from before are trusted: %s", error)
+
+    def _new_pool(self) -> urllib3.PoolManager:
+        context = tls_context(self._ca_file)
+        if self._images_ca_file is not None:
             try:
-                context.load_verify_locations(images_ca_file)
+                context.load_verify_locations(self._images_ca_file)
             except (OSError, ssl.SSLError) as error:
                 LOG.warning("images_ca_file can't be read: %s; images come from servers of ca_file alone", error)
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
-        self._pool = urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False, maxsize=1)
+        return urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False, maxsize=1)
 
     def fetch(self, url: str, first_byte: int, last_byte: int) -> bytes:
         if not url.startswith("https://"):

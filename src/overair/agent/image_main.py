@@ -97,25 +97,26 @@ def _ota_agent(
     wishes: Wishes,
 ) -> Running:
     from overair.agent.agent import Agent
-    from overair.agent.http_ranges import HttpRanges
-    from overair.agent.mqtt_transport import MqttTransport
+    from overair.agent.connections import connections_of
     from overair.agent.settings import settings_for
     from overair.agent.states import Event
 
     chance = Random()
+    connections = connections_of(directory, settings, version=str(manifest.version), chance=chance)
     agent = Agent(
         platform=platform,
-        transport=MqttTransport(directory, settings, version=str(manifest.version), chance=chance),
+        transport=connections.transport,
         application=application,
         settings=settings_for(settings),
         monotonic=time.monotonic,
         chance=chance,
-        ranges=HttpRanges(directory.ca_file(settings), images_ca_file=directory.images_ca_file(settings)),
+        ranges=connections.ranges,
         progress=progress,
         permission=wishes.permission,
     )
     if wishes.on_job is not None:
         agent.on_job(wishes.on_job)
+    connections.keeper.start()
     return agent.run, lambda: agent.signal(Event.SHUTDOWN)
 
 

@@ -7,6 +7,7 @@ import ssl
 import sys
 import threading
 from collections import deque
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -40,30 +41,64 @@ class MqttTransport:
     """Implements ``agent.transport.Transport``. Clean sessions: whatever was missed is asked for again on ``connected``."""
 
     def __init__(self, directory: DeviceDirectory, settings: DeviceSettings, *, version: str, chance: Random) -> None:
+        self._directory = directory
         self._settings = settings
+        self._version = version
         self._backoff = Backoff(base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, chance=chance)
         self._failures = 0
         self._failure_told = ""
         self._listener: TransportListener | None = None
-        self._acknowledged: deque[int] = deque(maxlen=256)
+        self._acknowledged: deque[tuple[int, int]] = deque(maxlen=256)
+        self._generation = 0
+        """Of clients: each numbers its messages from 1 on."""
         self._changed = threading.Condition()
         self._stopped = False
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=settings.thing_name, protocol=paho.MQTTv311, clean_session=True
+        self._client = self._new_client(device_context(directory, settings))
+
+    def _new_client(self, context: ssl.SSLContext) -> paho.Client:
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=self._settings.thing_name, protocol=paho.MQTTv311, clean_session=True
         )
         # As the C SDKs introduce themselves; there is no password.
-        self._client.username_pw_set(f"?SDK=Overair&Version={version}")
-        self._client.tls_set_context(device_context(directory, settings))
-        self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = self._on_connect_fail
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_message = self._on_message
-        self._client.on_publish = self._on_publish
+        client.username_pw_set(f"?SDK=Overair&Version={self._version}")
+        client.tls_set_context(context)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = partial(self._on_publish, self._generation)
+        return client
 
     def start(self, listener: TransportListener) -> None:
-        self._listener = listener
-        self._client.connect_async(self._settings.mqtt_host, self._settings.mqtt_port, keepalive=KEEP_ALIVE_S)
-        self._client.loop_start()
+        with self._changed:
+            self._listener = listener
+            self._begin(self._client)
+
+    def _begin(self, client: paho.Client) -> None:
+        client.connect_async(self._settings.mqtt_host, self._settings.mqtt_port, keepalive=KEEP_ALIVE_S)
+        client.loop_start()
+
+    def identity_changed(self) -> None:
+        """Connect anew, showing the certificate and trusting the authorities that lie on the disk now. From any thread but the
+        connection's own. What was sent and not acknowledged is lost, as where a connection ends by itself and its message with
+        it: whoever waits for that says it again."""
+        try:
+            context = device_context(self._directory, self._settings)
+        except OSError as error:
+            LOG.warning("the changed identity can't be used; the connection stays as it is: %s", error)
+            return
+        with self._changed:
+            if self._stopped or self._listener is None:
+                return
+            before = self._client
+            self._generation += 1
+            self._client = self._new_client(context)
+        # First the old one goes, lest two of one client id put each other out.
+        before.disconnect()
+        before.loop_stop()
+        with self._changed:
+            if not self._stopped:
+                self._begin(self._client)
 
     def stop(self) -> None:
         with self._changed:
@@ -78,9 +113,11 @@ class MqttTransport:
         self._client.subscribe(topic_filter, qos)
 
     def publish(self, topic: str, payload: bytes, *, qos: int, timeout_s: float = 0) -> bool:
-        if qos == 0 and not self._client.is_connected():
+        with self._changed:
+            client, generation = self._client, self._generation
+        if qos == 0 and not client.is_connected():
             return False
-        sent = self._client.publish(topic, payload, qos)
+        sent = client.publish(topic, payload, qos)
         if sent.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             LOG.warning("a message to %s can't be sent: %s", topic, paho.error_string(sent.rc))
             return False
@@ -88,8 +125,9 @@ class MqttTransport:
             return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
         # Without a connection it stays queued and goes out again on the next one.
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or sent.mid in self._acknowledged, timeout_s)
-            return sent.mid in self._acknowledged
+            number = (generation, sent.mid)
+            self._changed.wait_for(lambda: self._stopped or number in self._acknowledged, timeout_s)
+            return number in self._acknowledged
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -132,7 +170,7 @@ class MqttTransport:
         assert self._listener is not None
         self._listener.received(message.topic, message.payload)
 
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+    def _on_publish(self, generation: int, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         with self._changed:
-            self._acknowledged.append(mid)
+            self._acknowledged.append((generation, mid))
             self._changed.notify_all()

@@ -27,6 +27,8 @@ DEVICE_POLICY = "overair-device"
 """One policy for every enrolled device: its variables narrow it to the topics and the jobs of the thing that comes."""
 HTTPS_JOBS_ACTIONS = ("GetPendingJobExecutions", "StartNextPendingJobExecution", "DescribeJobExecution", "UpdateJobExecution")
 
+RENEWAL_ACTIONS = ("overair:DeviceRenewCertificate", "overair:DeviceGetCaCertificates")
+
 _THING = "${iot:Connection.Thing.ThingName}"
 ENROLLED_AT_ONCE_MAX = 100_000
 ENROLLING_THREADS = 8
@@ -79,7 +81,7 @@ def own_topics_policy(region: str, account: str) -> dict[str, Any]:
     }
 
 
-def device_policy(region: str, account: str) -> dict[str, Any]:
+def topics_and_jobs_policy(region: str, account: str) -> dict[str, Any]:
     """Its own topics, and the jobs of its own thing over HTTPS, where the variable has a value because the certificate is the
     thing's exclusively."""
     document = own_topics_policy(region, account)
@@ -89,6 +91,17 @@ def device_policy(region: str, account: str) -> dict[str, Any]:
         "Resource": f"arn:aws:iot:{region}:{account}:thing/{_THING}",
     }
     return document | {"Statement": [*document["Statement"], jobs]}
+
+
+def device_policy(region: str, account: str) -> dict[str, Any]:
+    """The same, and the renewal of its own certificate."""
+    document = topics_and_jobs_policy(region, account)
+    renewal = {
+        "Effect": "Allow",
+        "Action": list(RENEWAL_ACTIONS),
+        "Resource": f"arn:aws:iot:{region}:{account}:thing/{_THING}",
+    }
+    return document | {"Statement": [*document["Statement"], renewal]}
 
 
 class Platform(StrEnum):
@@ -188,6 +201,8 @@ def _write_directory(
         ca_pem=Path(operator.endpoints.ca_file).read_bytes(),
         anchors={signer.name: signer.read_bytes()},
     )
+    # Where it renews its certificate, and asks whom to trust.
+    Disk().write_whole(out / "identity" / "gateway.url", operator.endpoints.device_url.encode() + b"\n", mode=0o644)
 
 
 def _write_headers(
@@ -232,7 +247,7 @@ def _ensure_policy(operator: Operator, iot: Any) -> None:
         iot.create_policy(policyName=DEVICE_POLICY, policyDocument=document)
     except iot.exceptions.ResourceAlreadyExistsException:
         there = json_text.loads(iot.get_policy(policyName=DEVICE_POLICY)["policyDocument"])
-        if there == own_topics_policy(*place):
+        if there in (own_topics_policy(*place), topics_and_jobs_policy(*place)):
             iot.create_policy_version(policyName=DEVICE_POLICY, policyDocument=document, setAsDefault=True)
 
 

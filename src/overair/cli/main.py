@@ -39,6 +39,8 @@ GROUPS: Final = {
     "device": "device",
     "credentials": "credentials",
     "fleet-ca": "fleet_ca",
+    "renewal": "renewal",
+    "server-ca": "server_ca",
     "sign": "sign",
     "migrate": "migrate",
 }

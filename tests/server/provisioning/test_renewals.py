@@ -210,13 +210,28 @@ async def test_a_device_with_a_certificate_as_aws_makes_them_renews_it_and_keeps
     assert isinstance(await admitted(room, new), DeviceIdentity)
 
 
-async def test_authorities_are_told_newest_first_with_the_one_that_issued_the_certificate(room: ProvisioningRoom) -> None:
+async def test_authorities_are_told_with_the_one_that_issued_the_certificate_and_apart(room: ProvisioningRoom) -> None:
     old = await ours(room)
     device = await caller(room, old)
-    server, fleet = in_answer(await room.est_api.ca_certificates(device, rest("GET", "/.well-known/est/cacerts")))
-    pyca.load_der_x509_certificate(old).verify_directly_issued_by(fleet)
     answer = await room.est_api.server_authorities(device, rest("GET", "/.well-known/est/server/cacerts"))
-    assert in_answer(answer) == [server]
+    (server,) = in_answer(answer)
+    named = in_answer(await room.est_api.ca_certificates(device, rest("GET", "/.well-known/est/cacerts")))
+    (fleet,) = set(named) - {server}
+    pyca.load_der_x509_certificate(old).verify_directly_issued_by(fleet)
+
+
+async def test_a_device_that_names_what_it_has_stored_is_known_to_trust_it(room: ProvisioningRoom) -> None:
+    old = await ours(room)
+    device = await caller(room, old)
+    answer = await room.est_api.server_authorities(device, rest("GET", "/.well-known/est/server/cacerts"))
+    assert (await registered(room, old)).trusts is None
+    (server,) = in_answer(answer)
+    for _ in range(2):
+        told = rest("GET", "/.well-known/est/server/cacerts", if_none_match=answer.headers["etag"])
+        assert (await room.est_api.server_authorities(device, told)).status == 304
+        assert (await registered(room, old)).trusts == fingerprint(server)
+    new = der_of(await renewed(room, old, "vin-1"))
+    assert (await registered(room, new)).trusts == fingerprint(server)
 
 
 async def test_the_attributes_ask_for_an_elliptic_key(room: ProvisioningRoom) -> None:

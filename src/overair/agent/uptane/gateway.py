@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from overair.agent.tls import tls_context
 from overair.agent.uptane.https import Answer, BadStatus, HttpClient, NotProved, Stopped, TransportFailed
-from overair.agent.uptane.identity import BadIdentity, Identity, IdentityStore
+from overair.agent.uptane.identity import BadIdentity, Identity, IdentityStore, NoIdentity
 from overair.agent.uptane.refresh import Fetch
 from overair.wire.uptane.events import Event, events_body
 from overair.wire.uptane.matching import VerifiedTarget
@@ -27,10 +27,6 @@ MakeClient = Callable[[str, ssl.SSLContext, ssl.SSLContext], HttpClient]
 """(the gateway's address, TLS with the device's certificate, TLS without it for other hosts) → a client."""
 _URL_SAFE: Final = "/-._~"
 """What stays as it is in an image's address (Uptane reference §3.6)."""
-
-
-class NoIdentity(Exception):
-    """There is nothing to show to the gateway."""
 
 
 class Gateway:

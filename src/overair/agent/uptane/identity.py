@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, PublicKeyTypes
 
 from overair.agent.device_directory import DeviceDirectory
 from overair.agent.durable import Disk
@@ -35,6 +35,19 @@ UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVe
 
 class BadIdentity(Exception):
     """A certificate or key that can't be used; the message says why and what to do."""
+
+
+class NoIdentity(Exception):
+    """There is nothing to show to the gateway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A request that waits for its certificate, with its key."""
+
+    private_key_pem: bytes
+    request_der: bytes
+    public_key: PublicKeyTypes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +72,9 @@ class Identity:
     def expires_at(self) -> Instant:
         return from_datetime(self.certificate.not_valid_after_utc)
 
-    def due_for_renewal(self, now: Instant) -> bool:
-        """Two thirds of its life are over."""
-        return now >= self.issued_at + (self.expires_at - self.issued_at) * RENEW_AFTER
+    def due_for_renewal(self, now: Instant, spread: float = 0.0) -> bool:
+        """Two thirds of its life are over, and ``spread`` of it."""
+        return now >= self.issued_at + (self.expires_at - self.issued_at) * (RENEW_AFTER + spread)
 
 
 class IdentityStore:
@@ -71,6 +84,7 @@ class IdentityStore:
         self._certificate = directory.certificate_file
         self._private_key = directory.private_key_file
         self._next = directory.certificate_file.with_name("next.pem")
+        self._pending = directory.certificate_file.with_name("pending.pem")
         self._gateway = directory.certificate_file.with_name("gateway.url")
         self.ca_file = directory.certificate_file.with_name("ca.pem")
         self._disk = disk
@@ -105,6 +119,24 @@ class IdentityStore:
             LOG.warning("identity/next.pem is dropped: %s", error)
             self.drop_next()
             return None
+
+    def pending(self) -> Pending | None:
+        """The request that waits for its certificate."""
+        pem = _content(self._pending)
+        if pem is None:
+            return None
+        try:
+            key_pem = private_key_in(pem)
+            key = serialization.load_pem_private_key(key_pem, password=None)
+            request = x509.load_pem_x509_csr(pem[pem.index(b"-----BEGIN CERTIFICATE REQUEST") :])
+            if request.public_key() != key.public_key():
+                raise BadIdentity("its key isn't the request's")
+        except (BadIdentity, *UNREADABLE) as error:
+            LOG.warning("identity/pending.pem is dropped: %s", error)
+            self.drop_pending()
+            return None
+        der = request.public_bytes(serialization.Encoding.DER)
+        return Pending(private_key_pem=key_pem, request_der=der, public_key=key.public_key())
 
     @property
     def gateway(self) -> str | None:
@@ -146,6 +178,18 @@ class IdentityStore:
         if common_name(found) != name:
             raise BadIdentity(f"The new certificate is for {common_name(found)!r}; this device is {name!r}.")
         self._disk.write_whole(self._next, private_key_pem.rstrip() + b"\n" + chain_pem)
+
+    def keep_pending(self, pending: Pending) -> None:
+        """Remember a request that was put off, lest a power cut leave its certificate without a key."""
+        request = x509.load_der_x509_csr(pending.request_der).public_bytes(serialization.Encoding.PEM)
+        content = pending.private_key_pem.rstrip() + b"\n" + request
+        if _content(self._pending) != content:
+            self._disk.write_whole(self._pending, content)
+
+    def drop_pending(self) -> None:
+        """The request was answered, one way or the other. Its key lives on in ``next.pem`` if it was granted."""
+        self._disk.remove(self._pending)
+        self._disk.sync_directory(self._pending.parent)
 
     def confirm_next(self) -> None:
         """A call under the next identity has succeeded: it is the present one now."""

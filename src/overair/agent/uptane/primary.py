@@ -20,9 +20,9 @@ from overair.agent.platform import ResetRequested
 from overair.agent.progress import NoProgress, Progress, ProgressSink
 from overair.agent.uptane.distribution import Distribution, EcusAway
 from overair.agent.uptane.downloads import Downloads, UpdateFailed
-from overair.agent.uptane.gateway import Gateway, NoIdentity
+from overair.agent.uptane.gateway import Gateway
 from overair.agent.uptane.https import BadStatus, Oversized, SlowRetrieval, Stopped, TransportFailed
-from overair.agent.uptane.identity import BadIdentity
+from overair.agent.uptane.identity import BadIdentity, NoIdentity
 from overair.agent.uptane.image_files import ImageFiles
 from overair.agent.uptane.ledger import Ledger, key_of
 from overair.agent.uptane.metadata_store import StoredMetadataDamaged

@@ -50,13 +50,13 @@ class EstDeviceApi:
 
     @device_route("GET", "/.well-known/est/cacerts", action="overair:DeviceGetCaCertificates")
     async def ca_certificates(self, device: DeviceCaller, request: RestRequest) -> RestAnswer:
-        """Who vouches for this server, newest first, and who issued the device's certificate."""
+        """Who vouches for this server, and who issued the device's certificate."""
         found = await self._work.read(lambda tx: self._reenrolment.authorities_for(tx, device.place, device.certificate_id))
         return _certificates(found)
 
     @device_route("GET", "/.well-known/est/server/cacerts", action="overair:DeviceGetCaCertificates")
     async def server_authorities(self, device: DeviceCaller, request: RestRequest) -> RestAnswer:
-        """Who vouches for this server, newest first. A device that names in ``If-None-Match`` what it has stored is known to
+        """Who vouches for this server. A device that names in ``If-None-Match`` what it has stored is known to
         trust that: the server authority's rotation waits for it."""
         found = await self._work.read(self._reenrolment.server_authorities)
         tag = _entity_tag(found)
@@ -112,7 +112,8 @@ def _certificates(found: Sequence[pyca.Certificate], headers: dict[str, str] | N
 
 
 def _entity_tag(found: Sequence[pyca.Certificate]) -> str:
-    return f'"{hashlib.sha256(b"".join(x509.der_of(each) for each in found)).hexdigest()}"'
+    # In an order of its own: a certs-only message is a set, and keeps none.
+    return f'"{hashlib.sha256(b"".join(sorted(x509.der_of(each) for each in found))).hexdigest()}"'
 
 
 def _signing_request(body: bytes) -> x509.SigningRequest:
