@@ -7,7 +7,7 @@ import pytest
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, ThingName
 from overair.server.certificates.model import CertificateMode, CertificateStatus, DeviceCertificate
-from overair.server.explain.certificates import standing
+from overair.server.explain.certificates import _ODD, standing
 from overair.server.provisioning.model import Anomaly, AnomalyKind, AuthorityId, RenewalRequest, RenewalRequestState
 
 ACCOUNT = AccountId("123456789012")
@@ -51,6 +51,7 @@ def test_an_overlap_is_told_until_the_older_one_has_gone() -> None:
         (AnomalyKind.SUPERSEDED, "ALARM: a certificate that another one has replaced"),
         (AnomalyKind.RENEWAL, "an operator has yet to approve"),
         (AnomalyKind.UNREGISTERED, "no rule lets it in"),
+        (AnomalyKind.REUSED_ID, "by a template"),
     ],
 )
 def test_a_key_that_came_out_of_turn_is_told_with_where_from_and_how_often(kind: AnomalyKind, words: str) -> None:
@@ -69,6 +70,10 @@ def test_a_key_that_came_out_of_turn_is_told_with_where_from_and_how_often(kind:
     (line,) = standing([], [anomaly], None)
     assert words in line
     assert line.endswith("(certificate bbbbbbbbbbbbbbbb… from 192.0.2.7, last at 1970-01-01 00:00:01 UTC, 3 times).")
+
+
+def test_every_kind_has_its_words() -> None:
+    assert set(_ODD) == set(AnomalyKind)
 
 
 @pytest.mark.parametrize(

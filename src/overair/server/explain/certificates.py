@@ -13,6 +13,7 @@ from overair.server.provisioning.model import Anomaly, AnomalyKind, RenewalReque
 NAMED_MAX: Final = 5
 _ODD: Final = {
     AnomalyKind.UNREGISTERED: "a certificate of a trusted authority came under its name, and no rule lets it in",
+    AnomalyKind.REUSED_ID: "another device would be given its name by a template, which an operator has yet to approve",
     AnomalyKind.RENEWAL: "it came with a new key near the end of its certificate, which an operator has yet to approve",
     AnomalyKind.KEY_MISMATCH: "ALARM: another key came under its name, out of turn, and was refused: a cloned name, a "
     "device made anew, or a theft",
