@@ -46,6 +46,8 @@ def test_devices_are_listed_with_what_let_them_in(server: ServerProcess) -> None
     }
     server.client("iot").register_thing(templateBody=json.dumps(template))
     told = json.loads(devices(server, "--origin", "operator-template", "--json"))["devices"]
+    answered = server.client("overair").list_provisioned_devices(origin="operator-template", maxResults=250)["devices"]
+    assert name in {each["thingName"] for each in answered}
     [device] = [each for each in told if each["thing"] == name]
     assert (device["origin"], device["template"], device["blocked"]) == ("operator-template", None, False)
     assert device["from"] == "127.0.0.1"
