@@ -13,8 +13,9 @@ from bench.gateway import measure_gateway
 from bench.kept_results import Results
 from bench.large_jobs import measure_large_jobs
 from bench.operator_api import measure_operator_api
+from bench.policy_check import measure_policy_check
 from bench.profiles import FULL, SHORT, Profile
-from bench.report import HERE, write_report
+from bench.report import HERE, PARTS, write_report
 from bench.several_processes import measure_several_processes
 from bench.uptane import measure_uptane
 from bench.virtual_fleet import measure_virtual_fleet
@@ -39,6 +40,8 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
             results.virtual_fleet = await measure_virtual_fleet(profile, work)
         if only in (None, "several_processes"):
             results.several_processes = await measure_several_processes(profile, work)
+        if only in (None, "policy_check"):
+            results.policy_check = measure_policy_check(profile)
     return write_report(profile, results, out)
 
 
@@ -47,7 +50,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="tiny counts, no peers")
     parser.add_argument(
         "--only",
-        choices=["operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet", "several_processes"],
+        choices=PARTS,
         help="the others' numbers stay as they are",
     )
     parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and results.json go")

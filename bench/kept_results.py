@@ -13,6 +13,7 @@ from bench.gateway import GatewayResults
 from bench.large_jobs import Figure, LargeJobResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
+from bench.policy_check import Judged, PolicyCheckResults, Worst
 from bench.several_processes import SeveralProcessesResults
 from bench.uptane import UptaneResults
 from bench.virtual_fleet import VirtualFleetResults, read_virtual_fleet
@@ -32,6 +33,7 @@ class Results:
     uptane: UptaneResults | None = None
     virtual_fleet: VirtualFleetResults | None = None
     several_processes: SeveralProcessesResults | None = None
+    policy_check: PolicyCheckResults | None = None
     taken: dict[str, str] = field(default_factory=dict)
 
 
@@ -42,7 +44,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     document: Mapping[str, Any] = json.loads(path.read_text())
     operator, gateway, downloads, uptane = (document.get(part) for part in ("operator", "gateway", "downloads", "uptane"))
-    large, several = document.get("large_jobs"), document.get("several_processes")
+    large, several, policy_check = (document.get(part) for part in ("large_jobs", "several_processes", "policy_check"))
     return Results(
         profile=document["profile"],
         operator=None if operator is None else OperatorResults(**{**operator, **_by_operation(operator, "raw", "boto3")}),
@@ -58,6 +60,11 @@ def read_results(folder: Path) -> Results | None:
         else UptaneResults(**{**uptane, **_measured(uptane, "polls", "cycles", "ranges", "pushes")}),
         virtual_fleet=read_virtual_fleet(document.get("virtual_fleet")),
         several_processes=None if several is None else SeveralProcessesResults(**{**several, **_measured(several, "statuses")}),
+        policy_check=None
+        if policy_check is None
+        else PolicyCheckResults(
+            judged=[Judged(**row) for row in policy_check["judged"]], worst=[Worst(**row) for row in policy_check["worst"]]
+        ),
         taken=dict(document.get("taken", {})),
     )
 

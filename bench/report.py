@@ -18,6 +18,7 @@ from bench.kept_results import FILE, Results, read_results
 from bench.large_jobs import Figure, LargeJobResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
+from bench.policy_check import policy_check_lines, policy_check_shortfalls
 from bench.profiles import Profile
 from bench.raw_client import IN_FLIGHT
 from bench.several_processes import several_processes_lines
@@ -27,7 +28,7 @@ from bench.vehicles import Session
 from bench.virtual_fleet import virtual_fleet_lines, virtual_fleet_shortfalls
 
 HERE = Path(__file__).parent
-PARTS = ("operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet", "several_processes")
+PARTS = ("operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet", "several_processes", "policy_check")
 TIMES_MOTO = 2.0
 BLOCKS_PER_S = 25_000
 STATUSES_PER_S = 5_000
@@ -69,6 +70,8 @@ def write_report(profile: Profile, results: Results, out: Path) -> Path:
         lines += _dated(virtual_fleet_lines(results.virtual_fleet), results.taken["virtual_fleet"])
     if results.several_processes is not None:
         lines += _dated(several_processes_lines(results.several_processes), results.taken["several_processes"])
+    if results.policy_check is not None:
+        lines += _dated(policy_check_lines(results.policy_check), results.taken["policy_check"])
     lines += ["## What falls short", "", *_shortfalls(results), ""]
     findings = HERE / "findings.md"
     if findings.exists():
@@ -313,6 +316,8 @@ def _shortfalls(all_results: Results) -> list[str]:
         short += _large_job_shortfalls(all_results.large_jobs)
     if all_results.virtual_fleet is not None:
         short += virtual_fleet_shortfalls(all_results.virtual_fleet)
+    if all_results.policy_check is not None:
+        short += policy_check_shortfalls(all_results.policy_check)
     if uptane is not None:
         for each in (*uptane.polls, *uptane.cycles):
             wanted = KEPT_CYCLES_PER_S if Session.KEPT.value in each.subject else NEW_SESSION_CYCLES_PER_S

@@ -14,6 +14,7 @@ from bench.kept_results import Results, read_results
 from bench.large_jobs import measure_large_jobs
 from bench.measure import Measured
 from bench.operator_api import OPERATIONS, measure_operator_api
+from bench.policy_check import measure_policy_check
 from bench.processes import NotRun, Peer
 from bench.profiles import SHORT
 from bench.report import write_report
@@ -101,6 +102,21 @@ def test_polls_updates_ranges_and_pushes_of_uptane_are_measured_and_told(tmp_pat
     assert all(is_a_number(each) for each in measured)
     report = write_report(SHORT, Results(profile="short", uptane=results), tmp_path).read_text()
     assert all(each.subject in report for each in measured)
+
+
+def test_policies_and_the_worst_of_patterns_are_measured_and_what_is_slow_is_told(tmp_path: Path) -> None:
+    results = measure_policy_check(SHORT)
+
+    assert all(each.per_s > 0 for each in results.judged)
+    assert all(min(each.policy_us, each.topic_us, each.longest_us, each.matcher_us) > 0 for each in results.worst)
+    results.judged[0] = replace(results.judged[0], per_s=5.0)
+    results.worst[0] = replace(results.worst[0], topic_us=2_000.0)
+    report = write_report(SHORT, Results(profile="short", policy_check=results), tmp_path).read_text()
+    assert f"Policies of {results.judged[0].name}: 5 topics a second; wanted 1,000,000." in report
+    assert f"The pattern {results.worst[0].name} takes 2,000 µs; wanted at most 1,000." in report
+    kept = read_results(tmp_path)
+    assert kept is not None
+    assert kept.policy_check == results
 
 
 def test_a_run_of_one_part_leaves_the_numbers_of_the_others_standing(tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ def as_botocore_does(request: sigv4.SignableRequest, body: bytes) -> None:
     path, query = request.path, request.query
     if quote(unquote_to_bytes(path), safe="/~").encode() != path:
         return
+    if path.rpartition(b"/")[2] in (b".", b".."):
+        return  # RFC 3986 leaves the slash before it, and so do we; botocore drops it
     pairs = [part.partition(b"=") for part in query.split(b"&")] if query else []
     if any(
         not sign or quote(unquote_to_bytes(part), safe="-_.~").encode() != part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from overair.server.policy_language.conditions import context_of
 from overair.server.policy_language.document import Kind
 from overair.server.policy_language.evaluation import CompiledPolicy, Decision, Question, evaluate
-from overair.server.policy_language.iot import CONNECT, PUBLISH, RESOURCE_LENGTH_MAX, PolicySet
-from overair.server.policy_language.long_texts import LONG_LENGTH, LongText
-from overair.server.policy_language.patterns import Variable, parse_pattern
+from overair.server.policy_language.iot import CONNECT, PUBLISH, PolicySet
+from overair.server.policy_language.long_texts import LONG_LENGTH, TEXT_LENGTH_MAX, LongText
+from overair.server.policy_language.patterns import Pattern, Variable, parse_pattern
 from tests.support.globs import glob_matches
 
 PIECE = st.sampled_from(["*", "*", "?", "a", "b", "aa", "ab", "/", "${v}", "${*}", "${?}"])
@@ -91,5 +92,43 @@ def test_nothing_is_allowed_on_a_name_that_nothing_can_have() -> None:
         {}
     )
     assert everything.allows(CONNECT, "x" * LONG_LENGTH)
-    assert everything.allows(CONNECT, "x" * RESOURCE_LENGTH_MAX)
-    assert not everything.allows(CONNECT, "x" * (RESOURCE_LENGTH_MAX + 1))
+    assert everything.allows(CONNECT, "x" * TEXT_LENGTH_MAX)
+    assert not everything.allows(CONNECT, "x" * (TEXT_LENGTH_MAX + 1))
+    general = [
+        CompiledPolicy.parse('{"Statement":{"Effect":"Allow","Action":"*","NotResource":"arn:aws:s3:::y"}}', Kind.MANAGED)
+    ]
+    for length, said in ((TEXT_LENGTH_MAX, Decision.ALLOW), (TEXT_LENGTH_MAX + 1, Decision.IMPLICIT_DENY)):
+        assert evaluate(general, Question(action="s3:GetObject", resource="x" * length, context={})) is said
+
+
+def test_of_a_value_that_somebody_made_up_its_beginning_counts() -> None:
+    condition = {"StringLike": {"aws:UserAgent": "bot*"}}
+    statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
+    denying = [CompiledPolicy.parse(json.dumps({"Statement": statement}), Kind.MANAGED)]
+    context = context_of({"aws:UserAgent": "bot" + "x" * (64 * 1024)})
+    assert context == {"aws:useragent": ("bot" + "x" * (TEXT_LENGTH_MAX - 3),)}
+    assert evaluate(denying, Question(action="s3:GetObject", resource="x", context=context)) is Decision.EXPLICIT_DENY
+
+
+WORST_STEPS = 800_000
+"""Characters, and eighths of them, that are looked at: some 0.3 ms. The longest text that is asked about has 2,048; as many
+characters of a pattern can be looked for in it at most, and each takes an eighth of its length."""
+LONGEST = max(kind.length_max for kind in Kind)
+
+
+@cache
+def hostile_patterns() -> tuple[Pattern, ...]:
+    """As long as a text, and as long as a document of any kind has room for; each bad for a matcher of some sort."""
+    units = ["a?", "a?b?", "a" * 30 + "?", "*a?", "*ab*a?", "a?" * 500 + "*"]
+    long = [("*" + unit * LONGEST)[: LONGEST - 10] + "b*" for unit in units]
+    texts = ["*" + unit * (2000 // len(unit)) + end for unit in units for end in ("", "b*", "*c")]
+    return tuple(parse_pattern(text) for text in (*long, *texts))
+
+
+@pytest.mark.parametrize("text", ["a", "ab", "a" * 500 + "b", "abc", "".join(map(chr, range(97, 123)))], ids=len)
+def test_no_pattern_that_can_be_stored_takes_long_over_any_text_that_is_asked_about(text: str) -> None:
+    longest = (text * TEXT_LENGTH_MAX)[:TEXT_LENGTH_MAX]
+    for pattern in hostile_patterns():
+        held = LongText(longest)
+        held.matches(pattern, {})
+        assert held.steps <= WORST_STEPS, (pattern[:20], len(pattern), held.steps)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-from overair.server.policy_language.long_texts import LONG_LENGTH, LongText
+from overair.server.policy_language.long_texts import LONG_LENGTH, TEXT_LENGTH_MAX, LongText
 from overair.server.policy_language.patterns import (
     ANY,
     Pattern,
@@ -40,8 +40,14 @@ class MalformedCondition(ValueError):
 
 
 def context_of(values: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """A context from names in any case; a single value may stand as itself."""
-    return {key_name(name): (value,) if isinstance(value, str) else tuple(value) for name, value in values.items()}
+    """A context from names in any case; a single value may stand as itself. Of a value longer than any that policies are
+    about, such as a user agent that somebody made up, the beginning counts."""
+    return {
+        key_name(name): (value[:TEXT_LENGTH_MAX],)
+        if isinstance(value, str)
+        else tuple([each[:TEXT_LENGTH_MAX] for each in value])
+        for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from enum import Enum
 
 from overair.server.policy_language.conditions import Context, value_of
 from overair.server.policy_language.document import Effect, Kind, Policy, Principals, Statement, parse_policy
-from overair.server.policy_language.long_texts import LONG_LENGTH, LongText
+from overair.server.policy_language.long_texts import LONG_LENGTH, TEXT_LENGTH_MAX, LongText
 from overair.server.policy_language.patterns import Variable, compile_patterns, prefix_of
 
 
@@ -75,7 +75,7 @@ class CompiledStatement:
         assert self._actions is not None
         if (self._actions.match(question.action) is not None) == statement.actions_negated:
             return False
-        if not self._covers(question):
+        if len(question.resource) > TEXT_LENGTH_MAX or not self._covers(question):
             return False
         return all(condition.holds(question.context) for condition in statement.conditions)
 

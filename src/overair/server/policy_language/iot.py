@@ -15,7 +15,7 @@ from overair.basics.clock import Instant, as_datetime
 from overair.server.policy_language.conditions import Context, context_of, value_of
 from overair.server.policy_language.document import Effect, Kind, Policy, Statement, parse_policy
 from overair.server.policy_language.evaluation import Decision
-from overair.server.policy_language.long_texts import LONG_LENGTH, LongText
+from overair.server.policy_language.long_texts import LONG_LENGTH, TEXT_LENGTH_MAX, LongText
 from overair.server.policy_language.patterns import Pattern, Variable, compile_patterns, prefix_of, variables_of
 
 CONNECT: Final = "iot:Connect"
@@ -34,9 +34,6 @@ VALUE_LENGTH_MAX: Final = 1024
 
 PLANS_MAX: Final = 256
 """Different combinations of (which variables have values, which conditions hold) remembered for one set."""
-
-RESOURCE_LENGTH_MAX: Final = 2048
-"""Characters of a resource's ARN. Nothing here has a longer name, so nothing is allowed on one."""
 
 _TIME_KEYS: Final = frozenset({"aws:currenttime", "aws:epochtime"})
 
@@ -73,7 +70,7 @@ class _Plan:
 
     def decide_long(self, action: str, resource: str, values: Sequence[str]) -> Decision:
         """What the expressions would say of a resource that is too long for them."""
-        if len(resource) > RESOURCE_LENGTH_MAX:
+        if len(resource) > TEXT_LENGTH_MAX:
             return Decision.IMPLICIT_DENY
         value_by_variable = dict(zip(self._variables, values, strict=True))
         chosen, text = self._chosen(action), LongText(resource)

@@ -13,8 +13,17 @@ from typing import Final
 
 from overair.server.policy_language.patterns import ANY, Pattern, Variable
 
+_MARK: Final = "\x01"
+_OTHER: Final = "\x00"
+_DIGITS: Final = bytes(ord("1") if octet == ord(_MARK) else ord("0") for octet in range(256))
+
 LONG_LENGTH: Final = 256
 """Texts with more characters than this are matched here."""
+
+TEXT_LENGTH_MAX: Final = 2048
+"""Characters of a resource's ARN, or of what a condition compares. Nothing here has a longer name, so nothing is allowed on
+one; of a longer value, which only a client can have made up, the beginning is compared. That bounds what the worst pattern
+costs: no more of its characters than that can stand in such a text, and each clears a number of so many bits."""
 
 _Segment = list[str | None]
 """Characters that are neither ``*`` nor a variable any more: text, and None for each ``?``."""
@@ -90,14 +99,11 @@ class LongText:
         """A number with a bit for each place where the character stands, the lowest for the first."""
         found = self._places.get(character)
         if found is None:
-            self.steps += len(self.text) >> 3
-            bits = bytearray((len(self.text) >> 3) + 1)
-            at = self.text.find(character)
-            while at >= 0:
-                self.steps += 1
-                bits[at >> 3] |= 1 << (at & 7)
-                at = self.text.find(character, at + 1)
-            found = self._places[character] = int.from_bytes(bits, "little")
+            self.steps += len(self.text)
+            # By whole passes of the library's: a loop over the places would take twenty times as long.
+            marked = self.text.replace(_MARK, _OTHER).replace(character, _MARK)
+            digits = marked.encode("latin-1", "replace").translate(_DIGITS)
+            found = self._places[character] = int(digits[::-1], 2)
         return found
 
 
