@@ -33,7 +33,7 @@ class Step:
 
     @property
     def changes_data(self) -> bool:
-        return self.kind in ("write", "truncate", "allocate")
+        return self.kind in ("write", "truncate", "allocate", "shorten")
 
     @property
     def changes_names(self) -> bool:
@@ -74,6 +74,10 @@ class RecordingDisk(Disk):
     def allocate(self, descriptor: int, size_bytes: int) -> None:
         self._note("allocate", file=self._number(descriptor), size_bytes=size_bytes)
         super().allocate(descriptor, size_bytes)
+
+    def shorten(self, descriptor: int, size_bytes: int) -> None:
+        self._note("shorten", file=self._number(descriptor), size_bytes=size_bytes)
+        super().shorten(descriptor, size_bytes)
 
     def write_at(self, descriptor: int, data: bytes, offset_bytes: int) -> None:
         self._note("write", file=self._number(descriptor), data=bytes(data), offset_bytes=offset_bytes)
@@ -139,6 +143,8 @@ class Cut:
                 content.clear()
             elif step.kind == "allocate":
                 content.extend(bytes(max(0, step.size_bytes - len(content))))
+            elif step.kind == "shorten":
+                del content[step.size_bytes :]
             elif step.kind == "write":
                 data = step.data[: len(step.data) // 2] if number in torn and number not in self.durable else step.data
                 content.extend(bytes(max(0, step.offset_bytes - len(content))))

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from overair.agent.transport import TransportListener
+from overair.wire.decryption_messages import Declaration, declare_topic, parse_declaration
 from overair.wire.job_document import DocumentFile, OtaDocument, TransferProtocol, build
 from overair.wire.job_message_parsing import parse_describe_request, parse_update_request
 from overair.wire.job_messages import ExecutionReply, ExecutionStatus, ExecutionView, UpdateRequest
@@ -50,6 +51,7 @@ class FakeCloud:
         self.online = True
         self.published: list[tuple[str, bytes]] = []
         self.blocks_sent = 0
+        self.declared: Declaration | None = None
         self.chance: Random | None = None
         self.block_hook: Any = None
         self.acknowledging = True
@@ -106,6 +108,9 @@ class FakeCloud:
         if topic == f"$aws/things/{THING}/jobs/$next/get":
             token = parse_describe_request(payload).client_token
             self._deliver(f"{topic}/accepted", self._reply(token).to_json())
+        elif topic == declare_topic(THING):
+            self.declared = parse_declaration(payload)
+            self._deliver(f"{topic}/accepted", b"{}")
         elif match := re.fullmatch(rf"\$aws/things/{THING}/jobs/([^/]+)/update", topic):
             self._update(match[1], payload)
         elif topic == f"$aws/things/{THING}/streams/{STREAM}/get/cbor":

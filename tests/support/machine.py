@@ -10,6 +10,7 @@ from typing import Any
 
 from overair.agent.agent import Agent
 from overair.agent.boot import Step, fallen_back, next_step
+from overair.agent.decryption_keys import declared_of
 from overair.agent.durable import Disk
 from overair.agent.flash import flash
 from overair.agent.platform import ResetRequested
@@ -89,6 +90,7 @@ class Machine:
             chance=self.chance,
             ranges=self.ranges,
             permission=self.permission,
+            declaration=declared_of(self.directory),
         )  # type: ignore[arg-type]
         if self.on_job is not None:
             agent.on_job(self.on_job)

@@ -51,6 +51,17 @@ class FailingDisk(Disk):
         self._writes.append((inode, undo))
         super().write_at(descriptor, data, offset_bytes)
 
+    def shorten(self, descriptor: int, size_bytes: int) -> None:
+        with Path(f"/proc/self/fd/{descriptor}").readlink().open("rb") as file:
+            file.seek(size_bytes)
+            tail = file.read()
+        if tail:
+            self.write_at(descriptor, b"", size_bytes)  # one step, which may be taken back with the bytes that are gone
+            inode = os.fstat(descriptor).st_ino
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            self._writes[-1] = (inode, lambda: _append(path, inode, tail))
+        super().shorten(descriptor, size_bytes)
+
     def sync(self, descriptor: int) -> None:
         self._step()
         inode = os.fstat(descriptor).st_ino
@@ -99,3 +110,10 @@ class FailingDisk(Disk):
             for _, undo in reversed(self._names[kept:]):
                 undo()
             raise PowerCut
+
+
+def _append(path: Path, inode: int, tail: bytes) -> None:
+    for candidate in path.parent.iterdir():
+        if candidate.stat().st_ino == inode:
+            with candidate.open("ab") as file:
+                file.write(tail)

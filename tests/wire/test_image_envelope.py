@@ -18,7 +18,6 @@ from overair.wire.image_envelope import (
     COSE_SIZE_BYTES_MAX,
     LEADER_SIZE_BYTES,
     MAGIC,
-    RECIPIENTS_MAX,
     SEGMENT_SIZE_BYTES_MIN,
     TAG_SIZE_BYTES,
     Envelope,
@@ -30,6 +29,7 @@ from overair.wire.image_envelope import (
     make_envelope,
     read_head,
 )
+from overair.wire.job_document import RECIPIENTS_MAX
 from overair.wire.key_wrapping import key_id_of, unwrap
 
 SEGMENT = SEGMENT_SIZE_BYTES_MIN
@@ -40,9 +40,7 @@ CONTENT_KEY, IV = bytes(range(32)), bytes(range(100, 112))
 def envelope_for(size_bytes: int, *, iv: bytes = IV, segment: int = SEGMENT, readers: int = 1) -> Envelope:
     pairs = [(READER.public_key(), ec.derive_private_key(7, ec.SECP256R1()))]
     pairs += [(ec.derive_private_key(n, ec.SECP256R1()).public_key(), pairs[0][1]) for n in range(9, 8 + readers)]
-    return make_envelope(
-        plain_size_bytes=size_bytes, content_key=CONTENT_KEY, iv=iv, readers=pairs, segment_size_bytes=segment
-    )
+    return make_envelope(plain_size_bytes=size_bytes, content_key=CONTENT_KEY, iv=iv, readers=pairs, segment_size_bytes=segment)
 
 
 def sealed(image: bytes, **how: Any) -> tuple[Envelope, list[bytes]]:

@@ -39,6 +39,7 @@ from overair.agent.transport import Transport
 from overair.agent.trial import conduct
 from overair.agent.update_job import JobRefused, UpdateJob, read_job
 from overair.wire.blocks import UnexpectedBlock
+from overair.wire.decryption_messages import Declaration
 from overair.wire.job_messages import MalformedMessage
 from overair.wire.stream_client import MalformedStreamMessage
 
@@ -60,6 +61,7 @@ class Agent:
         progress: ProgressSink | None = None,
         ranges: Ranges | None = None,
         permission: Permission | None = None,
+        declaration: Declaration | None = None,
     ) -> None:
         self.state = State.READY
         self._platform = platform
@@ -71,7 +73,7 @@ class Agent:
         self._signals = self._queue.signals
         self._timers = self._queue.timers
         backoff = Backoff(base_s=settings.back_off_base_s, cap_s=settings.back_off_s_max, chance=chance)
-        self._inquiry = JobInquiry(transport, thing=settings.thing_name, backoff=backoff)
+        self._inquiry = JobInquiry(transport, thing=settings.thing_name, backoff=backoff, declaration=declaration)
         self._deferrals = Deferrals(permission)
         self._job_handler: JobHandler | None = None
         self._job: UpdateJob | None = None
@@ -94,6 +96,7 @@ class Agent:
     # --- from outside; any thread ---
 
     def connected(self) -> None:
+        self._inquiry.connected()
         self._queue.put(Event.CONNECTED)
 
     def received(self, topic: str, payload: bytes) -> None:
@@ -131,6 +134,8 @@ class Agent:
     def _meaning(self, topic: str) -> Event | None:
         if self._inquiry.is_answered_on(topic):
             return Event.RECEIVED_JOB_DOCUMENT
+        if self._inquiry.is_declared_by(topic):
+            return None
         return self._transfer.meaning(topic)
 
     def _handle(self, event: Event, payload: bytes | None) -> None:

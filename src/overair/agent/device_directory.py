@@ -10,10 +10,12 @@
         ca.pem                  who the server's certificate must come from
       trust/
         NAME.pem                a signer's certificate; a job's ``certfile`` selects one by its last path segment
+      decryption/               0700; there once the device has keys that images are encrypted to
+        NAME.key                its own (``device``), or that of a group; 0600
       slots/                    0700; the platform's own
         state.json              which slot is active, what each holds, whether an image is on trial
         a.zip, b.zip            the two images
-        receiving.*             a download under way: bytes, bitmap of blocks on the disk, what it is
+        receiving.*             a download under way: bytes, bitmap of blocks on the disk, what it is, how far it is decrypted
         report.json             a final status that the server hasn't acknowledged yet
       files/                    what was shipped with ``--as PATH``; nothing is stored outside
       configuration.json        what the template had to tell a device that came in by a claim
@@ -157,6 +159,10 @@ class DeviceDirectory:
     @property
     def trust(self) -> Path:
         return self.root / "trust"
+
+    @property
+    def decryption(self) -> Path:
+        return self.root / "decryption"
 
     @property
     def slots(self) -> Path:

@@ -21,6 +21,10 @@ class Disk:
         """Reserve room for a file of that size; it reads as zeros."""
         os.posix_fallocate(descriptor, 0, size_bytes)
 
+    def shorten(self, descriptor: int, size_bytes: int) -> None:
+        """Cut a file off after so many bytes; not durable yet."""
+        os.ftruncate(descriptor, size_bytes)
+
     def make_directory(self, path: Path, mode: int = 0o700) -> None:
         """Make a directory that may be there already; it is durable when this returns."""
         path.mkdir(mode=mode, exist_ok=True)

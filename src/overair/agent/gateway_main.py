@@ -10,6 +10,7 @@ from typing import Final
 
 from overair.agent.agent import Agent
 from overair.agent.connections import connections_of
+from overair.agent.decryption_keys import declared_of
 from overair.agent.deferral import Deferral, Offer
 from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory, read_settings
 from overair.agent.device_lock import sole_holder
@@ -92,6 +93,7 @@ def run_gateway(directory: DeviceDirectory, *, stop_calls: Callable[[Callable[[]
             ranges=connections.ranges,
             progress=ProgressSinks(ProgressFile(directory.run / "progress.json"), StepLines(*writers)),
             permission=application.permit if settings.hooks.permit else None,
+            declaration=declared_of(directory),
         )
         if settings.hooks.job:
             agent.on_job(application.do_job)

@@ -98,6 +98,7 @@ def _ota_agent(
 ) -> Running:
     from overair.agent.agent import Agent
     from overair.agent.connections import connections_of
+    from overair.agent.decryption_keys import declared_of
     from overair.agent.settings import settings_for
     from overair.agent.states import Event
 
@@ -113,6 +114,7 @@ def _ota_agent(
         ranges=connections.ranges,
         progress=progress,
         permission=wishes.permission,
+        declaration=declared_of(directory),
     )
     if wishes.on_job is not None:
         agent.on_job(wishes.on_job)

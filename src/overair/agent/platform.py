@@ -38,6 +38,17 @@ class PlatformErrorCode(IntEnum):
     ACTIVATE_FAILED = 0xEC
     FILE_ABORT = 0xED
     FILE_CLOSE = 0xEE
+    DECRYPTION_FAILED = 0xF0
+    """Ours: the C agent knows no encrypted images. ``DecryptionSubCode`` says more."""
+
+
+class DecryptionSubCode(IntEnum):
+    """Sub codes of DECRYPTION_FAILED."""
+
+    NO_KEY = 1
+    BAD_HEAD = 2
+    BAD_SEGMENT = 3
+    UNKNOWN_FORMAT = 4
 
 
 class PlatformError(Exception):
@@ -110,6 +121,11 @@ class FileContext:
         return cls(file=file, block_size_bytes=block_size_bytes, target=target)
 
     @property
+    def is_encrypted(self) -> bool:
+        """What comes is an envelope; the signature is over the image in it."""
+        return self.file.encryption is not None
+
+    @property
     def is_firmware(self) -> bool:
         """Type 0, the default, is firmware; every other type is stored."""
         return not self.file.file_type
@@ -148,7 +164,8 @@ class Platform(Protocol):
         ...
 
     def close_file(self, context: FileContext) -> VerifiedImage:
-        """Check the signature over all bytes with the anchor that ``certfile`` names, or all hashes of the target that Uptane's
+        """What came encrypted is decrypted to its end, or fails with DECRYPTION_FAILED, which ``make_durable`` may say too.
+        Check the signature over all bytes with the anchor that ``certfile`` names, or all hashes of the target that Uptane's
         repositories vouch for; then what the image says; then close.
 
         Fails with SIGNATURE_CHECK_FAILED, BAD_SIGNER_CERTIFICATE, FILE_CLOSE; for firmware also BAD_IMAGE_STATE (not an image

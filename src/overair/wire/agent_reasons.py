@@ -39,7 +39,17 @@ AGENT_CODES: Final[Mapping[int, str]] = {
     0xEC: "activating the image failed",
     0xED: "the half-received file could not be dropped",
     0xEE: "the received file could not be closed",
+    0xF0: "the image is encrypted and could not be decrypted",
 }
+"""Those up to 0xEE are the C agent's, those above are ours."""
+DECRYPTION_CODES: Final[Mapping[int, str]] = {
+    1: "none of its recipients' keys is on the device",
+    2: "the head of the encrypted image can't be read",
+    3: "a part of it was changed, moved or cut off",
+    4: "its format is unknown to the device",
+}
+"""Second word after ``0x000000f0``."""
+DECRYPTION_FAILED: Final = 0xF0
 DOCUMENT_CODES: Final[Mapping[int, str]] = {
     1: "there was no document",
     3: "the file size is zero",
@@ -146,6 +156,8 @@ def reason_in_words(reason: str, *, updated_by: str = "") -> str:
         words = _code_in_words(main)
         if main == _JOB_PARSER_ERROR and sub in DOCUMENT_CODES:
             words = f"{words}: {DOCUMENT_CODES[sub]}"
+        elif main == DECRYPTION_FAILED and sub in DECRYPTION_CODES:
+            words = f"{words}: {DECRYPTION_CODES[sub]}"
         elif main == _OLD_JOB_PARSER_ERROR and sub in OLD_DOCUMENT_CODES:
             words = f"{words}: {OLD_DOCUMENT_CODES[sub]}"
         elif main == _BAD_SIGNER_CERTIFICATE and sub in TRUST_REFUSALS:

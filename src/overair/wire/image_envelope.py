@@ -4,11 +4,11 @@
 
     magic, 8 bytes    length of the COSE_Encrypt, 4 bytes    COSE_Encrypt    segment 0    segment 1    …    last segment
 
-The COSE_Encrypt (RFC 9052 §5.1) has no ciphertext of its own: its protected header names AES-256-GCM, an IV, and, as a member that
-whoever doesn't know it must refuse, the size of the image and of a segment. Each segment is encrypted by itself and has its own tag, as
-STREAM has it (Hoang, Reyhanitabar, Rogaway, Vizár 2015): its nonce is the IV with the segment's number, and whether it is the last,
-mixed in; its associated data are COSE's, so that it belongs to this header. So each segment can be believed as soon as it is there, and
-none can be changed, left out, repeated, moved, cut off or taken from another image.
+The COSE_Encrypt (RFC 9052 §5.1) has no ciphertext of its own: its protected header names AES-256-GCM, an IV, and, as a
+member that whoever doesn't know it must refuse, the size of the image and of a segment. Each segment is encrypted by itself and
+has its own tag, as STREAM has it (Hoang, Reyhanitabar, Rogaway, Vizár 2015): its nonce is the IV with the segment's number, and
+whether it is the last, mixed in; its associated data are COSE's, so that it belongs to this header. So each segment can be
+believed as soon as it is there, and none can be changed, left out, repeated, moved, cut off or taken from another image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from overair.wire import strict_cbor
-from overair.wire.job_document import FILE_SIZE_BYTES_MAX
+from overair.wire.job_document import FILE_SIZE_BYTES_MAX, RECIPIENTS_MAX, SHORT_KEY_ID_LENGTH, FileEncryption
 from overair.wire.key_wrapping import (
     KEY_ID_SIZE_BYTES,
     MalformedRecipient,
@@ -39,7 +39,6 @@ LEADER_SIZE_BYTES: Final = len(MAGIC) + 4
 """What must be there to know how long the rest of the head is."""
 COSE_SIZE_BYTES_MAX: Final = 64 * 1024
 HEAD_SIZE_BYTES_MAX: Final = LEADER_SIZE_BYTES + COSE_SIZE_BYTES_MAX
-RECIPIENTS_MAX: Final = 256
 SEGMENT_SIZE_BYTES: Final = 64 * 1024
 SEGMENT_SIZE_BYTES_MIN: Final = 4 * 1024
 SEGMENT_SIZE_BYTES_MAX: Final = 256 * 1024
@@ -91,6 +90,12 @@ class Envelope:
         """Whose it is to read: each name in hexadecimal digits, sorted."""
         return tuple(sorted(recipient.key_id.hex() for recipient in self.recipients))
 
+    @property
+    def encryption(self) -> FileEncryption:
+        """What a job document says of it."""
+        short = sorted({key_id[:SHORT_KEY_ID_LENGTH] for key_id in self.key_ids})
+        return FileEncryption(format=FORMAT, key_ids=tuple(short))
+
     def plain_offset_bytes(self, number: int) -> int:
         """Where in the image a segment begins."""
         return number * self.segment_size_bytes
@@ -123,7 +128,9 @@ class Segments:
     def seal(self, number: int, plain: bytes) -> bytes:
         """Encrypt one segment. Each number once for a content key: a nonce that comes twice gives the key away."""
         if len(plain) != self._envelope.plain_length_bytes(number):
-            raise ValueError(f"Segment {number} has {len(plain)} bytes where {self._envelope.plain_length_bytes(number)} belong.")
+            raise ValueError(
+                f"Segment {number} has {len(plain)} bytes where {self._envelope.plain_length_bytes(number)} belong."
+            )
         return self._cipher.encrypt(self._nonce(number), plain, self._associated)
 
     def open(self, number: int, sealed: bytes) -> bytes:
@@ -237,7 +244,9 @@ def _read_protected(protected: object) -> tuple[bytes, int, int]:
     except strict_cbor.MalformedCbor as error:
         raise MalformedEnvelope(f"The protected header can't be read: {error}") from None
     if set(said) != {_ALG, _CRIT, _CONTENT_TYPE, _IV, _SEGMENTED}:
-        raise MalformedEnvelope("The protected header names the algorithm, the type, the IV and the segments, and nothing else.")
+        raise MalformedEnvelope(
+            "The protected header names the algorithm, the type, the IV and the segments, and nothing else."
+        )
     if (said[_ALG], said[_CRIT], said[_CONTENT_TYPE]) != (_A256GCM, [_SEGMENTED], _TYPE):
         raise MalformedEnvelope("The content is an image in segments under AES-256-GCM; anything else isn't read here.")
     iv, sizes = said[_IV], said[_SEGMENTED]

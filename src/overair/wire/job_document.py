@@ -27,6 +27,10 @@ FILE_SIZE_BYTES_MAX: Final = 2**32 - 4096
 """The agent counts bytes in 32 bits and adds one block."""
 FILE_ID_MAX: Final = 255
 FILE_TYPE_MAX: Final = 255
+ENVELOPE_FORMAT_MAX: Final = 255
+RECIPIENTS_MAX: Final = 256
+"""Keys that one file is encrypted to."""
+SHORT_KEY_ID_LENGTH: Final = 16
 SIGNATURE_SIZE_BYTES_MAX: Final = 384
 """Decoded: RSA-3072 just fits."""
 PROTOCOLS_TEXT_LENGTH_MAX: Final = 19
@@ -45,6 +49,7 @@ REPLY_TOKENS_AROUND_DOCUMENT: Final = 30
 PRESIGNED_AUTH_SCHEME: Final = "aws.s3.presigned"
 
 _SIGNATURE_KEY: Final = re.compile(r"sig-(sha1|sha256)-(ecdsa|rsa)")
+_SHORT_KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
 _URL_HOST: Final = re.compile(r"[a-z]+://([^/?#]*)")
 
 
@@ -84,6 +89,20 @@ class FileSignature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileEncryption:
+    """That a file is encrypted, and to whom."""
+
+    format: int
+    """Of the envelope."""
+    key_ids: tuple[str, ...]
+    """The beginnings of the names of its recipients' keys, each ``SHORT_KEY_ID_LENGTH`` hexadecimal digits: enough to tell for
+    whom it is, short enough for a document. What counts on the device stands in the envelope."""
+
+    def to_members(self) -> dict[str, object]:
+        return {"format": self.format, "keyIds": list(self.key_ids)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentFile:
     """One file of an update.
 
@@ -95,6 +114,8 @@ class DocumentFile:
         file_type: 0 to 255, absent if the operator gave none; 0 is firmware.
         signature: Absent in an unsigned update.
         url: ``update_data_url``: a presigned URL, or its placeholder while the document is stored.
+        encryption: ``encrypted``, a member of ours: what is streamed is an envelope (``wire.image_envelope``), and the
+            signature is over the image inside it. None: it is the image itself.
     """
 
     path: str
@@ -105,6 +126,7 @@ class DocumentFile:
     signature: FileSignature | None = None
     url: str | None = None
     auth_scheme: str | None = None
+    encryption: FileEncryption | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +269,8 @@ def _file_members(file: DocumentFile) -> dict[str, object]:
     }
     if file.file_type is not None:
         members["fileType"] = _bounded("fileType", file.file_type, 0, FILE_TYPE_MAX)
+    if file.encryption is not None:
+        members["encrypted"] = file.encryption.to_members()
     if file.url is not None:
         members["update_data_url"] = _plain("update_data_url", file.url)
     if file.auth_scheme is not None:
@@ -270,6 +294,7 @@ def _file(item: object) -> DocumentFile:
         signature=_signature(*signatures[0]) if signatures else None,
         url=_optional_text(members, "update_data_url", 8192),
         auth_scheme=_optional_text(members, "auth_scheme", AUTH_SCHEME_LENGTH_MAX),
+        encryption=None if "encrypted" not in members else read_encryption(members["encrypted"]),
     )
 
 
@@ -285,6 +310,22 @@ def _signature(match: re.Match[str], value: object) -> FileSignature:
     return FileSignature(
         hash_algorithm=HashAlgorithm(match[1]), signature_algorithm=SignatureAlgorithm(match[2]), value=signature
     )
+
+
+def read_encryption(value: object) -> FileEncryption:
+    """Read the member ``encrypted`` of a file.
+
+    Raises:
+        MalformedDocument: it says no format, or not to whom.
+    """
+    members = _object("encrypted", value)
+    key_ids = _list("encrypted.keyIds", members.get("keyIds"))
+    if not 1 <= len(key_ids) <= RECIPIENTS_MAX:
+        raise MalformedDocument(f"encrypted.keyIds names 1 to {RECIPIENTS_MAX} keys, not {len(key_ids)}.")
+    names = tuple(key_id for key_id in key_ids if isinstance(key_id, str) and _SHORT_KEY_ID.fullmatch(key_id))
+    if len(names) != len(key_ids):
+        raise MalformedDocument(f"encrypted.keyIds holds names of {SHORT_KEY_ID_LENGTH} lower-case hexadecimal digits.")
+    return FileEncryption(format=_bounded("encrypted.format", members.get("format"), 1, ENVELOPE_FORMAT_MAX), key_ids=names)
 
 
 def _plain(name: str, text: str) -> str:

@@ -1,7 +1,7 @@
 """A content key, wrapped for a reader's P-256 key: COSE's ECDH-ES + A256KW (RFC 9052 §8.5.5, RFC 9053 §5.2, §6.4).
 
-The key agreement is between a fresh key pair and the reader's; HKDF with SHA-256 makes a wrapping key of it, in the context that COSE
-lays down; AES Key Wrap (RFC 3394) wraps the content key with that. Pure: whoever wraps brings the fresh key.
+The key agreement is between a fresh key pair and the reader's; HKDF with SHA-256 makes a wrapping key of it, in the context
+that COSE lays down; AES Key Wrap (RFC 3394) wraps the content key with that. Pure: whoever wraps brings the fresh key.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from overair.agent.decryption_keys import DecryptionKeys
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings
 from overair.agent.durable import Disk
 from overair.agent.platform import (
@@ -21,6 +22,7 @@ from overair.agent.platform import (
     VersionNotRising,
 )
 from overair.agent.platforms.trust_updates import check_place, is_trust, take_over
+from overair.agent.platforms.unsealing import Unsealing, files_of
 from overair.agent.platforms.vouching import describe, signature_of, vouched_alike
 from overair.agent.slots import SlotRecord, SlotState, SlotStore, chunks_of, verify_against
 from overair.wire.blocks import bitmap_for, block_count
@@ -36,7 +38,8 @@ class ReceivingPlatform(ABC):
     """The half of ``agent.platform.Platform`` that is the same wherever images go.
 
     A file is received in ``slots/receiving.part`` at its full size. Beside it stand a bitmap of the blocks that are on the disk
-    and, written last, a description; without a matching description whatever is there is forgotten.
+    and, written last, a description; without a matching description whatever is there is forgotten. What comes encrypted is
+    decrypted in that file as it comes (``unsealing``).
     """
 
     def __init__(self, directory: DeviceDirectory, settings: DeviceSettings, *, disk: Disk | None = None) -> None:
@@ -49,6 +52,8 @@ class ReceivingPlatform(ABC):
         self._description = directory.slots / "receiving.json"
         self._report = directory.slots / "report.json"
         self._descriptor: int | None = None
+        self._unsealing: Unsealing | None = None
+        """Of the file that is received, where it comes encrypted."""
         self._file_failed = False
 
     @abstractmethod
@@ -119,22 +124,25 @@ class ReceivingPlatform(ABC):
                 PlatformErrorCode.FILE_TOO_LARGE,
                 f"{file.size_bytes} bytes don't fit: this device takes {self._settings.slot_size_bytes_max}.",
             )
+        self._unsealing = self._unsealing_of(context)
         description = describe(context)
         bitmap_size = (block_count(file.size_bytes, context.block_size_bytes) + 7) // 8
         with failing_as(PlatformErrorCode.FILE_CREATE_FAILED):
-            resumed = self._resume(description, bitmap_size, file.size_bytes)
+            room = file.size_bytes if self._unsealing is None else self._unsealing.room_bytes
+            resumed = self._resume(description, bitmap_size, room)
             if resumed is None and context.is_firmware and self._take_back(context, description):
-                resumed = self._resume(description, bitmap_size, file.size_bytes)
+                resumed = self._resume(description, bitmap_size, room)
             if resumed is not None:
                 return resumed
             self._forget_received()
+            self._unsealing = self._unsealing_of(context)
             self._descriptor = self._disk.create(self._part, os.O_RDWR | os.O_EXCL)
             try:
-                self._disk.allocate(self._descriptor, file.size_bytes)
+                self._disk.allocate(self._descriptor, room)
             except OSError as error:
                 self._close_descriptor()
                 self._disk.remove(self._part)
-                raise PlatformError(PlatformErrorCode.FILE_TOO_LARGE, f"No room for {file.size_bytes} bytes: {error}") from None
+                raise PlatformError(PlatformErrorCode.FILE_TOO_LARGE, f"No room for {room} bytes: {error}") from None
             self._disk.sync(self._descriptor)
             self._disk.write_whole(self._bitmap, bytes(bitmap_size))
             self._disk.write_whole(self._description, description)
@@ -146,7 +154,8 @@ class ReceivingPlatform(ABC):
         if not 0 <= offset_bytes <= context.file.size_bytes - len(data):
             raise PlatformError(PlatformErrorCode.UNINITIALIZED, "The block lies outside the file.")
         with failing_as(PlatformErrorCode.OUT_OF_MEMORY):
-            self._disk.write_at(self._descriptor, data, offset_bytes)
+            gap = 0 if self._unsealing is None else self._unsealing.gap_bytes
+            self._disk.write_at(self._descriptor, data, gap + offset_bytes)
         return len(data)
 
     def make_durable(self, context: FileContext, bitmap: bytes) -> None:
@@ -162,6 +171,13 @@ class ReceivingPlatform(ABC):
                 self._disk.sync(descriptor)
             finally:
                 os.close(descriptor)
+            if self._unsealing is not None:
+                self._unsealing.advance(self._descriptor, bitmap)
+
+    def _unsealing_of(self, context: FileContext) -> Unsealing | None:
+        if not context.is_encrypted:
+            return None
+        return Unsealing(self._directory.slots, self._disk, context, DecryptionKeys(self._directory).by_id)
 
     def close_file(self, context: FileContext) -> VerifiedImage:
         if self._descriptor is None:
@@ -169,6 +185,8 @@ class ReceivingPlatform(ABC):
         try:
             with failing_as(PlatformErrorCode.FILE_CLOSE):
                 self._disk.sync(self._descriptor)
+                if self._unsealing is not None:
+                    self._unsealing.finish(self._descriptor, self._bitmap.read_bytes())
                 self._close_descriptor()
                 verified = self._verify(context)
         except (PlatformError, VersionNotRising):
@@ -190,7 +208,8 @@ class ReceivingPlatform(ABC):
                 raise PlatformError(PlatformErrorCode.SIGNATURE_CHECK_FAILED, str(error)) from None
             except BadSignerCertificate as error:
                 raise PlatformError(PlatformErrorCode.BAD_SIGNER_CERTIFICATE, str(error)) from None
-        if verified.size_bytes != context.file.size_bytes:
+        expected = context.file.size_bytes if self._unsealing is None else self._unsealing.plain_size_bytes
+        if verified.size_bytes != expected:
             raise PlatformError(PlatformErrorCode.FILE_CLOSE, f"{verified.size_bytes} bytes where the job says another size.")
         if context.is_firmware:
             self._keep_firmware(context, verified)
@@ -240,29 +259,35 @@ class ReceivingPlatform(ABC):
             descriptor = os.open(self._part, os.O_RDWR | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
-        if len(bitmap) != bitmap_size_bytes or os.fstat(descriptor).st_size != size_bytes:
-            os.close(descriptor)
-            return None
         self._descriptor = descriptor
+        size = os.fstat(descriptor).st_size
+        whole = size == size_bytes if self._unsealing is None else self._unsealing.resume(size)
+        if len(bitmap) != bitmap_size_bytes or not whole:
+            self._close_descriptor()
+            return None
         return bitmap
 
     def _take_back_from(self, place: Path, record: SlotRecord | None, context: FileContext, description: bytes) -> bool:
         """An image that was verified but not activated, because of a lost line or a power cut, needn't come a second time: it
         is as good as received, and is verified once more."""
-        if record is None or not vouched_alike(record, context) or record.size_bytes != context.file.size_bytes:
+        if record is None or not vouched_alike(record, context):
+            return False
+        if not context.is_encrypted and record.size_bytes != context.file.size_bytes:
             return False
         self._forget_received()
         self._forget_waiting()
         self._disk.rename(place, self._part)
         self._disk.sync_directory(self._directory.slots)
-        blocks = block_count(record.size_bytes, context.block_size_bytes)
+        if self._unsealing is not None:
+            self._unsealing.adopt(record.size_bytes)
+        blocks = block_count(context.file.size_bytes, context.block_size_bytes)
         self._disk.write_whole(self._bitmap, bitmap_for(range(blocks)))
         self._disk.write_whole(self._description, description)
         return True
 
     def _forget_received(self) -> None:
         # The description first: without it the rest means nothing.
-        for path in (self._description, self._bitmap, self._part):
+        for path in (self._description, self._bitmap, self._part, *files_of(self._directory.slots)):
             self._disk.remove(path)
         self._disk.sync_directory(self._directory.slots)
 

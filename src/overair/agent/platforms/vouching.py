@@ -52,4 +52,6 @@ def describe(context: FileContext) -> bytes:
         "algorithm": signature.algorithm.value,
         "anchor": signature.anchor,
     }
+    if context.file.encryption is not None:
+        described["envelope_format"] = context.file.encryption.format
     return json.dumps(described).encode()
