@@ -17,6 +17,7 @@ from overair.server.certificates.transfer_store import SqlTransferStore
 from overair.server.certificates.transfers import CertificateTransfers
 from overair.server.devices.admission import Admissions
 from overair.server.devices.authority import RegistryAuthority
+from overair.server.devices.decryption import DecryptionService
 from overair.server.devices.model import GENEROUS, RegistryLimits
 from overair.server.devices.policies import CertificateLinks, PoliciesService
 from overair.server.devices.service import DevicesService
@@ -28,6 +29,7 @@ from overair.server.devices.store import (
     SqlThingStore,
     SqlTypeStore,
 )
+from overair.server.devices.store.decryption import SqlDecryptionStore
 from overair.server.devices.tags import TagsService
 from overair.server.devices.thing_groups import ThingGroupsService
 from overair.server.devices.thing_types import ThingTypesService
@@ -105,6 +107,8 @@ class Registry:
             ids=ids,
             limits=limits,
         )
+        self.decryption = DecryptionService(store=SqlDecryptionStore(), things=things, clock=clock)
+        self.groups.watched_by(self.decryption)
         self.membership = RecordingMembership()
         self.groups.watched_by(self.membership)
         self.policies = PoliciesService(

@@ -89,6 +89,7 @@ class UpdatesRoad(SigningRoad):
             clock=self.clock,
             ids=self.ids,
         )
+        self.jobs.decrypted_by(self.registry.decryption)
         store = SqlUpdatesStore()
         self.updates = UpdatesService(
             store=store,

@@ -4,7 +4,7 @@ from overair.server.access import account_store, group_store, policy_store, stor
 from overair.server.audit import store as audit_store  # noqa: F401
 from overair.server.broker import store as broker_store  # noqa: F401
 from overair.server.certificates import store as certificate_store  # noqa: F401
-from overair.server.devices.store import admissions, groups, policies, tags, things, types  # noqa: F401
+from overair.server.devices.store import admissions, decryption, groups, policies, tags, things, types  # noqa: F401
 from overair.server.director import store as director_store  # noqa: F401
 from overair.server.fleet_index.store import tables as fleet_tables  # noqa: F401
 from overair.server.image_repository import tables as image_tables  # noqa: F401

@@ -105,6 +105,7 @@ class Room:
             vehicles=NoVehicles(),
             blocks=NoVehicles(),
             identities=NoVehicles(),
+            decryption=road.registry.decryption,
             clock=road.clock,
         )
         self.door = ExplainOperations(

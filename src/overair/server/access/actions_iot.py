@@ -189,6 +189,7 @@ TABLE: Final = {
     **by_resource("iot", _PACKAGE_VERSION, "GetPackageVersion"),
     ("iot-data", "GetThingShadow"): (need("iot:GetThingShadow", on=iot("thing/{thingName}/{shadowName}")),),
     ("overair", "ExplainThing"): (need("overair:ExplainThing", on=_THING),),
+    **by_resource("overair", anything, "ListDecryptionKeys"),
     **by_resource("overair", member_arn("principal"), "ExplainDeviceRights"),
     ("overair", "ResendContinuousJobs"): (need("overair:ResendContinuousJobs", on=_THING),),
     ("overair", "DescribeRollout"): (need("overair:DescribeRollout", on=_JOB),),

@@ -35,7 +35,13 @@ class GatewayRooms:
         cluster.connects(self.broker, session_expiry_ms=limits.broker.session_expiry_ms)
         topics = ReservedTopics()
         topics.register(
-            JobTopics(work=ground.work, jobs=rollouts.jobs.device, clock=ground.schedule_clock, rates=rollouts.job_requests)
+            JobTopics(
+                work=ground.work,
+                jobs=rollouts.jobs.device,
+                clock=ground.schedule_clock,
+                decryption=registry.decryption,
+                rates=rollouts.job_requests,
+            )
         )
         self.stream_topics = StreamTopics(
             work=ground.work, streams=rollouts.streams, descriptors=buckets.descriptors, contents=buckets.segments

@@ -31,6 +31,7 @@ from overair.server.composition.operators import OperatorRooms
 from overair.server.composition.registry import RegistryRooms
 from overair.server.composition.repositories import RepositoryRooms
 from overair.server.composition.rollouts import RolloutRooms
+from overair.server.devices.decryption_operator_api import DecryptionOperatorApi
 from overair.server.devices.operator_api import DevicesOperatorApi
 from overair.server.devices.policies_operator_api import PoliciesOperatorApi
 from overair.server.devices.tags_operator_api import TagsOperatorApi
@@ -207,6 +208,7 @@ class OperatorDoors:
             ThingGroupsOperatorApi(work=work, groups=registry.groups),
             FleetIndexOperatorApi(work=work, fleet=self._rollouts.fleet_index, groups=registry.groups),
             PoliciesOperatorApi(work=work, policies=registry.policies),
+            DecryptionOperatorApi(work=work, decryption=registry.decryption),
             TagsOperatorApi(work=work, tags=registry.tags),
             TrialsOperatorApi(
                 work=work,

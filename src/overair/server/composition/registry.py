@@ -14,10 +14,12 @@ from overair.server.composition.operators import OperatorRooms
 from overair.server.devices.admission import Admissions
 from overair.server.devices.authority import RegistryAuthority
 from overair.server.devices.blocks import BlocksService
+from overair.server.devices.decryption import DecryptionService
 from overair.server.devices.policies import CertificateLinks, PoliciesService
 from overair.server.devices.service import DevicesService
 from overair.server.devices.store.admissions import SqlAdmissionStore
 from overair.server.devices.store.blocks import SqlBlockStore
+from overair.server.devices.store.decryption import SqlDecryptionStore
 from overair.server.devices.store.groups import SqlGroupStore
 from overair.server.devices.store.policies import SqlPolicyStore
 from overair.server.devices.store.tags import SqlTagStore
@@ -87,4 +89,5 @@ class RegistryRooms:
             ids=ids,
         )
         self.certificates.used_by(CertificateLinks(policies=policies, things=things, access_changed=self.authority))
+        self.decryption = DecryptionService(store=SqlDecryptionStore(), things=things, clock=clock)
         self.blocks = BlocksService(store=SqlBlockStore(), things=things, access_changed=self.authority, clock=clock)

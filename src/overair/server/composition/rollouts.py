@@ -110,6 +110,7 @@ class RolloutRooms:
         self.jobs.deploys_from(self.packages, self.installed)
         self.installed.searched_by(self.fleet_index.indexer)
         self.fleet_index.hears_of_packages_from(self.installed)
+        self.jobs.decrypted_by(registry.decryption)
         devices.provisioning_watched_by(self.jobs)
         self.jobs.searched_by(self.fleet_index.indexer)
         self.fleet_index.hears_of_jobs_from(self.jobs)
@@ -141,6 +142,7 @@ class RolloutRooms:
         groups.watched_by(self.director)
         groups.watched_by(entrance.provisioning)
         groups.watched_by(self.installed)
+        groups.watched_by(registry.decryption)
         groups.watched_by(self.jobs.planner)
         groups.guarded_by(self.jobs.signing_rule)
         updates_store = SqlUpdatesStore()
@@ -183,5 +185,6 @@ class RolloutRooms:
             vehicles=self.director.views,
             blocks=entrance.provisioning,
             identities=entrance.provisioning,
+            decryption=registry.decryption,
             clock=clock,
         )

@@ -10,9 +10,11 @@ from overair.basics.clock import Instant, as_datetime
 from overair.basics.ids import CertificateId, GroupName, JobId, OtaUpdateId, StreamId, ThingName
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.model import CertificateStatus
+from overair.server.devices.decryption import Declared
 from overair.server.director.service import VehicleFacts
 from overair.server.explain import signatures as signed
 from overair.server.explain import vehicle as vehicles
+from overair.server.explain.decryption import not_offered, standing
 from overair.server.jobs.model import Execution
 from overair.server.signing.model import Standing
 from overair.server.streams.asked import REPEATS_TOLD, ROUNDS_MAX
@@ -98,6 +100,8 @@ class Facts:
     """Under which signatures of Signer the first pending job goes out, or the last one went out."""
     identity: Sequence[str] = ()
     """What is told of its certificates whatever it does (``certificates.standing``)."""
+    decryption: Declared | None = None
+    """What it has declared of its decryption keys; None: never anything."""
 
 
 Obstacles = Mapping[CertificateId, Sequence[str]]
@@ -118,6 +122,8 @@ def explain(
         chain += [*_of_signatures(facts, facts.last, now=now), *_not_yet(facts)]
     else:
         chain = [f"{facts.thing} has nothing to do: no job was ever given to it.", *_not_yet(facts)]
+    if not_offered(facts.thing, None if facts.pending else facts.last, facts.decryption) is None:
+        chain += standing(facts.decryption)
     if presence.connected:
         if not facts.pending:
             chain.append(f"{facts.thing} is connected and waits.")
@@ -204,6 +210,9 @@ _ENDS: Final[Mapping[ExecutionStatus, str]] = {
 
 
 def _ended(facts: Facts, execution: Execution, *, unsigned: bool) -> list[str]:
+    kept_back = not_offered(facts.thing, execution, facts.decryption)
+    if kept_back is not None:
+        return kept_back
     what = _ENDS[execution.status].format(job=execution.job)
     chain = [f"{facts.thing} {what} at {_moment(execution.last_updated_at)}, and has nothing else to do."]
     reason = execution.status_details.get("reason")

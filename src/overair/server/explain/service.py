@@ -14,10 +14,12 @@ from overair.basics.ids import AccountId, CertificateId, ClientId, GroupName, Jo
 from overair.basics.work import Tx
 from overair.server.broker.model import ClientPresence
 from overair.server.certificates.service import CertificatesService
+from overair.server.devices.decryption import DecryptionService
 from overair.server.devices.service import DevicesService, ThingGroupsService
 from overair.server.director.service import VehicleFacts
 from overair.server.explain.certificates import standing
 from overair.server.explain.model import Facts, HeldBack, HeldCertificate
+from overair.server.jobs.encrypted_images import is_refused_by_server
 from overair.server.jobs.model import Execution, Job, JobStatus
 from overair.server.jobs.rollout import rate_per_minute
 from overair.server.jobs.schedule import opens_at
@@ -86,6 +88,7 @@ class ExplainService:
         vehicles: Vehicles,
         blocks: Blocks,
         identities: Identities,
+        decryption: DecryptionService,
         clock: Clock,
     ) -> None:
         self._devices = devices
@@ -98,6 +101,7 @@ class ExplainService:
         self._vehicles = vehicles
         self._blocks = blocks
         self._identities = identities
+        self._decryption = decryption
         self._clock = clock
 
     def facts(self, tx: Tx, place: Place, thing: ThingName) -> Facts:
@@ -130,6 +134,7 @@ class ExplainService:
             vehicle=self._vehicles.facts(tx, place.account, thing),
             blocked=self._blocks.is_blocked(tx, place.account, thing),
             identity=self._identity(tx, place, thing),
+            decryption=self._decryption.find(tx, place.account, thing),
         )
 
     def _identity(self, tx: Tx, place: Place, thing: ThingName) -> list[str]:
@@ -243,7 +248,7 @@ def _reason_of(job: Job) -> str:
 
 def _was_heard(execution: Execution) -> bool:
     """Whether the last word on an execution was the device's."""
-    return execution.status in HEARD
+    return execution.status in HEARD and not is_refused_by_server(execution.status_details)
 
 
 def _latest(executions: Collection[Execution]) -> Execution | None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from overair.basics.clock import Clock, epoch_seconds
 from overair.basics.errors import OverairError
 from overair.basics.ids import JobId, ThingName
 from overair.basics.work import Tx, Work
+from overair.server.devices.decryption import DecryptionService
 from overair.server.error_codes import code_for
 from overair.server.gateway.handlers import Connection, Replies, Reply, topic
 from overair.server.jobs.device_jobs import Described, DeviceJobs, names_next
@@ -22,6 +24,7 @@ from overair.server.jobs.model import Report
 from overair.server.jobs.namespaces import namespace_of_level
 from overair.server.jobs.request_rates import RequestRates
 from overair.server.jobs.views import state, summaries, view
+from overair.wire.decryption_messages import Declaration, declare_topic, parse_declaration
 from overair.wire.job_message_parsing import (
     parse_describe_request,
     parse_pending_request,
@@ -64,7 +67,17 @@ Asked = TypeVar("Asked", bound=_Request)
 class JobTopics:
     """The devices' door to jobs. ``work`` is not the audited one: devices write no audit rows."""
 
-    def __init__(self, *, work: Work, jobs: DeviceJobs, clock: Clock, rates: RequestRates | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        work: Work,
+        jobs: DeviceJobs,
+        clock: Clock,
+        decryption: DecryptionService | None = None,
+        rates: RequestRates | None = None,
+    ) -> None:
+        """``decryption``: who takes what devices say of their keys; None: nobody does."""
+        self._decryption = decryption
         self._work = work
         self._jobs = jobs
         self._clock = clock
@@ -194,6 +207,26 @@ class JobTopics:
             ).to_json()
 
         return await self._answered(asked, payload, parse_update_request, answer)
+
+    @topic("$aws/things/{thing}/jobs/$decryption/declare")
+    async def declare(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:
+        """Which encrypted images the device can read. A word of ours, where AWS has none."""
+        thing = ThingName(parameters["thing"])
+        asked, decryption = declare_topic(thing), self._decryption
+        if decryption is None:
+            return self._no_operation(asked)
+
+        async def answer(request: Declaration) -> bytes:
+            self._rates.write(connection.account)
+            account = connection.account
+            if await self._work.read(lambda tx: decryption.says_something_new(tx, account, thing, request)):
+                await self._work.run(lambda tx: decryption.declare(tx, account, thing, request))
+            told: dict[str, object] = {"timestamp": self._now_s(), "keys": len(request.keys)}
+            if request.client_token is not None:
+                told["clientToken"] = request.client_token
+            return msgspec.json.encode(told)
+
+        return await self._answered(asked, payload, parse_declaration, answer)
 
     @topic("$aws/things/{thing}/jobs/{rest+}")
     def unknown_topic(self, connection: Connection, parameters: Mapping[str, str], payload: bytes) -> Replies:

@@ -11,6 +11,7 @@ from overair.basics.errors import InvalidStateTransition, NotFound
 from overair.basics.ids import AccountId, JobId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.announcements import Announcer
+from overair.server.jobs.encrypted_images import NobodyDecrypts, encryptions_in, refusal_details
 from overair.server.jobs.event_publisher import JobEvents
 from overair.server.jobs.events import JobEvent
 from overair.server.jobs.model import (
@@ -26,7 +27,7 @@ from overair.server.jobs.model import (
     TargetSelection,
 )
 from overair.server.jobs.packages import JobPackages
-from overair.server.jobs.ports import Chosen, ExecutionStore, Fulfilment, JobStore, StatusesChanged
+from overair.server.jobs.ports import Chosen, Decryption, ExecutionStore, Fulfilment, JobStore, StatusesChanged
 from overair.server.jobs.rollout import may_retry, must_abort
 from overair.server.jobs.schedule import opens_at
 from overair.server.jobs.signing_rule import SigningRule
@@ -58,6 +59,8 @@ class Lifecycle:
         """Called after a commit that left background work; ``app.py`` points it at the worker."""
         self.fulfilment: Fulfilment = DocumentsAlone()
         """Who brings jobs to things that have ECUs; ``composition`` points it at the Director."""
+        self.decryption: Decryption = NobodyDecrypts()
+        """Who knows which things can read encrypted images; ``composition`` points it at the registry."""
         self.statuses: StatusesChanged = NobodySearches()
         """Hears of each change of a status; ``composition`` points it at the fleet index."""
         self.packages = JobPackages()
@@ -152,9 +155,9 @@ class Lifecycle:
         now: Instant,
     ) -> None:
         """Give things one execution at the end of their queues, but for those that ``fulfilment`` or a group's signing rule
-        leaves out. They have none of
-        this job, or an ended one, which ``earlier`` names: the new attempt counts in its place. ``retrying``: those that try
-        again what failed."""
+        leaves out, and those that can't decrypt what it brings: theirs is REJECTED as it is made. They have none of this job,
+        or an ended one, which ``earlier`` names: the new attempt counts in its place. ``retrying``: those that try again what
+        failed."""
         things = self._signing_rule.admitted(tx, job, things)
         if not things:
             return
@@ -163,7 +166,10 @@ class Lifecycle:
         things = [*chosen.by_document, *chosen.fulfilled]
         if not things:
             return
-        queues = self._executions.queues_of(tx, account, things, namespace=job.namespace)
+        unable: Mapping[ThingName, str] = {}
+        if job.encrypted:
+            encryptions = encryptions_in(self._jobs.document(tx, account, job.id) or "")
+            unable = self.decryption.unable(tx, account, chosen.by_document, encryptions)
         numbers = self._put_aside(tx, job, [earlier[thing] for thing in things if thing in earlier]) if earlier else {}
         alike = Execution(
             job=job.id,
@@ -175,6 +181,11 @@ class Lifecycle:
             last_updated_at=now,
             namespace=job.namespace,
         )
+        if unable:
+            self._refuse(tx, job, alike, unable, numbers=numbers, now=now)
+            chosen = replace(chosen, by_document=[thing for thing in chosen.by_document if thing not in unable])
+            things = [*chosen.by_document, *chosen.fulfilled]
+        queues = self._executions.queues_of(tx, account, things, namespace=job.namespace)
         for road, named in ((None, chosen.by_document), (job.fulfilment, chosen.fulfilled)):
             new = replace(alike, fulfilment=road)
             self._executions.insert_alike(tx, account, new, [thing for thing in named if thing not in numbers])
@@ -190,6 +201,34 @@ class Lifecycle:
             self.fulfilment.queued(tx, job, chosen.fulfilled)
         self._announcer.queued(tx, job, alike, things, numbers=numbers, queues=queues, now=now)
         self.statuses.statuses_changed(tx, account, job.id, things, ExecutionStatus.QUEUED)
+
+    def _refuse(
+        self,
+        tx: Tx,
+        job: Job,
+        alike: Execution,
+        unable: Mapping[ThingName, str],
+        *,
+        numbers: Mapping[ThingName, int],
+        now: Instant,
+    ) -> None:
+        """Executions that their things never hear of: an operator finds them, and the reason, among the job's others."""
+        account = job.place.account
+        refused = [
+            replace(
+                alike,
+                thing=thing,
+                number=numbers.get(thing, 1),
+                status=ExecutionStatus.REJECTED,
+                status_details=refusal_details(why),
+            )
+            for thing, why in unable.items()
+        ]
+        self._executions.insert(tx, account, refused)
+        self._jobs.count(tx, account, job.id, {ExecutionStatus.REJECTED: len(refused)})
+        for execution in refused:
+            self._events.execution(tx, job, execution, now=now)
+        self.statuses.statuses_changed(tx, account, job.id, list(unable), ExecutionStatus.REJECTED)
 
     def _put_aside(self, tx: Tx, job: Job, ended: Sequence[Execution]) -> Mapping[ThingName, int]:
         """Ended attempts aren't the latest ones any more; returns the number of each thing's next."""

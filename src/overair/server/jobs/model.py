@@ -288,6 +288,8 @@ class Job:
     """See ``JobPlan.namespace``."""
     offline_signed: bool = False
     """See ``JobPlan.offline_signed``."""
+    encrypted: bool = False
+    """A file of its document is encrypted: only things that can read it are given it."""
 
     @property
     def arn(self) -> str:

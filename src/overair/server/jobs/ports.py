@@ -24,6 +24,7 @@ from overair.server.jobs.model import (
     Waiting,
 )
 from overair.server.packages.model import PackageVersion
+from overair.wire.job_document import FileEncryption
 from overair.wire.job_messages import ExecutionStatus
 
 
@@ -193,6 +194,16 @@ class JobMembers(Protocol):
 
     def things_among(self, tx: Tx, account: AccountId, names: Sequence[ThingName]) -> frozenset[ThingName]:
         """Those of some names, at most 1,000, that are things."""
+        ...
+
+
+class Decryption(Protocol):
+    """Whoever knows what devices can decrypt (``devices.decryption.DecryptionService``)."""
+
+    def unable(
+        self, tx: Tx, account: AccountId, things: Sequence[ThingName], encryptions: Sequence[FileEncryption]
+    ) -> Mapping[ThingName, str]:
+        """Those of some things, at most 1,000, that can't read one of these files, and why, as a clause."""
         ...
 
 

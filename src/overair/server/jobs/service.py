@@ -21,6 +21,7 @@ from overair.basics.work import Tx
 from overair.server.jobs.announcements import Announcer
 from overair.server.jobs.device_jobs import DeviceJobs
 from overair.server.jobs.documents import DeviceDocuments, check_document, fulfilment_named_in
+from overair.server.jobs.encrypted_images import encryptions_in
 from overair.server.jobs.event_publisher import JobEvents
 from overair.server.jobs.events import JobEvent
 from overair.server.jobs.lifecycle import Lifecycle
@@ -46,6 +47,7 @@ from overair.server.jobs.operator_executions import OperatorExecutions
 from overair.server.jobs.planning import Planner
 from overair.server.jobs.ports import (
     Chosen,
+    Decryption,
     EventConfigurations,
     ExecutionStore,
     Fulfilment,
@@ -160,6 +162,10 @@ class JobsService:
         self._lifecycle.packages.catalogue = catalogue
         self._lifecycle.packages.installed = installed
 
+    def decrypted_by(self, decryption: Decryption) -> None:
+        """Register, at composition, who knows which things can read encrypted images."""
+        self._lifecycle.decryption = decryption
+
     def fulfilled_by(self, fulfilment: Fulfilment) -> None:
         """Register, at composition, the room above that brings jobs to things that have ECUs."""
         self._lifecycle.fulfilment = fulfilment
@@ -238,6 +244,7 @@ class JobsService:
             document_parameters=plan.document_parameters,
             namespace=plan.namespace,
             offline_signed=plan.offline_signed,
+            encrypted=bool(encryptions_in(filled.document)),
         )
         self._check_role(tx, job, plan.settings.presign)
         named = [JobTarget(position=position, arn=arn) for position, arn in enumerate(targets)]

@@ -120,6 +120,7 @@ class SqlJobStore(SqlLineRows):
             document_parameters=msgspec.json.encode(job.document_parameters).decode() if job.document_parameters else None,
             namespace=job.namespace,
             offline_signed=job.offline_signed,
+            encrypted=job.encrypted,
             **_changeable(job),
             **dict.fromkeys(_COUNTS.values(), 0),
         )
@@ -345,4 +346,5 @@ def _job(row: Mapping[Any, Any]) -> Job:
         document_parameters=msgspec.json.decode(row["document_parameters"] or "{}", type=dict[str, str]),
         namespace=row["namespace"],
         offline_signed=row["offline_signed"],
+        encrypted=row["encrypted"],
     )

@@ -47,6 +47,7 @@ jobs: Final = Table(
     Column("document_parameters", Text),
     Column("namespace", String(64)),
     Column("offline_signed", Boolean, nullable=False, server_default=false()),
+    Column("encrypted", Boolean, nullable=False, server_default=false()),
 )
 Index("ix_jobs_newest", jobs.c.account, jobs.c.sequence)
 Index("ix_jobs_unsettled", jobs.c.phase, jobs.c.next_step_at)

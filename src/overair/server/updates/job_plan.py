@@ -185,6 +185,7 @@ def _document_file(update: Update, number: int, file: UpdateFile, progress: File
         signature=signature,
         url=url_placeholder(update.region, progress.delivered) if presigned else None,
         auth_scheme=PRESIGNED_AUTH_SCHEME if presigned else None,
+        encryption=file.encryption,
     )
 
 

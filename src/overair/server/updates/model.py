@@ -23,7 +23,7 @@ from overair.basics.ids import (
 )
 from overair.server.updates.steps import Step
 from overair.wire.image_signature import SignatureAlgorithm
-from overair.wire.job_document import JOB_ID_LENGTH_MAX, TransferProtocol
+from overair.wire.job_document import JOB_ID_LENGTH_MAX, FileEncryption, TransferProtocol
 
 JOB_ID_PREFIX: Final = "AFR_OTA-"
 STREAM_ID_PREFIX: Final = "AFR_OTA-"
@@ -143,6 +143,8 @@ class UpdateFile:
     signing: Signing | None
     """None: unsigned."""
     attributes: Mapping[str, str]
+    encryption: FileEncryption | None = None
+    """It was found to be encrypted when the update was created, and to whom. What it holds nobody here knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +240,11 @@ class Update:
     def is_unsigned(self) -> bool:
         """At least one file goes out without a signature."""
         return any(file.signing is None for file in self.plan.files)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """At least one file goes out encrypted."""
+        return any(file.encryption is not None for file in self.plan.files)
 
     @property
     def names_own_stream(self) -> bool:

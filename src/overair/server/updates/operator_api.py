@@ -13,17 +13,21 @@ from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
 from overair.server.objects.model import ContentId
-from overair.server.updates.model import StoredFile, StreamedFile, Update, UpdateStatus
+from overair.server.updates.encryption import encryption_of, head_size_of
+from overair.server.updates.model import CustomSigning, StoredFile, StreamedFile, Update, UpdateFile, UpdateStatus
 from overair.server.updates.plan import file_members, plan_of
 from overair.server.updates.ports import UpdateQuery
-from overair.server.updates.service import Checkable, UpdatesService, signing_job_of
+from overair.server.updates.service import Found, UpdatesService, signing_job_of
 from overair.server.updates.signatures import check_signature, hash_name
 from overair.server.updates.steps import Step
-from overair.wire.job_document import TransferProtocol
+from overair.wire.image_envelope import LEADER_SIZE_BYTES, is_encrypted
+from overair.wire.job_document import FileEncryption, TransferProtocol
 
 UNSIGNED_PARAMETER: Final = "overair:unsigned"
 """Added to ``additionalParameters`` of an update that sends a file unsigned: the one place of GetOTAUpdate's shape that has
 room for a word of ours."""
+ENCRYPTED_PARAMETER: Final = "overair:encrypted"
+"""The same for an update that sends a file encrypted."""
 
 
 class Contents(Protocol):
@@ -52,9 +56,16 @@ class UpdateOperations:
     async def create_ota_update(self, caller: Caller, request: Request) -> Members:
         plan = plan_of(request)
         prepared = await self._work.read(lambda tx: self._updates.prepare(tx, caller, plan))
-        for check in prepared.to_check:
-            await self._check(check, plan.files[check.file_number].name)
-        checked = prepared.checked()
+        encrypted: dict[int, FileEncryption] = {}
+        for found in prepared.found:
+            file = plan.files[found.file_number]
+            encryption = await self._encryption(found, file)
+            signing = prepared.to_check(found)
+            if encryption is not None:
+                encrypted[found.file_number] = encryption
+            elif signing is not None:
+                await self._check(found, signing, file.name)
+        checked = prepared.checked(encrypted)
         update = await self._work.run(lambda tx: self._updates.create(tx, caller, checked))
         self._after_step(Step.ACCEPT.value)
         return {
@@ -102,17 +113,29 @@ class UpdateOperations:
         )
         return {}
 
-    async def _check(self, check: Checkable, name: str) -> None:
+    async def _encryption(self, found: Found, file: UpdateFile) -> FileEncryption | None:
+        """Look at the file's head: whether it is encrypted, and to whom. Refuses one that no device could use."""
+        start = await self._start_of(found, LEADER_SIZE_BYTES)
+        if not is_encrypted(start):
+            return None
+        head = await self._start_of(found, head_size_of(start, name=file.name))
+        return encryption_of(head, file, size_bytes=found.size_bytes)
+
+    async def _start_of(self, found: Found, size_bytes: int) -> bytes:
+        pieces = self._contents.stream(found.content_id, 0, min(size_bytes, found.size_bytes))
+        return b"".join([piece async for piece in pieces])
+
+    async def _check(self, found: Found, signing: CustomSigning, name: str) -> None:
         """Read the file beside the event loop and refuse a signature that isn't its certificate's."""
-        digest = hashlib.new(hash_name(check.signing.algorithm), usedforsecurity=False)
-        async for piece in self._contents.stream(check.content_id, 0, check.size_bytes):
+        digest = hashlib.new(hash_name(signing.algorithm), usedforsecurity=False)
+        async for piece in self._contents.stream(found.content_id, 0, found.size_bytes):
             await asyncio.to_thread(digest.update, piece)
-        assert check.signing.certificate_pem is not None
+        assert signing.certificate_pem is not None
         check_signature(
             digest.digest(),
-            signature=check.signing.signature,
-            algorithm=check.signing.algorithm,
-            certificate_pem=check.signing.certificate_pem,
+            signature=signing.signature,
+            algorithm=signing.algorithm,
+            certificate_pem=signing.certificate_pem,
             name=name,
         )
 
@@ -123,6 +146,8 @@ def _info(update: Update) -> dict[str, Any]:
     additional = dict(plan.additional_parameters)
     if update.is_unsigned:
         additional[UNSIGNED_PARAMETER] = "true"
+    if update.is_encrypted:
+        additional[ENCRYPTED_PARAMETER] = "true"
     return {
         "otaUpdateId": update.id,
         "otaUpdateArn": update.arn,

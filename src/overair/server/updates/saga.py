@@ -291,7 +291,8 @@ class Saga:
 
     def _readable(self, tx: Tx, update: Update, role: AssumedRole, file: UpdateFile) -> UpdateFile:
         """The file with its source pinned, once the role has been found fit to read it."""
-        if isinstance(file.signing, CustomSigning) and file.signing.certificate_pem is not None and not file.signing.checked:
+        signing = file.signing if isinstance(file.signing, CustomSigning) and file.encryption is None else None
+        if signing is not None and signing.certificate_pem is not None and not signing.checked:
             raise InvalidRequest(
                 f"The signature of {file.name!r} could not be checked with its certificate when the update was created, since "
                 "the file wasn't there or the role couldn't read it. Create the update again.",

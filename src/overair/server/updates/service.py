@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -37,33 +37,42 @@ from overair.server.updates.model import (
 from overair.server.updates.offline_signed import why_not_offline_signed
 from overair.server.updates.ports import HeldKeys, Tags, Targets, UpdateQuery, UpdatesStore
 from overair.server.updates.steps import Step
-from overair.wire.job_document import TransferProtocol
+from overair.wire.job_document import FileEncryption, TransferProtocol
 
-__all__ = ["Checkable", "Prepared", "Tags", "Targets", "UpdateQuery", "UpdatesService", "UpdatesStore"]
+__all__ = ["Found", "Prepared", "Tags", "Targets", "UpdateQuery", "UpdatesService", "UpdatesStore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkable:
-    """A custom signature that can be checked before the update is accepted: the bytes that it must fit."""
+class Found:
+    """The bytes of a file that can be looked at before the update is accepted."""
 
     file_number: int
-    signing: CustomSigning
     content_id: ContentId
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A plan whose sources are pinned as far as they are there, and the signatures to check before it is created."""
+    """A plan whose sources are pinned as far as they are there, and what of them is to be looked at before it is created: are
+    they encrypted, and if not, does a signature that came with its certificate fit?"""
 
     plan: UpdatePlan
-    to_check: tuple[Checkable, ...]
+    found: tuple[Found, ...]
 
-    def checked(self) -> UpdatePlan:
-        """The plan, once every signature in ``to_check`` was found good."""
+    def to_check(self, found: Found) -> CustomSigning | None:
+        """The signature that these bytes must fit, where they aren't encrypted."""
+        signing = self.plan.files[found.file_number].signing
+        return signing if isinstance(signing, CustomSigning) and signing.certificate_pem is not None else None
+
+    def checked(self, encrypted: Mapping[int, FileEncryption]) -> UpdatePlan:
+        """The plan, once every signature was found good but for those of encrypted files, by number."""
         files = list(self.plan.files)
-        for check in self.to_check:
-            files[check.file_number] = replace(files[check.file_number], signing=replace(check.signing, checked=True))
+        for found in self.found:
+            number, signing = found.file_number, self.to_check(found)
+            if number in encrypted:
+                files[number] = replace(files[number], encryption=encrypted[number])
+            elif signing is not None:
+                files[number] = replace(files[number], signing=replace(signing, checked=True))
         return replace(self.plan, files=tuple(files))
 
 
@@ -102,7 +111,7 @@ class UpdatesService:
         tags.accept("otaupdate", self.exists)
 
     def prepare(self, tx: Tx, caller: Caller, plan: UpdatePlan) -> Prepared:
-        """Pin what can be pinned now, and find the bytes of each custom signature that came with its certificate.
+        """Pin what can be pinned now, and find the bytes that can be looked at.
 
         What isn't there or may not be read by the role is left alone here: the saga will say so (wire reference §5.2).
 
@@ -110,15 +119,13 @@ class UpdatesService:
             AccessDenied: the caller may not pass the role.
         """
         self._access.require_pass_role(tx, caller, plan.role_arn)
-        files, to_check = [], []
+        files, found = [], []
         for number, file in enumerate(plan.files):
             pinned, content = self._pin(tx, caller.place, plan, file)
             files.append(pinned)
-            if content is not None and isinstance(file.signing, CustomSigning) and file.signing.certificate_pem is not None:
-                to_check.append(
-                    Checkable(file_number=number, signing=file.signing, content_id=content[0], size_bytes=content[1])
-                )
-        return Prepared(plan=replace(plan, files=tuple(files)), to_check=tuple(to_check))
+            if content is not None:
+                found.append(Found(file_number=number, content_id=content[0], size_bytes=content[1]))
+        return Prepared(plan=replace(plan, files=tuple(files)), found=tuple(found))
 
     def create(self, tx: Tx, caller: Caller, plan: UpdatePlan) -> Update:
         """Accept an update, with every id that it will ever use. The saga does the rest.

@@ -48,7 +48,7 @@ from overair.server.updates.plan import file_members, file_of
 from overair.server.updates.ports import UpdateQuery
 from overair.server.updates.steps import Step
 from overair.wire.image_signature import SignatureAlgorithm
-from overair.wire.job_document import TransferProtocol
+from overair.wire.job_document import TransferProtocol, read_encryption
 
 updates: Final = Table(
     "ota_updates",
@@ -90,6 +90,8 @@ files: Final = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("plan", Text, nullable=False),
     Column("signature_checked", Boolean, nullable=False),
+    # That it is encrypted, and to whom, as a job document says it.
+    Column("encryption", Text),
     Column("signing_job", String(64)),
     Column("bucket", Text),
     Column("object_key", Text),
@@ -291,6 +293,7 @@ def _file_values(file: UpdateFile, progress: FileProgress) -> dict[str, Any]:
     return {
         "plan": _text(_without_nothing(file_members(file))),
         "signature_checked": isinstance(file.signing, CustomSigning) and file.signing.checked,
+        "encryption": None if file.encryption is None else _text(file.encryption.to_members()),
         "signing_job": progress.signing_job,
         "bucket": at.bucket if at else None,
         "object_key": at.key if at else None,
@@ -308,6 +311,8 @@ def _file(row: RowMapping) -> UpdateFile:
     if custom:
         custom["signature"]["inlineDocument"] = base64.b64decode(custom["signature"]["inlineDocument"])
     file = file_of(members)
+    if row["encryption"] is not None:
+        file = replace(file, encryption=read_encryption(msgspec.json.decode(row["encryption"])))
     if isinstance(file.signing, CustomSigning) and row["signature_checked"]:
         return replace(file, signing=replace(file.signing, checked=True))
     return file
