@@ -18,7 +18,7 @@ from overair.agent.flash import FlashRefused, flash, read_status
 from overair.agent.settings import JSON_VARIABLE
 from overair.agent.slots import SlotSignature
 from overair.agent.stop_signals import call_on_stop_signals
-from overair.cli import device_fleet, device_provision, device_tuf, device_uptane
+from overair.cli import device_decryption, device_fleet, device_provision, device_tuf, device_uptane
 from overair.wire.image_signature import SIGNATURE_SIZE_BYTES_MAX, SignatureAlgorithm
 
 DONE, USAGE, REFUSED = 0, 1, 2
@@ -29,7 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (BadDeviceDirectory, NothingToBoot, FlashRefused, device_provision.Refused, device_uptane.Refused) as error:
+    except (
+        BadDeviceDirectory,
+        NothingToBoot,
+        FlashRefused,
+        device_decryption.BadDecryptionKeys,
+        device_provision.Refused,
+        device_uptane.Refused,
+    ) as error:
         print(f"overair-device: {error}", file=sys.stderr)
         return REFUSED
 
@@ -82,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--json", action="store_true", help="one JSON object a line on standard output: {step: …}")
     running.set_defaults(command=_run)
     device_provision.add_to(commands)
+    device_decryption.add_to(commands)
     device_uptane.add_to(commands)
     device_tuf.add_to(commands)
     device_fleet.add_to(commands)

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from overair.cli.audience import Audience
@@ -45,8 +46,9 @@ def dispatch(
     profile: str,
     pace: Pace,
     continuous: bool = False,
+    encrypted: Path | None = None,
 ) -> Dispatched:
-    """One job for everybody, each on its own road.
+    """One job for everybody, each on its own road. ``encrypted``: what is uploaded in place of the parcel.
 
     Raises:
         NeedsSignature: the Image repository's targets keys are offline; nothing is on its way.
@@ -63,6 +65,7 @@ def dispatch(
             multi_target_update=update,
             pace=pace,
             continuous=continuous,
+            encrypted=encrypted,
         )
         job = wait_until_created(operator, name)
     else:
@@ -100,14 +103,18 @@ def send(
     multi_target_update: str | None = None,
     pace: Pace | None = None,
     continuous: bool = False,
+    encrypted: Path | None = None,
 ) -> str:
     """Upload the file, have it signed unless a signature comes along, create the update; the update's id. Things with ECUs get
     the multi-target update."""
     name = parcel.image.name if parcel.image else parcel.path.name
-    key = f"images/{name}/{parcel.version or parcel.sha256[:12]}/{parcel.path.name}"
-    with parcel.path.open("rb") as file:
+    body = encrypted or parcel.path
+    # Even a digest of what is encrypted would tell which image it is.
+    of = parcel.version or (parcel.sha256[:12] if encrypted is None else secrets.token_hex(6))
+    key = f"images/{name}/{of}/{body.name}"
+    with body.open("rb") as file:
         uploaded = operator.client("s3").put_object(Bucket=operator.endpoints.bucket, Key=key, Body=file)
-    update = new_id(parcel.version or parcel.sha256[:8])
+    update = new_id(of)
     settings: dict[str, Any] = {}
     if multi_target_update is not None:
         settings["additionalParameters"] = {"uptaneMultiTargetUpdate": multi_target_update}
@@ -125,7 +132,7 @@ def send(
             {
                 "fileName": parcel.stored_as or parcel.path.name,
                 "fileType": parcel.file_type,
-                "fileVersion": parcel.version or parcel.sha256[:12],
+                "fileVersion": of,
                 "fileLocation": {
                     "s3Location": {"bucket": operator.endpoints.bucket, "key": key, "version": uploaded["VersionId"]}
                 },

@@ -42,6 +42,7 @@ GROUPS: Final = {
     "renewal": "renewal",
     "server-ca": "server_ca",
     "sign": "sign",
+    "encrypt": "encrypt",
     "migrate": "migrate",
 }
 """Where each group of commands lies: a module with its ``app``."""

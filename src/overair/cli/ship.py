@@ -17,6 +17,7 @@ from overair.cli.image_side import NeedsSignature
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.cli.pace import Pace, read_pace
+from overair.cli.recipients import encrypted_for, readers_for
 from overair.cli.shipment import Shipment, audience_of, shipment_of
 from overair.cli.uptane_rest import UptaneRest
 from overair.cli.watch import Timeout, executions, follow, report
@@ -33,6 +34,12 @@ def ship(
     profile: Annotated[str | None, typer.Option(help="Signing profile. [default: the server's own]")] = None,
     signature: Annotated[
         Path | None, typer.Option("--signature", help="What `overair sign image` wrote: the server signs nothing.")
+    ] = None,
+    encrypt_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--encrypt-to", help="A public key's file, THING or group:NAME: encrypt it before it leaves; may be repeated."
+        ),
     ] = None,
     stored_as: Annotated[
         str | None, typer.Option("--as", help="Path on the device: verified and stored there, no restart.")
@@ -77,6 +84,7 @@ def ship(
         name=name,
         signature=signature,
         trust=trust,
+        encrypt_to=encrypt_to or [],
     )
     pace = read_pace(rate, abort_on_failures)
     canary = None if stages is None else read_canary(stages, pace.abort_percent)
@@ -86,6 +94,9 @@ def ship(
         audience = audience_of(operator, rest, to, shipment, dry_run=dry_run)
         profile_name = profile or operator.endpoints.signing_profile
         facts = _facts(operator, shipment, audience, profile_name)
+        readers = readers_for(operator, shipment, audience) if shipment.is_encrypted else None
+        if readers is not None:
+            facts["encrypted_to"] = list(readers.key_ids)
         if canary is not None:
             facts["canary"] = {"stages": list(canary.stages), "things": canary.sizes(len(audience.things))}
             group = new_id("canary").removeprefix("ship-")
@@ -93,10 +104,22 @@ def ship(
             _tell_dry_run(facts, shipment, audience, as_json=json)
             return
         try:
-            if canary is None:
-                sent = dispatch(operator, rest, shipment, audience, profile=profile_name, pace=pace)
-            else:
-                sent = _dispatch_canary(operator, rest, shipment, audience, canary, group, to, profile=profile_name, pace=pace)
+            with encrypted_for(shipment, readers) as encrypted:
+                if canary is None:
+                    sent = dispatch(operator, rest, shipment, audience, profile=profile_name, pace=pace, encrypted=encrypted)
+                else:
+                    sent = _dispatch_canary(
+                        operator,
+                        rest,
+                        shipment,
+                        audience,
+                        canary,
+                        group,
+                        to,
+                        profile=profile_name,
+                        pace=pace,
+                        encrypted=encrypted,
+                    )
         except NeedsSignature as waits:
             if json:
                 print_json({**facts, "needs_signature": waits.to_json()})
@@ -124,6 +147,7 @@ def _dispatch_canary(
     *,
     profile: str,
     pace: Pace,
+    encrypted: Path | None,
 ) -> Dispatched:
     """As ``dispatch``, for the first stage alone: the job is for a group that grows.
 
@@ -142,6 +166,7 @@ def _dispatch_canary(
             profile=profile,
             pace=patient,
             continuous=True,
+            encrypted=encrypted,
         )
     except BaseException:
         operator.client("iot").delete_thing_group(thingGroupName=group)
@@ -183,6 +208,8 @@ def _tell_dry_run(facts: Mapping[str, Any], shipment: Shipment, audience: Audien
         away = facts.get("offline_signer")
         signer = f"profile {facts['signing_profile']}{testing_only}" if away is None else f"{away[:16]}…, away from the server"
         console.print(f"  signed   by {signer}")
+        for key_id in facts.get("encrypted_to", ()):
+            console.print(f"  encrypted to {key_id}", soft_wrap=True)
     else:
         console.print("Would ship a bundle to Uptane devices alone:")
     for part in shipment.parts:

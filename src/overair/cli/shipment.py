@@ -10,6 +10,7 @@ from typing import Final
 from overair.cli.audience import Audience, targets_of
 from overair.cli.ecu_bundle import Part, parts_of, read_bundle
 from overair.cli.ends import CommandEnded, ExitCode
+from overair.cli.image_encryption import envelope_of
 from overair.cli.operator import Operator
 from overair.cli.parcel import Parcel, read_parcel
 from overair.cli.uptane_rest import UptaneRest
@@ -19,6 +20,7 @@ from overair.wire.custom_signature import (
     MalformedSignature,
     read_custom_signature,
 )
+from overair.wire.image_envelope import Envelope
 from overair.wire.image_signature import SignatureCheckFailed, verify_image_signature
 
 PIECE_SIZE_BYTES: Final = 1024 * 1024
@@ -32,6 +34,14 @@ class Shipment:
     parts: tuple[Part, ...]
     signature: CustomSignature | None = None
     """Of the parcel, made elsewhere; None: the server signs."""
+    encrypt_to: tuple[str, ...] = ()
+    """To whom the parcel is to be encrypted before it leaves; none: it goes as it is."""
+    envelope: Envelope | None = None
+    """The parcel came encrypted: what its head says."""
+
+    @property
+    def is_encrypted(self) -> bool:
+        return bool(self.encrypt_to) or self.envelope is not None
 
 
 def shipment_of(
@@ -44,6 +54,7 @@ def shipment_of(
     name: str | None = None,
     signature: Path | None = None,
     trust: bool = False,
+    encrypt_to: Sequence[str] = (),
 ) -> Shipment:
     if trust and (image is None or bundle is not None or hardware_ids or stored_as is not None):
         raise CommandEnded(
@@ -56,16 +67,35 @@ def shipment_of(
     parcel = None if image is None else read_parcel(image, version=version, stored_as=stored_as, trust=trust)
     if signature is not None and parcel is None:
         raise CommandEnded(ExitCode.USAGE, "--signature is of an image: name the IMAGE too.")
-    signed = None if signature is None or parcel is None else _signature_of(parcel, signature)
+    envelope = None if parcel is None else envelope_of(parcel.path)
+    _check_encryption(envelope, encrypt_to, signature, for_ecus=bundle is not None or bool(hardware_ids))
+    signed = None
+    if signature is not None and parcel is not None:
+        signed = _signature_of(parcel, signature, is_encrypted=envelope is not None)
     if bundle is not None:
         return Shipment(parcel=parcel, parts=read_bundle(bundle), signature=signed)
     assert parcel is not None
     parts = parts_of(parcel, hardware_ids, name=name, version=version) if hardware_ids else ()
-    return Shipment(parcel=parcel, parts=parts, signature=signed)
+    return Shipment(parcel=parcel, parts=parts, signature=signed, encrypt_to=tuple(encrypt_to), envelope=envelope)
 
 
-def _signature_of(parcel: Parcel, file: Path) -> CustomSignature:
-    """What ``overair sign image`` wrote, once it is found to be this image's.
+def _check_encryption(envelope: Envelope | None, encrypt_to: Sequence[str], signature: Path | None, *, for_ecus: bool) -> None:
+    if envelope is None and not encrypt_to:
+        return
+    if for_ecus:
+        raise CommandEnded(ExitCode.USAGE, "Uptane devices take no encrypted images: leave out --hardware-id and --bundle.")
+    if envelope is not None and encrypt_to:
+        raise CommandEnded(ExitCode.USAGE, "The image is encrypted already: leave out --encrypt-to.")
+    if signature is None:
+        raise CommandEnded(
+            ExitCode.USAGE,
+            "An encrypted image is signed before it is encrypted, since the server can't see it: overair sign image, and then "
+            "--signature.",
+        )
+
+
+def _signature_of(parcel: Parcel, file: Path, *, is_encrypted: bool) -> CustomSignature:
+    """What ``overair sign image`` wrote, once it is found to be this image's. Of one that came encrypted only devices can tell.
 
     Raises:
         CommandEnded: USAGE when it can't be read, REFUSED when it signs something else.
@@ -73,6 +103,8 @@ def _signature_of(parcel: Parcel, file: Path) -> CustomSignature:
     try:
         with file.open("rb") as opened:
             found = read_custom_signature(opened.read(DOCUMENT_SIZE_BYTES_MAX + 1))
+        if is_encrypted:
+            return found
         with parcel.path.open("rb") as image:
             pieces = iter(lambda: image.read(PIECE_SIZE_BYTES), b"")
             verify_image_signature(pieces, signature=found.signature, algorithm=found.algorithm, signer=found.signer)
