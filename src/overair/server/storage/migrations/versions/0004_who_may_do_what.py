@@ -37,6 +37,15 @@ def upgrade() -> None:
         batch_op.create_index("uq_certificate_transfers_certificate_id", ["certificate_id"], unique=True)
 
     op.create_table(
+        "device_decryption",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("thing", sa.String(length=128), nullable=False),
+        sa.Column("formats", sa.Text(), nullable=False),
+        sa.Column("public_keys", sa.Text(), nullable=False),
+        sa.Column("declared_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "thing", name=op.f("pk_device_decryption")),
+    )
+    op.create_table(
         "registration_task_lines",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("task", sa.String(length=36), nullable=False),
@@ -122,10 +131,14 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("trusts", sa.String(length=64), nullable=True))
         batch_op.create_index("ix_device_certificates_retires_at", ["retires_at"], unique=False)
 
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("encrypted", sa.Boolean(), server_default=sa.false(), nullable=False))
+
     with op.batch_alter_table("keyring_keys", schema=None) as batch_op:
         batch_op.add_column(sa.Column("holder", sa.String(length=1024), server_default="file:", nullable=False))
 
     with op.batch_alter_table("ota_update_files", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("encryption", sa.Text(), nullable=True))
         batch_op.create_index("ix_ota_update_files_signing_job", ["account", "signing_job"], unique=False)
 
     with op.batch_alter_table("ota_updates", schema=None) as batch_op:
