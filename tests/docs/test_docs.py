@@ -58,7 +58,8 @@ def test_every_command_of_the_device_is_documented_and_speaks_json() -> None:
 
     text = (DOCS / "commands.md").read_text()
     found = dict(_commands_of(_parser(), ()))
-    assert {path[0] for path in found} == {"boot", "flash", "status", "decryption", "provision", "uptane", "tuf", "fleet", "run"}
+    commands = {"boot", "flash", "status", "decryption", "provision", "uptane", "tuf", "fleet", "run"}
+    assert {path[0] for path in found} == commands
     for path, parsers in found.items():
         name = " ".join(path)
         assert f"`overair-device {name}" in text, f"overair-device {name} is missing in docs/commands.md"
