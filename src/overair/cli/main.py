@@ -41,6 +41,7 @@ GROUPS: Final = {
     "fleet-ca": "fleet_ca",
     "renewal": "renewal",
     "server-ca": "server_ca",
+    "keys": "keys",
     "sign": "sign",
     "encrypt": "encrypt",
     "migrate": "migrate",

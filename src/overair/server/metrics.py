@@ -25,6 +25,10 @@ class Readings:
     workers_failing: Callable[[], int]
     metadata_ends: Callable[[], Mapping[tuple[str, str], float]]
     """Of Uptane's documents, by repository and role: seconds since the epoch."""
+    first_ends: Callable[[], Mapping[str, float]]
+    """The first of each kind of thing that ends: seconds since the epoch."""
+    expiry_warnings: Callable[[], Mapping[tuple[str, int], int]]
+    """Given since the start, by kind and days."""
 
 
 class _Live(Collector):
@@ -48,6 +52,20 @@ class _Live(Collector):
         for (repository, role), at_s in sorted(read.metadata_ends().items()):
             ends.add_metric([repository, role], at_s)
         yield ends
+        firsts = GaugeMetricFamily(
+            "overair_expiry_timestamp_seconds",
+            "When the first of a kind of certificate, document or list ends.",
+            labels=["kind"],
+        )
+        for kind, at_s in sorted(read.first_ends().items()):
+            firsts.add_metric([kind], at_s)
+        yield firsts
+        warned = CounterMetricFamily(
+            "overair_expiry_warnings", "Warnings of what ends soon, or has ended (0 days).", labels=["kind", "days"]
+        )
+        for (kind, days), count in sorted(read.expiry_warnings().items()):
+            warned.add_metric([kind, str(days)], count)
+        yield warned
         ended = CounterMetricFamily("overair_device_connections_ended", "Connections that ended.", labels=["reason"])
         for reason, count in sorted(read.connections_ended().items()):
             ended.add_metric([reason], count)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis.strategies import integers
 
 from overair.basics.clock import Instant
-from overair.server.roots.lifetimes import ALARM_DAYS, DAY_MS, HOUR_MS, LIFETIMES, alarm_days
+from overair.server.keyring.endings import ALARM_DAYS, DAY_MS
+from overair.server.roots.lifetimes import HOUR_MS, LIFETIMES, alarm_days
 
 NOW = Instant(1_767_225_600_000)
 

@@ -197,4 +197,6 @@ TABLE: Final = {
     ("overair", "ListAuditRecords"): (need("overair:ListAuditRecords"),),
     ("overair", "ListAuditChain"): (need("overair:ListAuditRecords"),),
     ("overair", "SignAuditHead"): (need("overair:SignAuditHead"),),
+    **by_resource("overair", anything, "ListExpiries", "ListKeys"),
+    **by_resource("overair", iot("key/{keyName}"), "RotateKey"),
 }

@@ -34,6 +34,8 @@ class AuditKind(StrEnum):
     """A certificate became a device's own: written in the same transaction."""
     SIGNATURE = "signature"
     """An image was signed: written in the transaction that keeps the signature."""
+    EXPIRY = "expiry"
+    """Something ends soon, or has ended: written in the transaction that notes it as told."""
     LOST = "lost"
     """More came at once than is kept: how many reads, denials and uses of keys have no row."""
 

@@ -113,6 +113,10 @@ class AuditTrail:
         """These records came out of a backup of that time: whatever was written since is lost, rows of the audit, too."""
         self._add(tx, account, AuditKind.CHANGE, "overair", "overair", "Restore", f"backup of {backed_up_at}")
 
+    def expiring(self, tx: Tx, account: AccountId, *, kind: str, name: str, days: int) -> None:
+        """Something has come to a step of its countdown; 0 days: it has ended."""
+        self._add(tx, account, AuditKind.EXPIRY, "overair", "keyring", f"ExpiresIn{days}Days", f"{kind}/{name}")
+
     def _add(
         self,
         tx: Tx,

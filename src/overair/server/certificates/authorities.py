@@ -10,13 +10,14 @@ from typing import Final, Protocol
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from overair.basics.clock import Clock, Instant
-from overair.basics.errors import Conflict
+from overair.basics.errors import Conflict, NotFound
 from overair.basics.ids import AccountId, IdSource, KeyId
 from overair.basics.redacted import Redacted
 from overair.basics.work import Tx
 from overair.server.certificates import x509
 from overair.server.certificates.keys import AUTHORITY_KEY_KIND, HeldKey
 from overair.server.certificates.model import AuthorityPurpose, OwnCertificate
+from overair.server.keyring.model import PreparedKey
 from overair.server.keyring.service import Keyring
 
 SERVER_CERTIFICATE_LIFE_MS: Final = 397 * 86_400_000
@@ -114,7 +115,8 @@ class AuthoritiesService:
         self._clock = clock
         self._ids = ids
         self._shown_instead: ShownInstead | None = None
-        self._device_issuers: dict[AccountId, x509.Issuer] = {}
+        self._device_issuers: dict[KeyId, x509.Issuer] = {}
+        self._issuer_of: dict[AccountId, KeyId] = {}
 
     def shown_instead(self, files: ShownInstead) -> None:
         """Register, at composition, that the user's own certificate is shown in place of ours."""
@@ -131,14 +133,14 @@ class AuthoritiesService:
 
     def device_issuer(self, tx: Tx, account: AccountId) -> x509.Issuer:
         """The account's device authority, ready to sign."""
-        ready = self._device_issuers.get(account)
+        authority = self._authority(tx, account, AuthorityPurpose.DEVICE_AUTHORITY, f"Overair device authority {account}")
+        ready = self._device_issuers.get(authority.key_id)
         if ready is None:
-            ready = self._issuer(
-                tx, self._authority(tx, account, AuthorityPurpose.DEVICE_AUTHORITY, f"Overair device authority {account}")
-            )
-            # Kept once this unit is durable only: the authority may have been made in it.
+            ready = self._issuer(tx, authority)
+            # Kept once this unit is durable only: the authority may have been made in it. One that was rotated is of another
+            # key, in whichever process that was done.
             issuer = ready
-            tx.after_commit(lambda: self._device_issuers.__setitem__(account, issuer))
+            tx.after_commit(lambda: self._keep_issuer(account, authority.key_id, issuer))
         return ready
 
     def provisioning_issuer(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose) -> x509.Issuer:
@@ -158,6 +160,32 @@ class AuthoritiesService:
             self._store.delete_own(tx, account, purpose)
             self._keys.delete(tx, account, standing.key_id)
         return standing
+
+    def rotate_device_authority(
+        self, tx: Tx, account: AccountId, purpose: AuthorityPurpose, prepared: PreparedKey
+    ) -> OwnCertificate:
+        """Another key and certificate for an authority over devices or credentials; the former key is forgotten. What it issued
+        is known by fingerprints, and needs it no more.
+
+        Raises:
+            NotFound: with subject ``key-name``: there is none yet, or shared provisioning is off. The device authority is made.
+        """
+        standing = self._store.find_own(tx, account, purpose)
+        if purpose is AuthorityPurpose.DEVICE_AUTHORITY:
+            name = f"Overair device authority {account}"
+        else:
+            name = f"{_PROVISIONING_NAMES[purpose]} {account}"
+            if standing is None:
+                raise NotFound(
+                    f"There is no {purpose.value}: it is made when shared provisioning first needs it, and is gone while that "
+                    "is off.",
+                    subject="key-name",
+                )
+        if standing is not None:
+            self._forget(tx, standing)
+            # A name of its own: not everybody tells two authorities of one name apart.
+            name = f"{name} {self._ids.secret_bytes(4).hex()}"
+        return self._make(tx, account, purpose, name, self._keys.keep(tx, account, prepared, purpose.value))
 
     def server_authority_pem(self, tx: Tx, account: AccountId) -> str:
         """Who vouches for what this server shows, and for what it will show; ``account`` is the server's own."""
@@ -290,6 +318,13 @@ class AuthoritiesService:
             self._keys.delete(tx, account, replaced.key_id)
         return issued
 
+    def _keep_issuer(self, account: AccountId, key_id: KeyId, issuer: x509.Issuer) -> None:
+        former = self._issuer_of.get(account)
+        self._issuer_of[account] = key_id
+        self._device_issuers[key_id] = issuer
+        if former not in (None, key_id):
+            self._device_issuers.pop(former, None)
+
     def _server_authority(self, tx: Tx, account: AccountId) -> OwnCertificate:
         return self._authority(tx, account, AuthorityPurpose.SERVER_AUTHORITY, "Overair server authority")
 
@@ -304,8 +339,10 @@ class AuthoritiesService:
         standing = self._store.find_own(tx, account, purpose)
         if standing is not None:
             return standing
+        return self._make(tx, account, purpose, name, self._keys.create(tx, account, AUTHORITY_KEY_KIND, purpose.value))
+
+    def _make(self, tx: Tx, account: AccountId, purpose: AuthorityPurpose, name: str, key_id: KeyId) -> OwnCertificate:
         now = self._clock.now()
-        key_id = self._keys.create(tx, account, AUTHORITY_KEY_KIND, purpose.value)
         root = x509.issue_root(
             name,
             self._held(tx, account, key_id),

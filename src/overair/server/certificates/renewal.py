@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from overair.basics.clock import Clock, as_datetime
+from overair.basics.clock import Clock, Instant, as_datetime
 from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId
 from overair.basics.work import Tx, Work
@@ -76,6 +76,10 @@ class ServerCertificateRenewal:
     def watch(self, shown: ServerIdentity) -> None:
         """This is what the listeners show."""
         self._shown = shown
+
+    def file_end(self) -> Instant | None:
+        """When the user's own certificate ends; None where ours is shown."""
+        return None if self._files is None or self._shown is None else self._shown.not_after
 
     def ask(self) -> None:
         """Look again, whether anything seems to have changed or not. On the event loop; whoever asks wakes the worker."""

@@ -15,8 +15,10 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
     delete,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -29,6 +31,7 @@ from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, KeyId
 from overair.basics.work import Tx
 from overair.server.certificates.acm import AcmQuery
+from overair.server.certificates.endings import DeviceEnds
 from overair.server.certificates.model import (
     AcmCertificate,
     AuthorityPurpose,
@@ -273,6 +276,29 @@ class SqlCertificateStore:
             not_after=Instant(row.not_after),
             created_at=Instant(row.created_at),
         )
+
+    def all_own(self, tx: Tx, account: AccountId) -> Sequence[OwnCertificate]:
+        table = own_certificates
+        purposes = sql(tx).execute(select(table.c.purpose).where(table.c.account == account).order_by(table.c.purpose))
+        found = [self.find_own(tx, account, AuthorityPurpose(purpose)) for purpose in purposes.scalars().all()]
+        return [each for each in found if each is not None]
+
+    def device_ends(self, tx: Tx, account: AccountId, *, now: Instant, until: Instant) -> DeviceEnds:
+        ends = device_certificates.c.not_after
+        lasting = case((ends >= now, ends))
+        soon, ended = case((ends.between(now, until), 1)), case((ends < now, 1))
+        row = (
+            sql(tx)
+            .execute(
+                select(func.min(lasting), func.count(soon), func.count(ended)).where(
+                    device_certificates.c.account == account,
+                    device_certificates.c.status == CertificateStatus.ACTIVE.value,
+                )
+            )
+            .one()
+        )
+        first = None if row[0] is None else Instant(row[0])
+        return DeviceEnds(first=first, soon=row[1], ended=row[2])
 
     def put_own(self, tx: Tx, certificate: OwnCertificate) -> None:
         table = own_certificates

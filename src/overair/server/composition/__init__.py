@@ -20,6 +20,7 @@ from overair.server.composition.device_doors import DeviceDoors
 from overair.server.composition.device_gateway import GatewayRooms
 from overair.server.composition.entrance import EntranceRooms
 from overair.server.composition.ground import Ground
+from overair.server.composition.keys import KeyRooms
 from overair.server.composition.operator_doors import OperatorDoors
 from overair.server.composition.operators import OperatorRooms
 from overair.server.composition.registry import RegistryRooms
@@ -79,6 +80,7 @@ def compose(
     registry = RegistryRooms(ground, operators)
     entrance = EntranceRooms(ground, operators=operators, buckets=buckets, registry=registry)
     repositories = RepositoryRooms(ground)
+    keys = KeyRooms(ground, operators=operators, registry=registry, entrance=entrance, repositories=repositories)
     rollouts = RolloutRooms(
         ground,
         operators=operators,
@@ -108,6 +110,7 @@ def compose(
         repositories=repositories,
         rollouts=rollouts,
         gateway=gateway,
+        keys=keys,
         plain_routes=plain_routes,
         observe=observe,
     )
@@ -130,6 +133,7 @@ def compose(
         repositories=repositories,
         rollouts=rollouts,
         gateway=gateway,
+        keys=keys,
         show_identity=show_identity,
     )
     return Joined(
@@ -154,6 +158,8 @@ def compose(
             stream_blocks=lambda: gateway.stream_topics.blocks_answered,
             workers_failing=lambda: len(ground.workers.failing),
             metadata_ends=lambda: standing.metadata_renewal.ends,
+            first_ends=lambda: keys.warnings.ends,
+            expiry_warnings=lambda: keys.warnings.warnings,
         ),
         first=first,
     )

@@ -39,6 +39,7 @@ class EntranceRooms:
     def __init__(self, ground: Ground, *, operators: OperatorRooms, buckets: BucketRooms, registry: RegistryRooms) -> None:
         clock, ids, account = ground.clock, ground.ids, ground.place.account
         store, blocks = SqlProvisioningStore(), registry.blocks
+        self.store = store
         enrolment = Enrolment(
             certificates=registry.certificates, devices=registry.devices, groups=registry.groups, policies=registry.policies
         )

@@ -27,6 +27,7 @@ from overair.server.composition.buckets import BucketRooms
 from overair.server.composition.device_gateway import GatewayRooms
 from overair.server.composition.entrance import EntranceRooms
 from overair.server.composition.ground import Ground
+from overair.server.composition.keys import KeyRooms
 from overair.server.composition.operators import OperatorRooms
 from overair.server.composition.registry import RegistryRooms
 from overair.server.composition.repositories import RepositoryRooms
@@ -101,6 +102,7 @@ class OperatorDoors:
         repositories: RepositoryRooms,
         rollouts: RolloutRooms,
         gateway: GatewayRooms,
+        keys: KeyRooms,
         plain_routes: Mapping[str, AsgiApplication],
         observe: Observe,
     ) -> None:
@@ -113,6 +115,7 @@ class OperatorDoors:
         self._repositories = repositories
         self._rollouts = rollouts
         self._gateway = gateway
+        self._keys = keys
         self.authenticator = SignatureAuthenticator(
             ground.work,
             operators.credentials,
@@ -324,6 +327,7 @@ class OperatorDoors:
                 furnish=lambda tx, place: first_start.furnish(tx, self._first, place),
             ),
             BrokerOperations(work=work, broker=gateway.broker, store=ground.cluster.broker_store),
+            self._keys.operations,
             AuditOperations(work=work, audit=AuditService(ground.audit_store), heads=ground.audit_heads),
         )
 

@@ -16,6 +16,7 @@ from overair.server.composition.buckets import BucketRooms
 from overair.server.composition.device_gateway import GatewayRooms
 from overair.server.composition.entrance import EntranceRooms
 from overair.server.composition.ground import Ground
+from overair.server.composition.keys import KeyRooms
 from overair.server.composition.operators import OperatorRooms
 from overair.server.composition.registry import RegistryRooms
 from overair.server.composition.repositories import RepositoryRooms
@@ -52,6 +53,7 @@ class StandingWork:
         repositories: RepositoryRooms,
         rollouts: RolloutRooms,
         gateway: GatewayRooms,
+        keys: KeyRooms,
         show_identity: Callable[[ServerIdentity], None],
     ) -> None:
         work, place, clock, schedule_clock = ground.work, ground.place, ground.clock, ground.schedule_clock
@@ -65,6 +67,7 @@ class StandingWork:
             show=show_identity,
             files=registry.server_files,
         )
+        keys.file_end = self.renewal.file_end
         self.metadata_renewal = MetadataRenewal(
             work=work,
             roots=repositories.roots,
@@ -115,6 +118,7 @@ class StandingWork:
             OddDownloads(asked=gateway.stream_topics.asked, tell=ground.cluster.tell, clock=clock),
             ground.audit_writer,
             Retirements(work=work, renewals=entrance.renewals),
+            keys.warnings,
             UnprovisionedCertificates(work=work, fleet=entrance.fleet_provisioning),
             RegistrationWorker(
                 work=work,

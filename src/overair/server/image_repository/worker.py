@@ -1,5 +1,4 @@
-"""What goes on by itself: signing anew before anything ends, telling in time of what only people can sign, and ending private
-keys that somebody left to be deleted."""
+"""What goes on by itself: signing anew before anything ends, and ending private keys that somebody left to be deleted."""
 
 from __future__ import annotations
 
@@ -14,14 +13,12 @@ from overair.basics.errors import OverairError
 from overair.basics.ids import AccountId
 from overair.basics.work import Tx, Work
 from overair.server.image_repository.service import ImageRepositoryService
-from overair.server.image_repository.status import ready_to_sign
 from overair.server.image_repository.uploads import ImageUploads
 from overair.server.roots.erasure import KeyErasure
 from overair.server.roots.lifetimes import LIFETIMES
 from overair.server.roots.model import RoleExpiry
 from overair.server.roots.service import RootsService
 from overair.wire.uptane.metadata import Repository, Role
-from overair.wire.uptane.metadata_writing import expires_text
 
 INTERVAL_MS: Final = 60 * 1000
 """How often it is looked whether anything is due."""
@@ -61,7 +58,6 @@ class MetadataRenewal:
         self._began = clock.now() if life_began is None else life_began
         self._due = Instant(0)
         self._is_first = True
-        self._alarmed: dict[tuple[AccountId, Repository, str], int] = {}
         self._expiries: dict[AccountId, Sequence[RoleExpiry]] = {}
 
     @property
@@ -75,7 +71,7 @@ class MetadataRenewal:
         return found
 
     async def run_once(self) -> bool:
-        """Sign what is due, tell of what nobody here can sign; False until the next look.
+        """Sign what is due; False until the next look.
 
         Raises:
             OverairError: what kept one repository from being signed; the others were looked at all the same.
@@ -93,7 +89,6 @@ class MetadataRenewal:
                 failed = failed or error
         await self._work.run(lambda tx: self._uploads.give_up_old(tx, now))
         self._expiries = await self._work.read(self._all_expiries)
-        self._tell()
         self._is_first = False
         self._due = Instant(now + INTERVAL_MS)
         await self._erasure.erase()
@@ -129,26 +124,3 @@ class MetadataRenewal:
             else:
                 told.append(self._roots.expiry(tx, account, repository))
         return dict(found)
-
-    def _tell(self) -> None:
-        """One log line for each step of a countdown."""
-        standing: dict[tuple[AccountId, Repository, str], int] = {}
-        for account, expiries in self._expiries.items():
-            for expiry in expiries:
-                if expiry.alarm_days is None:
-                    continue
-                key = (account, expiry.repository, expiry.role)
-                standing[key] = expiry.alarm_days
-                if self._alarmed.get(key) != expiry.alarm_days:
-                    tell = logger.error if expiry.alarm_days <= 1 else logger.warning
-                    tell(
-                        "metadata has ended" if expiry.alarm_days == 0 else "metadata ends soon",
-                        account=account,
-                        repository=expiry.repository.value,
-                        role=expiry.role,
-                        version=expiry.version,
-                        expires=expires_text(expiry.expires),
-                        days=expiry.alarm_days,
-                        ready_to_sign=ready_to_sign(expiry),
-                    )
-        self._alarmed = standing

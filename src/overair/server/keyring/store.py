@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Column, LargeBinary, String, Table, and_, bindparam, insert, select
+from sqlalchemy import Column, Integer, LargeBinary, String, Table, and_, bindparam, delete, insert, select
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId
 from overair.basics.work import Tx
+from overair.server.keyring.endings import NAME_LENGTH_MAX, Told
 from overair.server.keyring.model import FILE, HOLDER_LENGTH_MAX, KeyKind, WrappedKey
 from overair.server.storage.erasure import erase
 from overair.server.storage.schema import account_column, instant_column, metadata
@@ -26,6 +27,15 @@ keys = Table(
     Column("public_key_der", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("holder", String(HOLDER_LENGTH_MAX), nullable=False, server_default=FILE),
+)
+
+notices = Table(
+    "keyring_expiry_notices",
+    metadata,
+    account_column(),
+    Column("name", String(NAME_LENGTH_MAX), primary_key=True),
+    instant_column("expires"),
+    Column("step", Integer, nullable=False),
 )
 
 
@@ -60,6 +70,21 @@ class SqlKeyStore:
 
     def all(self, tx: Tx, account: AccountId) -> list[WrappedKey]:
         return [_key(row) for row in sql(tx).execute(select(keys).where(keys.c.account == account).order_by(keys.c.key_id))]
+
+
+class SqlNoticeStore:
+    """Which steps of which countdowns were told."""
+
+    def told(self, tx: Tx, account: AccountId) -> list[Told]:
+        rows = sql(tx).execute(select(notices.c.name, notices.c.expires, notices.c.step).where(notices.c.account == account))
+        return [Told(name=row.name, expires=Instant(row.expires), step=row.step) for row in rows]
+
+    def put_told(self, tx: Tx, account: AccountId, told: Told) -> None:
+        self.forget_told(tx, account, told.name)
+        sql(tx).execute(insert(notices).values(account=account, name=told.name, expires=told.expires, step=told.step))
+
+    def forget_told(self, tx: Tx, account: AccountId, name: str) -> None:
+        sql(tx).execute(delete(notices).where(notices.c.account == account, notices.c.name == name))
 
 
 def _key(row: Any) -> WrappedKey:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from overair.basics.clock import Instant
+from overair.server.keyring.endings import DAY_MS, countdown
 from overair.wire.uptane.metadata import Repository, Role
 
 HOUR_MS: Final = 3600 * 1000
-DAY_MS: Final = 24 * HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,6 @@ PUSHED_EXPIRY_SHORT_MS: Final = 30 * DAY_MS
 """A pushed root that ends sooner is accepted with a warning."""
 CLOCK_STEP_BACK_MAX_MS: Final = 60 * 1000
 """A clock that is this much behind the last signature is taken for a small correction; more is refused."""
-ALARM_DAYS: Final = (30, 14, 7, 3, 1)
 
 
 def alarm_days(expires: Instant, now: Instant, *, lifetime: Lifetime | None) -> int | None:
@@ -53,9 +52,4 @@ def alarm_days(expires: Instant, now: Instant, *, lifetime: Lifetime | None) -> 
         lifetime: Of a document that the server signs itself: it alarms only when its renewal is overdue, at half of the time
             in which it should have happened. None: somebody else signs it.
     """
-    left_ms = expires - now
-    if left_ms <= 0:
-        return 0
-    if lifetime is not None and left_ms > lifetime.renewed_before_ms // 2:
-        return None
-    return next((days for days in reversed(ALARM_DAYS) if left_ms <= days * DAY_MS), None)
+    return countdown(expires, now, renewed_before_ms=None if lifetime is None else lifetime.renewed_before_ms)
