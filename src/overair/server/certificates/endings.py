@@ -28,10 +28,13 @@ _OWN: Final = {
     ),
     AuthorityPurpose.SERVER_AUTHORITY: (
         "vouches for what this server shows",
-        "Begin its rotation in time for every device to learn of the next one (docs/security.md).",
+        "Begin its rotation in time for every device to learn of the next one: overair server-ca begin.",
     ),
-    AuthorityPurpose.NEXT_SERVER_AUTHORITY: ("will vouch for what this server shows", "Go on with the rotation."),
-    AuthorityPurpose.FORMER_SERVER_AUTHORITY: ("vouched for what this server showed", "Retire it: the rotation is done."),
+    AuthorityPurpose.NEXT_SERVER_AUTHORITY: (
+        "will vouch for what this server shows",
+        "Go on with the rotation: overair server-ca switch.",
+    ),
+    AuthorityPurpose.FORMER_SERVER_AUTHORITY: ("vouched for what this server showed", "Retire it: overair server-ca retire."),
     AuthorityPurpose.SERVER: ("is shown by this server", "The server issues another by itself: see why it hasn't."),
 }
 

@@ -81,6 +81,7 @@ class Rotations:
                 return room
         raise NotFound(
             f"No key {name[:80]!r} is rotated by that name: {', '.join(self.names())} are. The key of a signer certificate "
-            "changes with ImportCertificate under the same ARN, the wrapping key with `overair keys rewrap`.",
+            "changes with ImportCertificate under the same ARN; the server authority follows another in steps, by `overair "
+            "server-ca`.",
             subject="key-name",
         )

@@ -46,6 +46,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account", "thing", name=op.f("pk_device_decryption")),
     )
     op.create_table(
+        "keyring_expiry_notices",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "name", name=op.f("pk_keyring_expiry_notices")),
+    )
+    op.create_table(
         "registration_task_lines",
         sa.Column("account", sa.String(length=12), nullable=False),
         sa.Column("task", sa.String(length=36), nullable=False),
