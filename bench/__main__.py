@@ -16,6 +16,7 @@ from bench.operator_api import measure_operator_api
 from bench.policy_check import measure_policy_check
 from bench.profiles import FULL, SHORT, Profile
 from bench.report import HERE, PARTS, write_report
+from bench.revocation import measure_revocation
 from bench.several_processes import measure_several_processes
 from bench.uptane import measure_uptane
 from bench.virtual_fleet import measure_virtual_fleet
@@ -42,6 +43,8 @@ async def measure(profile: Profile, out: Path, *, only: str | None = None) -> Pa
             results.several_processes = await measure_several_processes(profile, work)
         if only in (None, "policy_check"):
             results.policy_check = measure_policy_check(profile)
+        if only in (None, "revocation"):
+            results.revocation = await measure_revocation(profile, work)
     return write_report(profile, results, out)
 
 

@@ -14,6 +14,7 @@ from bench.large_jobs import Figure, LargeJobResults
 from bench.measure import Measured
 from bench.operator_api import OperatorResults
 from bench.policy_check import Judged, PolicyCheckResults, Worst
+from bench.revocation import RevocationResults
 from bench.several_processes import SeveralProcessesResults
 from bench.uptane import UptaneResults
 from bench.virtual_fleet import VirtualFleetResults, read_virtual_fleet
@@ -34,6 +35,7 @@ class Results:
     virtual_fleet: VirtualFleetResults | None = None
     several_processes: SeveralProcessesResults | None = None
     policy_check: PolicyCheckResults | None = None
+    revocation: RevocationResults | None = None
     taken: dict[str, str] = field(default_factory=dict)
 
 
@@ -65,6 +67,7 @@ def read_results(folder: Path) -> Results | None:
         else PolicyCheckResults(
             judged=[Judged(**row) for row in policy_check["judged"]], worst=[Worst(**row) for row in policy_check["worst"]]
         ),
+        revocation=None if document.get("revocation") is None else RevocationResults(**document["revocation"]),
         taken=dict(document.get("taken", {})),
     )
 

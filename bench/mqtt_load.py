@@ -233,7 +233,13 @@ def _report(device: Device, job: str, count: int, in_flight: int, done: asyncio.
 
 
 async def open_many(
-    endpoint: Endpoint, identities: Sequence[Identity], *, count: int, at_once: int = 64, prefix: str = ""
+    endpoint: Endpoint,
+    identities: Sequence[Identity],
+    *,
+    count: int,
+    at_once: int = 64,
+    prefix: str = "",
+    kind: type[Device] = Device,
 ) -> list[Device]:
     """``count`` connections over these identities in turn, ``at_once`` handshakes at a time. The client id is the thing's name
     behind ``prefix``, and a number where a thing comes again."""
@@ -244,7 +250,7 @@ async def open_many(
         identity = identities[number % len(identities)]
         name = identity.thing if number < len(identities) else f"{identity.thing}-{number}"
         async with gate:
-            return await Device.open(endpoint, identity.thing, contexts[identity.thing], client_id=prefix + name)
+            return await kind.open(endpoint, identity.thing, contexts[identity.thing], client_id=prefix + name)
 
     return list(await asyncio.gather(*(one(number) for number in range(count))))
 

@@ -35,6 +35,7 @@ class Profile:
     old_executions_count: int
     """That stand in the records already."""
     explicit_targets_count: int
+    revoked_sessions_count: int
     large_calls_count: int
     """Of each question about the large job."""
 
@@ -59,6 +60,7 @@ FULL: Final = Profile(
     large_fleet_count=100_000,
     old_executions_count=900_000,
     explicit_targets_count=10_000,
+    revoked_sessions_count=100,
     large_calls_count=300,
 )
 
@@ -82,5 +84,6 @@ SHORT: Final = Profile(
     large_fleet_count=300,
     old_executions_count=400,
     explicit_targets_count=20,
+    revoked_sessions_count=3,
     large_calls_count=3,
 )

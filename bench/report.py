@@ -21,6 +21,7 @@ from bench.operator_api import OperatorResults
 from bench.policy_check import policy_check_lines, policy_check_shortfalls
 from bench.profiles import Profile
 from bench.raw_client import IN_FLIGHT
+from bench.revocation import revocation_lines, revocation_shortfalls
 from bench.several_processes import several_processes_lines
 from bench.uptane import RANGE_SIZE_BYTES, UptaneResults
 from bench.vehicles import IN_FLIGHT as IN_FLIGHT_UPTANE
@@ -28,7 +29,17 @@ from bench.vehicles import Session
 from bench.virtual_fleet import virtual_fleet_lines, virtual_fleet_shortfalls
 
 HERE = Path(__file__).parent
-PARTS = ("operator", "gateway", "downloads", "large_jobs", "uptane", "virtual_fleet", "several_processes", "policy_check")
+PARTS = (
+    "operator",
+    "gateway",
+    "downloads",
+    "large_jobs",
+    "uptane",
+    "virtual_fleet",
+    "several_processes",
+    "policy_check",
+    "revocation",
+)
 TIMES_MOTO = 2.0
 BLOCKS_PER_S = 25_000
 STATUSES_PER_S = 5_000
@@ -72,6 +83,8 @@ def write_report(profile: Profile, results: Results, out: Path) -> Path:
         lines += _dated(several_processes_lines(results.several_processes), results.taken["several_processes"])
     if results.policy_check is not None:
         lines += _dated(policy_check_lines(results.policy_check), results.taken["policy_check"])
+    if results.revocation is not None:
+        lines += _dated(revocation_lines(results.revocation), results.taken["revocation"])
     lines += ["## What falls short", "", *_shortfalls(results), ""]
     findings = HERE / "findings.md"
     if findings.exists():
@@ -318,6 +331,8 @@ def _shortfalls(all_results: Results) -> list[str]:
         short += virtual_fleet_shortfalls(all_results.virtual_fleet)
     if all_results.policy_check is not None:
         short += policy_check_shortfalls(all_results.policy_check)
+    if all_results.revocation is not None:
+        short += revocation_shortfalls(all_results.revocation)
     if uptane is not None:
         for each in (*uptane.polls, *uptane.cycles):
             wanted = KEPT_CYCLES_PER_S if Session.KEPT.value in each.subject else NEW_SESSION_CYCLES_PER_S

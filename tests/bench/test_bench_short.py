@@ -18,6 +18,7 @@ from bench.policy_check import measure_policy_check
 from bench.processes import NotRun, Peer
 from bench.profiles import SHORT
 from bench.report import write_report
+from bench.revocation import measure_revocation
 from bench.several_processes import GATEWAYS_COUNT, measure_several_processes
 from bench.static_server import StaticServer
 from bench.uptane import UptaneResults, measure_uptane
@@ -179,3 +180,17 @@ def test_status_updates_through_one_process_and_through_several_are_measured(tmp
     kept = read_results(tmp_path)
     assert kept is not None
     assert kept.several_processes == results
+
+
+def test_a_revocation_is_measured_from_the_operators_answer_to_the_closed_socket(tmp_path: Path) -> None:
+    results = uvloop.run(measure_revocation(SHORT, tmp_path))
+
+    assert len(results.cuts_ms) == results.kept_count == SHORT.revoked_sessions_count
+    report = write_report(SHORT, Results(profile=SHORT.name, revocation=results), tmp_path).read_text()
+    assert f"{results.median_ms:.1f} ms" in report
+    kept = read_results(tmp_path)
+    assert kept is not None
+    assert kept.revocation == results
+    results.cuts_ms.append(2000.0)
+    report = write_report(SHORT, Results(profile=SHORT.name, revocation=results), tmp_path).read_text()
+    assert "session lasts 2,000 ms (p99)" in report
