@@ -84,9 +84,11 @@ TABLE: Final = {
     **_on(member_arn("PolicySourceArn"), "SimulatePrincipalPolicy", "GetContextKeysForPrincipalPolicy"),
     # The server's accounts; the handler lets the first account's principals alone.
     **by_resource("overair", anything, "CreateAccount", "ListAccounts"),
-    # Whoever is proved may ask who he is; a role's trust policy takes part in the other, so it is judged inside.
+    # Whoever is proved may ask who he is, and for keys of his own for a time; a role's trust policy takes part in AssumeRole,
+    # so it is judged inside.
     ("sts", "GetCallerIdentity"): OPEN,
     ("sts", "AssumeRole"): OPEN,
+    ("sts", "GetSessionToken"): OPEN,
 }
 
 

@@ -15,13 +15,17 @@ from overair.server.access.grants import Grants, GrantsDirectory, principal_of
 from overair.server.access.link_keys import LINK_KEY_PREFIX
 from overair.server.access.model import Owner, UserGroup
 from overair.server.access.service import judge
+from overair.server.access.sessions import TEMPORARY
 from overair.server.access.stores import ResourcePolicies, ResourceTags
 from overair.server.aws_protocol.operations import Caller, Request
 
 LINK_OPERATIONS: Final = frozenset({("s3", "GetObject"), ("s3", "HeadObject")})
 """All that a key in a device's download link is good for, whatever its role may do."""
 
-_TAGGED: Final = "arn:aws:iot:"
+TEMPORARY_OPERATIONS: Final = frozenset({("sts", "AssumeRole"), ("sts", "GetCallerIdentity"), ("sts", "GetSessionToken")})
+"""All of IAM and STS that a user's temporary keys are good for; what GetSessionToken refuses them it says itself."""
+
+_TAGGED: Final = ("arn:aws:iot:", "arn:aws:acm:", "arn:aws:signer:", "arn:aws:iam:")
 """Resources whose tags are looked up, for principals whose policies depend on them."""
 
 # Whoever has locked himself out of a bucket with its policy must be able to mend that: the root always may.
@@ -58,6 +62,14 @@ class PolicyAuthoriser:
             raise AccessDenied(
                 f"User: {caller.principal_arn} is not authorized to perform: {service}:{operation}: a link's key reads objects "
                 "and does nothing else.",
+                subject="action",
+                details={"action": f"{service}:{operation}", "resource": "*"},
+            )
+        is_of_user = caller.access_key_id.startswith(TEMPORARY) and not caller.session_name
+        if is_of_user and service in ("iam", "sts") and (service, operation) not in TEMPORARY_OPERATIONS:
+            raise AccessDenied(
+                f"User: {caller.principal_arn} is not authorized to perform: {service}:{operation}: temporary keys of a user "
+                "change no identities. Use the user's own key, or take on a role.",
                 subject="action",
                 details={"action": f"{service}:{operation}", "resource": "*"},
             )
@@ -127,7 +139,8 @@ class PolicyAuthoriser:
         if tags is None:
             return {}
         found = await self._work.read(lambda tx: tags.tags_of(tx, caller.account, resource))
-        return {f"aws:ResourceTag/{key}": (value,) for key, value in found.items()}
+        prefixes = ("aws", "iam") if resource.startswith("arn:aws:iam:") else ("aws",)
+        return {f"{prefix}:ResourceTag/{key}": (value,) for key, value in found.items() for prefix in prefixes}
 
     async def _holder(
         self, caller: Caller, named: Named, operation: str, request: Request

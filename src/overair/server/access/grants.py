@@ -20,7 +20,7 @@ from overair.server.policy_language.document import Kind
 from overair.server.policy_language.evaluation import CompiledPolicy, Decision, Question, evaluate
 
 REMEMBERED_MAX: Final = 10_000
-RESOURCE_TAG: Final = "aws:resourcetag/"
+RESOURCE_TAG: Final = ("aws:resourcetag/", "iam:resourcetag/")
 INLINE_KINDS: Final = {
     OwnerKind.USER: Kind.INLINE_USER,
     OwnerKind.GROUP: Kind.INLINE_GROUP,
@@ -170,7 +170,7 @@ class GrantsDirectory:
             identity=identity,
             boundary=bounding,
             session=session,
-            asks_for_tags=any(policy.looks_at(RESOURCE_TAG) for policy in everything),
+            asks_for_tags=any(policy.looks_at(prefix) for policy in everything for prefix in RESOURCE_TAG),
         )
 
     def holder(self, tx: Tx, account: AccountId, owner: Owner) -> User | UserGroup | Role | None:

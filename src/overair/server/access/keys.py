@@ -10,7 +10,7 @@ from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.redacted import Redacted
 from overair.basics.work import News, Tx, Work
 from overair.server.access.key_uses import KeyUses
-from overair.server.access.model import Credential, KeyStatus
+from overair.server.access.model import Credential, KeyStatus, Session
 from overair.server.access.stores import IdentityStore, SecretBox
 
 REMEMBERED_MAX: Final = 10_000
@@ -110,9 +110,12 @@ class CredentialDirectory:
 
     def _session(self, tx: Tx, key_id: AccessKeyId) -> Credential | None:
         session = self._store.session_by_id(tx, key_id)
+        if session is not None and not session.role_name:
+            return self._of_user(tx, session)
         role = None if session is None else self._store.find_role(tx, session.account, session.role_name)
         if session is None or role is None:
             return None
+        given = {key.lower() for key in session.tags}
         return Credential(
             account=session.account,
             key_id=session.key_id,
@@ -124,7 +127,27 @@ class CredentialDirectory:
             role_arn=role.arn,
             token_sha256=session.token_sha256,
             expires=session.expires,
-            tags=role.tags,
+            # Keys of tags are one whatever their case.
+            tags={key: value for key, value in role.tags.items() if key.lower() not in given} | dict(session.tags),
+        )
+
+    def _of_user(self, tx: Tx, session: Session) -> Credential | None:
+        """A user's temporary keys: he himself, for a time."""
+        user = self._store.find_user(tx, session.account, session.user_name) if session.user_name else None
+        if user is None and session.user_name:
+            return None
+        return Credential(
+            account=session.account,
+            key_id=session.key_id,
+            secret=self._open(session.account, session.key_id, session.sealed_secret),
+            is_active=True,
+            principal_arn=f"arn:aws:iam::{session.account}:root" if user is None else user.arn,
+            user_id=session.account if user is None else user.user_id,
+            user_name="" if user is None else user.name,
+            is_root=user is None,
+            token_sha256=session.token_sha256,
+            expires=session.expires,
+            tags={} if user is None else user.tags,
         )
 
     def _open(self, account: AccountId, key_id: AccessKeyId, sealed: bytes) -> Redacted[str]:

@@ -33,6 +33,10 @@ CHAINED_SESSION_S_MAX: Final = 3600
 SESSION_S_MIN: Final = 900
 SESSION_S_MAX: Final = 43_200
 SESSION_S_DEFAULT: Final = 3600
+USER_SESSION_S_MAX: Final = 129_600
+USER_SESSION_S_DEFAULT: Final = 43_200
+ROOT_SESSION_S_MAX: Final = 3600
+"""Of GetSessionToken, for a user and for the root."""
 IOT_SERVICE: Final = "iot.amazonaws.com"
 
 _NAME: Final = re.compile(r"[\w+=,.@-]+", re.ASCII)
@@ -144,11 +148,12 @@ class AccessKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A role taken on: temporary keys with a token."""
+    """Temporary keys with a token: of a role that was taken on, or of a user (of the root) for a time."""
 
     account: AccountId
     key_id: AccessKeyId
     role_name: str
+    """Empty for a user's own temporary keys."""
     session_name: str
     expires: Instant
     created: Instant
@@ -158,6 +163,12 @@ class Session:
     """Narrows what the role may do, where the caller gave one."""
     policy_arns: tuple[str, ...] = ()
     """Managed policies that narrow it, together with the document."""
+    user_name: str = ""
+    """Whose temporary keys these are where no role was taken on; empty for the root."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Given with the session, or by the session that took it on: they outweigh the role's."""
+    transitive_keys: tuple[str, ...] = ()
+    """Of the tags that go on to whatever role this session takes on, and that nobody sets anew there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +216,7 @@ class Credential:
     token_sha256: str | None = None
     expires: Instant | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Of the user or the role (``aws:PrincipalTag/…``)."""
+    """Of the user, or of the role and its session (``aws:PrincipalTag/…``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

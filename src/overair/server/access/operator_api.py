@@ -11,7 +11,7 @@ from overair.basics.errors import InvalidRequest, Unsupported
 from overair.basics.work import Tx, Work
 from overair.server.access.identities import Identities
 from overair.server.access.key_uses import KeyUses
-from overair.server.access.model import KeyStatus, Owner, OwnerKind, Role, User
+from overair.server.access.model import KeyStatus, NewKeys, Owner, OwnerKind, Role, User
 from overair.server.access.sessions import Sessions
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import cut, read_page_token
@@ -231,7 +231,7 @@ class IdentityOperatorApi:
 
     @operation("sts", "AssumeRole")
     async def assume_role(self, caller: Caller, request: Request) -> Members:
-        for member in ("Tags", "TransitiveTagKeys", "SourceIdentity", "SerialNumber", "TokenCode", "ProvidedContexts"):
+        for member in ("SourceIdentity", "SerialNumber", "TokenCode", "ProvidedContexts"):
             if request.get(member):
                 raise Unsupported(f"AssumeRole with {member} isn't available here; leave it out.", subject="member")
         assumed = await self.work.run(
@@ -244,18 +244,43 @@ class IdentityOperatorApi:
                 policy_document=request.get("Policy"),
                 policy_arns=[each.get("arn", "") for each in request.get("PolicyArns", ())],
                 external_id=request.get("ExternalId"),
+                tags=session_tags_of(request),
+                transitive_keys=request.get("TransitiveTagKeys", ()),
             )
         )
-        keys = assumed.keys
         return {
-            "Credentials": {
-                "AccessKeyId": keys.key_id,
-                "SecretAccessKey": keys.secret.reveal(),
-                "SessionToken": keys.token.reveal() if keys.token else None,
-                "Expiration": keys.expires,
-            },
+            "Credentials": _credentials(assumed.keys),
             "AssumedRoleUser": {"AssumedRoleId": assumed.role_session_id, "Arn": assumed.session_arn},
         }
+
+    @operation("sts", "GetSessionToken")
+    async def get_session_token(self, caller: Caller, request: Request) -> Members:
+        for member in ("SerialNumber", "TokenCode"):
+            if request.get(member):
+                raise Unsupported(f"GetSessionToken with {member} isn't available here: there is no MFA.", subject="member")
+        keys = await self.work.run(lambda tx: self.sessions.for_user(tx, caller, duration_s=request.get("DurationSeconds")))
+        return {"Credentials": _credentials(keys)}
+
+
+def _credentials(keys: NewKeys) -> Members:
+    return {
+        "AccessKeyId": keys.key_id,
+        "SecretAccessKey": keys.secret.reveal(),
+        "SessionToken": keys.token.reveal() if keys.token else None,
+        "Expiration": keys.expires,
+    }
+
+
+def session_tags_of(request: Request) -> dict[str, str]:
+    """``Tags`` of a session: keys are one whatever their case.
+
+    Raises:
+        InvalidRequest: a key comes twice. Subject ``sts-input``.
+    """
+    tags = tags_of(request)
+    if len({key.lower() for key in tags}) != len(request.get("Tags", ())):
+        raise InvalidRequest("Duplicate tag keys found. Please note that Tag keys are case insensitive.", subject="sts-input")
+    return tags
 
 
 def tags_of(request: Request) -> dict[str, str]:

@@ -178,6 +178,13 @@ class Policies:
         """ARNs of every policy that is attached to anybody."""
         return self._store.attached_arns(tx, account)
 
+    def tags_of(self, tx: Tx, account: AccountId, arn: str) -> Mapping[str, str]:
+        """What conditions ask before a policy is known to be there; of nothing but a policy of the account's own. Raises
+        nothing."""
+        named = arn.split(":", 5)[-1]
+        found = self._store.find_policy(tx, account, arn.rpartition("/")[2]) if named.startswith("policy/") else None
+        return {} if found is None or found.arn != arn else found.tags
+
     def tag(self, tx: Tx, account: AccountId, arn: str, tags: Mapping[str, str]) -> None:
         """Raises NotFound; InvalidRequest; LimitExceeded (subject ``iam``)."""
         policy = self._own(tx, account, arn)

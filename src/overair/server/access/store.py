@@ -90,6 +90,9 @@ sessions: Final = Table(
     Column("token_sha256", String(64), nullable=False),
     Column("policy_document", Text, nullable=True),
     Column("policy_arns", Text, nullable=True),
+    Column("user_name", String(64), nullable=False, server_default=""),
+    Column("tags", Text, nullable=True),
+    Column("transitive_keys", Text, nullable=True),
     Index("uq_access_sessions_key_id", "key_id", unique=True),
     Index("ix_access_sessions_account_expires", "account", "expires"),
 )
@@ -130,6 +133,7 @@ class SqlIdentityStore:
         sql(tx).execute(update(users).where(*_named(users, account, name)).values(name=new_name, path=new_path))
         moved = update(access_keys).where(access_keys.c.account == account, access_keys.c.user_name == name)
         sql(tx).execute(moved.values(user_name=new_name))
+        sql(tx).execute(update(sessions).where(*_of_user(account, name)).values(user_name=new_name))
 
     def set_user_boundary(self, tx: Tx, account: AccountId, name: str, boundary_arn: str | None) -> None:
         sql(tx).execute(update(users).where(*_named(users, account, name)).values(boundary_arn=boundary_arn))
@@ -139,6 +143,7 @@ class SqlIdentityStore:
 
     def delete_user(self, tx: Tx, account: AccountId, name: str) -> None:
         sql(tx).execute(delete(users).where(users.c.account == account, users.c.name == name))
+        sql(tx).execute(delete(sessions).where(*_of_user(account, name)))
 
     # Roles ------------------------------------------------------------------------------------------------------------
 
@@ -268,6 +273,9 @@ class SqlIdentityStore:
                 token_sha256=session.token_sha256,
                 policy_document=session.policy_document,
                 policy_arns=json.dumps(session.policy_arns) if session.policy_arns else None,
+                user_name=session.user_name,
+                tags=json.dumps(dict(session.tags)) if session.tags else None,
+                transitive_keys=json.dumps(session.transitive_keys) if session.transitive_keys else None,
             )
         )
 
@@ -281,6 +289,11 @@ class SqlIdentityStore:
 
 def _named(table: Table, account: AccountId, name: str) -> tuple[ColumnElement[bool], ...]:
     return (table.c.account == account, table.c.name == name)
+
+
+def _of_user(account: AccountId, name: str) -> tuple[ColumnElement[bool], ...]:
+    """A user's own temporary keys."""
+    return (sessions.c.account == account, sessions.c.role_name == "", sessions.c.user_name == name)
 
 
 def _count(tx: Tx, table: Table, account: AccountId) -> int:
@@ -343,4 +356,7 @@ def _session(row: Row[Any]) -> Session:
         token_sha256=row.token_sha256,
         policy_document=row.policy_document,
         policy_arns=tuple(json.loads(row.policy_arns)) if row.policy_arns else (),
+        user_name=row.user_name,
+        tags=json.loads(row.tags) if row.tags else {},
+        transitive_keys=tuple(json.loads(row.transitive_keys)) if row.transitive_keys else (),
     )

@@ -254,6 +254,11 @@ class AcmService:
         self._store.delete_acm(tx, place.account, found.id)
         self._keys.delete(tx, place.account, found.key_id)
 
+    def tags_of(self, tx: Tx, account: AccountId, arn: str) -> Mapping[str, str]:
+        """What conditions ask (``aws:ResourceTag``) before the certificate is known to be there. Raises nothing."""
+        found = self._store.find_acm(tx, account, arn.rpartition("/")[2])
+        return {} if found is None or found.arn != arn else found.tags
+
     def add_tags(self, tx: Tx, place: Place, arn: str, tags: Mapping[str, str]) -> None:
         """Set these tags; a key that is there gets the new value."""
         check_tags(tags)

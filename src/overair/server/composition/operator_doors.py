@@ -15,6 +15,7 @@ from overair.server.access.group_operator_api import UserGroupOperatorApi
 from overair.server.access.link_tickets import SealedTickets
 from overair.server.access.operator_api import IdentityOperatorApi
 from overair.server.access.policy_operator_api import PolicyOperatorApi
+from overair.server.access.resource_tags import TagsOfServices
 from overair.server.access.simulation_operator_api import SimulationOperatorApi
 from overair.server.access.websockets import OperatorProofs
 from overair.server.audit.operator_api import AuditOperations
@@ -137,7 +138,18 @@ class OperatorDoors:
         operators.credentials.watched_by(gateway.gateway.reconsider_operators)
         operators.grants.watched_by(gateway.gateway.reconsider_operators)
         self.authoriser = PolicyAuthoriser(
-            ground.work, operators.grants, buckets.objects, operators.bucket_policies, registry.tags
+            ground.work,
+            operators.grants,
+            buckets.objects,
+            operators.bucket_policies,
+            TagsOfServices(
+                {
+                    "iot": registry.tags,
+                    "acm": registry.acm,
+                    "signer": rollouts.signing,
+                    "iam": operators.policies,
+                }
+            ),
         )
         self.objects_api = ObjectsApi(
             work=ground.audited,

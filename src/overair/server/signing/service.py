@@ -207,6 +207,14 @@ class SigningService:
         self._store.change_profile(tx, account, tagged)
         return tagged
 
+    def tags_of(self, tx: Tx, account: AccountId, arn: str) -> Mapping[str, str]:
+        """What conditions ask (``aws:ResourceTag``) of a profile's ARN, of one of its versions too. Raises nothing."""
+        kind, _, name = arn.split(":", 5)[-1].removeprefix("/").partition("/")
+        if kind != "signing-profiles" or not name:
+            return {}
+        found = self._store.profile(tx, account, SigningProfileName(name.partition("/")[0]))
+        return {} if found is None else found.tags
+
     def users_of_certificate(self, tx: Tx, place: Place, certificate_arn: str) -> Sequence[str]:
         """ARNs of the active profiles that would stop working without this certificate: ACM doesn't delete it meanwhile."""
         names = self._store.profiles_using(tx, place.account, certificate_arn)

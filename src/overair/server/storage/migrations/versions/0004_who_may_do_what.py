@@ -127,6 +127,11 @@ def upgrade() -> None:
         sa.Column("backed_up_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("account", "restored_at", name=op.f("pk_restores")),
     )
+    with op.batch_alter_table("access_sessions", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("user_name", sa.String(length=64), server_default="", nullable=False))
+        batch_op.add_column(sa.Column("tags", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("transitive_keys", sa.Text(), nullable=True))
+
     with op.batch_alter_table("device_anomalies", schema=None) as batch_op:
         batch_op.create_index("ix_device_anomalies_account_thing", ["account", "thing"], unique=False)
 
