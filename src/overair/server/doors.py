@@ -38,6 +38,18 @@ UPTANE_PREFIXES: Final = (
 """Of the device port: what belongs to plain REST (Uptane reference §1.2), but for links to objects in buckets of such names."""
 
 
+_TOO_LARGE_BODY: Final = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>RequestHeaderSectionTooLarge</Code>'
+    b"<Message>Your request header section exceeds the maximum allowed length.</Message></Error>"
+)
+HEAD_TOO_LARGE: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/xml\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+    % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY)
+)
+"""In the object store's words: nothing of such a request was read that would say which service it is for, and of all clients
+the object store's alone know a code for it."""
+
+
 class Doors:
     """Every port of one server. ``open`` once; ``closing`` shuts them in the opposite order."""
 
@@ -72,8 +84,8 @@ class Doors:
             judge = self._joined.websockets.judge
             websocket = WebSocketService(path=WEBSOCKET_PATH, subprotocol="mqtt", judge=judge, application=mqtt)
         front = OperatorFront(rest=self._joined.rest_door, aws=self._joined.operator_door)
-        operator_http = HttpService(front, websocket)
-        device_http = HttpService(self._device_paths(), websocket)
+        operator_http = HttpService(front, websocket, head_too_large=HEAD_TOO_LARGE)
+        device_http = HttpService(self._device_paths(), websocket, head_too_large=HEAD_TOO_LARGE)
 
         def listen(port: int, asks: ClientCertificate, alpn: tuple[bytes, ...], accept: Accept) -> TlsListener:
             def context(shown: ServerIdentity) -> SSL.Context:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -64,6 +64,11 @@ def test_a_self_signed_certificate_is_taken_in_and_described(
     assert found.facts.extended_key_usages == (("CODE_SIGNING", "1.3.6.1.5.5.7.3.3"),)
     assert found.testing_only
     assert found.tags == {"team": "a"}
+
+    def told(arn: str) -> Mapping[str, str]:
+        return work.read_blocking(lambda tx: registry.acm.tags_of(tx, place.account, arn))
+
+    assert (told(found.arn), told(found.arn.replace(place.region, "elsewhere")), told("*")) == ({"team": "a"}, {}, {})
     held = work.read_blocking(lambda tx: registry.keyring.public_key(tx, place.account, found.key_id))
     assert held == given.key.public_key()
 

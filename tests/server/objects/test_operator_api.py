@@ -11,6 +11,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
+from overair.server.objects import uploads
 from overair.server.objects.model import PART_SIZE_BYTES_MIN
 
 B = "firmware"
@@ -66,6 +67,12 @@ def test_a_bucket_policy_is_kept_as_it_was_put(s3) -> None:
     s3.put_bucket_policy(Bucket=B, Policy=policy)
     assert s3.get_bucket_policy(Bucket=B)["Policy"] == policy
     assert refused(s3.put_bucket_policy, Bucket=B, Policy='{"Statement": 3}') == (400, "MalformedPolicy")
+    for elsewhere in ("*", "arn:aws:s3:::*", "arn:aws:s3:::firm*", "arn:aws:s3:::firmware2/*", "arn:aws:s3:::firmware?/a"):
+        foreign = policy.replace("arn:aws:s3:::firmware/*", elsewhere)
+        assert refused(s3.put_bucket_policy, Bucket=B, Policy=foreign) == (400, "MalformedPolicy"), elsewhere
+    assert s3.get_bucket_policy(Bucket=B)["Policy"] == policy
+    for own in ("arn:aws:s3:::firmware", "arn:aws:s3:::firmware/a?/${aws:username}"):
+        s3.put_bucket_policy(Bucket=B, Policy=policy.replace("arn:aws:s3:::firmware/*", own))
     s3.delete_bucket_policy(Bucket=B)
     assert refused(s3.get_bucket_policy, Bucket=B) == (404, "NoSuchBucketPolicy")
 
@@ -368,19 +375,21 @@ def test_small_parts_but_the_last_are_refused(versioned) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME"])
-def test_the_whole_objects_crc_follows_from_its_parts(versioned, algorithm: str) -> None:
-    s3 = versioned
+def test_the_whole_objects_crc_follows_from_its_parts(versioned, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
+    # Two of the three are computed in Python: parts of the least size would take seconds, and show nothing more.
+    monkeypatch.setattr(uploads, "PART_SIZE_BYTES_MIN", 1000)
+    s3, body_of_part = versioned, PART[:1001]
     upload = s3.create_multipart_upload(Bucket=B, Key="big", ChecksumAlgorithm=algorithm, ChecksumType="FULL_OBJECT")
     on = {"Bucket": B, "Key": "big", "UploadId": upload["UploadId"]}
     parts = []
-    for number, body in enumerate((PART, b"tail"), 1):
+    for number, body in enumerate((body_of_part, b"tail"), 1):
         sent = s3.upload_part(**on, PartNumber=number, Body=body, ChecksumAlgorithm=algorithm)
         name = f"Checksum{algorithm}"
         parts.append({"PartNumber": number, "ETag": sent["ETag"], name: sent[name]})
     done = s3.complete_multipart_upload(**on, MultipartUpload={"Parts": parts}, ChecksumType="FULL_OBJECT")
-    whole = s3.put_object(Bucket=B, Key="whole", Body=PART + b"tail", ChecksumAlgorithm=algorithm)
+    whole = s3.put_object(Bucket=B, Key="whole", Body=body_of_part + b"tail", ChecksumAlgorithm=algorithm)
     assert done[f"Checksum{algorithm}"] == whole[f"Checksum{algorithm}"]
-    assert s3.get_object(Bucket=B, Key="big", ChecksumMode="ENABLED")["Body"].read() == PART + b"tail"
+    assert s3.get_object(Bucket=B, Key="big", ChecksumMode="ENABLED")["Body"].read() == body_of_part + b"tail"
     mismatch = {"ChecksumAlgorithm": "SHA256", "ChecksumType": "FULL_OBJECT"}
     assert refused(s3.create_multipart_upload, Bucket=B, Key="x", **mismatch) == (400, "InvalidRequest")
 

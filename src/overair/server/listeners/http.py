@@ -26,7 +26,7 @@ HELD_SIZE_BYTES_MAX: Final = 4096
 """A write up to this size waits for the next one of the same turn of the loop: an answer's head leaves with its body."""
 RECORD_SIZE_BYTES: Final = 16 * 1024
 """Of TLS: what fits is copied together, what doesn't isn't copied."""
-_HEAD_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+HEAD_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 Application = Callable[..., Any]
 
@@ -36,8 +36,16 @@ logger = structlog.get_logger("overair.listeners")
 class HttpService:
     """One ASGI application for any number of connections, and perhaps one path that is a WebSocket."""
 
-    def __init__(self, application: Application, websocket: WebSocketService | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        websocket: WebSocketService | None = None,
+        *,
+        head_too_large: bytes = HEAD_TOO_LARGE,
+    ) -> None:
+        """``head_too_large``: the whole answer to a request with a head beyond the bound; the connection ends after it."""
         self._websocket = websocket
+        self._head_too_large = head_too_large
         self._config = Config(
             application,
             http=HttpToolsProtocol,
@@ -62,6 +70,7 @@ class HttpService:
         """A protocol for one connection; ``state`` becomes the ASGI scope's ``state``."""
         protocol = _TimedHttp(config=self._config, server_state=self._state, app_state=state, _loop=asyncio.get_running_loop())
         protocol.websocket = self._websocket
+        protocol.head_too_large = self._head_too_large
         return protocol
 
     async def drain(self, timeout_s: float) -> None:
@@ -157,6 +166,7 @@ class _TimedHttp(HttpToolsProtocol):
     """The library's protocol with bounds on a request's head: how large it is, and how long it takes."""
 
     websocket: WebSocketService | None = None
+    head_too_large: bytes = HEAD_TOO_LARGE
     _head_timer: asyncio.TimerHandle | None = None
     _head_is_whole = True
     _head_size_bytes = 0
@@ -225,7 +235,7 @@ class _TimedHttp(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         if not self.transport.is_closing():
-            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.write(self.head_too_large)
             self.transport.close()
 
     def _stop_head_timer(self) -> None:

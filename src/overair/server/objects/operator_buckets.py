@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from overair.basics.errors import InvalidRequest, Unsupported
-from overair.basics.work import Work
+from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import page_token, read_page_token
 from overair.server.objects.members import check_supported, owner, showable
 from overair.server.objects.model import BUCKETS_MAX, Versioning, bucket_arn
 from overair.server.objects.operator_access import OWNERSHIP, check_ownership
-from overair.server.objects.public_policies import is_public
+from overair.server.objects.public_policies import check_resources, is_public
 from overair.server.objects.service import ObjectsService
 from overair.server.policy_language.document import Kind, parse_policy
 
@@ -117,8 +117,15 @@ class BucketOperations:
     async def put_bucket_policy(self, caller: Caller, request: Request) -> Members:
         check_supported(caller, request)
         policy = request["Policy"]
-        public = is_public(parse_policy(policy, Kind.RESOURCE))
-        await self.work.run(lambda tx: self.objects.set_policy(tx, caller.place, request["Bucket"], policy, is_public=public))
+        document = parse_policy(policy, Kind.RESOURCE)
+        bucket, public = request["Bucket"], is_public(document)
+
+        def put(tx: Tx) -> None:
+            self.objects.set_policy(tx, caller.place, bucket, policy, is_public=public)
+            # Last: whoever has no such bucket hears of that, not of what his policy should have said.
+            check_resources(document, bucket)
+
+        await self.work.run(put)
         return {}
 
     @operation("s3", "DeleteBucketPolicy")

@@ -1,4 +1,4 @@
-"""Whether a bucket's policy is public: it allows something to whoever asks, from wherever. Pure.
+"""What a bucket's policy may be about, and whether it is public: it allows something to whoever asks, from wherever. Pure.
 
 Reference: Amazon S3 user guide, "Blocking public access to your Amazon S3 storage", the meaning of "public": a statement isn't
 public if it names its principals, or holds one of a few keys to values without wildcards and variables.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
+from overair.basics.errors import InvalidRequest
 from overair.server.policy_language.conditions import Condition
 from overair.server.policy_language.document import Effect, Policy, Statement
 from overair.server.policy_language.patterns import Pattern
@@ -29,6 +30,24 @@ _NARROWING_KEYS: Final = frozenset(
 _NARROWING_OPERATORS: Final = frozenset({"StringEquals", "StringEqualsIgnoreCase", "StringLike", "ArnEquals", "ArnLike"})
 _PREFIX_LENGTH_MIN: Final = {4: 8, 6: 32}
 """By version of IP: a wider range of addresses is as good as everywhere."""
+
+
+def check_resources(policy: Policy, bucket: str) -> None:
+    """See that a bucket's policy speaks of the bucket itself and of what is in it.
+
+    Raises:
+        InvalidRequest: of something else, or of more. Subject ``policy``.
+    """
+    arn = f"arn:aws:s3:::{bucket}"
+    for statement in policy.statements:
+        for resource in statement.resources:
+            beginning = resource[0] if resource and isinstance(resource[0], str) else ""
+            is_bucket = beginning == arn and len(resource) == 1
+            if not is_bucket and not beginning.startswith(f"{arn}/"):
+                raise InvalidRequest(
+                    f"Policy has invalid resource: a policy of the bucket {bucket} is about {arn} or {arn}/… alone.",
+                    subject="policy",
+                )
 
 
 def is_public(policy: Policy) -> bool:
