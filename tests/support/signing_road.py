@@ -32,6 +32,7 @@ from overair.server.objects.service import ObjectsService
 from overair.server.objects.store import SqlObjectStore
 from overair.server.objects.upload_store import SqlUploadStore
 from overair.server.signing.operator_api import SigningOperations
+from overair.server.signing.permissions import ProfilePermissions
 from overair.server.signing.service import SigningService
 from overair.server.signing.store import SqlSigningStore
 from overair.server.signing.worker import SigningWorker
@@ -107,7 +108,9 @@ class SigningRoad:
             after_step=self.after_step,
             trail=AuditTrail(SqlAuditStore(), clock=clock, ids=RandomIds()),
         )
-        self.signer_api = SigningOperations(work=self.work, signing=self.signing, access=self.access)
+        self.signer_api = SigningOperations(
+            work=self.work, signing=self.signing, permissions=ProfilePermissions(SqlSigningStore()), access=self.access
+        )
 
     def after_step(self, step: str) -> None:
         self.steps.append(step)

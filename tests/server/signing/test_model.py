@@ -53,6 +53,7 @@ JOB = SigningJob(
     algorithm=Algorithm(encryption=Encryption.ECDSA, hash=Hash.SHA256),
     image_format=ImageFormat.JSON,
     requested_by="arn",
+    invoker=AccountId("123456789012"),
     status=JobStatus.IN_PROGRESS,
     status_reason=None,
     created_at=Instant(0),

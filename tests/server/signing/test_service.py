@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from sqlalchemy import update as sql_update
 
-from overair.basics.errors import AccessDenied, Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
+from overair.basics.errors import AccessDenied, Conflict, InvalidRequest, NotFound, Unavailable
 from overair.basics.ids import ObjectKey, SigningProfileName
 from overair.server.audit.model import AuditKind
 from overair.server.audit.store import SqlAuditStore
@@ -256,11 +256,6 @@ async def test_tags_of_a_profile_are_set_changed_and_taken_away(road: SigningRoa
         await road.signer_api.list_tags_for_resource(road.caller(), {"resourceArn": arn + "x"})
     with pytest.raises(InvalidRequest):
         await road.signer_api.list_tags_for_resource(road.caller(), {"resourceArn": road.place.iot("thing", "t")})
-
-
-async def test_another_accounts_profile_is_told_to_be_unsupported(road: SigningRoad) -> None:
-    with pytest.raises(Unsupported):
-        await road.signer_api.get_signing_profile(road.caller(), {"profileName": "signer", "profileOwner": "999999999999"})
 
 
 async def test_a_revoked_profile_version_signs_nothing_more(road: SigningRoad) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from overair.basics.arn import Place
-from overair.server.access.actions import Need, anything, by_resource, member_arn, need, template
+from overair.server.access.actions import Need, Resources, anything, by_resource, member_arn, need, template
 from overair.server.aws_protocol.operations import Request
 
 _BUCKET: Final = template("arn:aws:s3:::{Bucket}")
@@ -72,8 +72,22 @@ _READ_SOURCE: Final = (
     need("s3:GetObject", on=_source, when=lambda request: not _source_names_version(request)),
     need("s3:GetObjectVersion", on=_source, when=_source_names_version),
 )
+
+
+def _signer(kind: str, member: str, owner: str) -> Resources:
+    """A profile or job of Signer, of the account that a member names where it is another one."""
+
+    def resources(place: Place, request: Request) -> Sequence[str]:
+        account = request.get(owner, place.account)
+        return (f"arn:aws:signer:{place.region}:{account}:/{kind}/{request.get(member, '*')}",)
+
+    return resources
+
+
 _PROFILE: Final = template("arn:aws:signer:{@region}:{@account}:/signing-profiles/{profileName}")
+_PROFILE_OF: Final = _signer("signing-profiles", "profileName", "profileOwner")
 _SIGNING_JOB: Final = template("arn:aws:signer:{@region}:{@account}:/signing-jobs/{jobId}")
+_SIGNING_JOB_OF: Final = _signer("signing-jobs", "jobId", "jobOwner")
 _CERTIFICATE: Final = member_arn("CertificateArn")
 
 
@@ -119,9 +133,12 @@ TABLE: Final = {
     **by_resource("acm", _CERTIFICATE, "DescribeCertificate", "GetCertificate", "DeleteCertificate"),
     **by_resource("acm", _CERTIFICATE, "AddTagsToCertificate", "RemoveTagsFromCertificate", "ListTagsForCertificate"),
     **by_resource("signer", anything, "ListSigningProfiles", "ListSigningJobs", "ListSigningPlatforms", "GetSigningPlatform"),
-    **by_resource("signer", _PROFILE, "PutSigningProfile", "GetSigningProfile", "CancelSigningProfile", "StartSigningJob"),
-    **by_resource("signer", _PROFILE, "SignPayload", "RevokeSigningProfile"),
-    **by_resource("signer", _SIGNING_JOB, "DescribeSigningJob", "RevokeSignature"),
+    **by_resource("signer", _PROFILE, "PutSigningProfile", "CancelSigningProfile", "RevokeSigningProfile"),
+    **by_resource("signer", _PROFILE_OF, "GetSigningProfile", "StartSigningJob", "SignPayload"),
+    **by_resource("signer", _PROFILE, "AddProfilePermission", "RemoveProfilePermission", "ListProfilePermissions"),
+    **by_resource("signer", member_arn("profileVersionArn"), "GetRevocationStatus"),
+    **by_resource("signer", _SIGNING_JOB, "DescribeSigningJob"),
+    **by_resource("signer", _SIGNING_JOB_OF, "RevokeSignature"),
     **by_resource("signer", member_arn("resourceArn"), "TagResource", "UntagResource", "ListTagsForResource"),
 }
 

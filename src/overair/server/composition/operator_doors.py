@@ -280,7 +280,7 @@ class OperatorDoors:
         work, access, jobs, schedule_clock = ground.audited, self._operators.access, rollouts.jobs, ground.schedule_clock
         sources = DocumentSources(work=work, rights=access, objects=self._buckets.objects, contents=self._buckets.contents)
         self.aws.add(
-            SigningOperations(work=work, signing=rollouts.signing, access=access),
+            SigningOperations(work=work, signing=rollouts.signing, permissions=rollouts.profile_permissions, access=access),
             StreamOperations(work=work, streams=rollouts.streams, rights=access),
             JobOperations(work=work, jobs=jobs, rights=access, sources=sources),
             JobTemplateOperations(work=work, jobs=jobs, rights=access, sources=sources, clock=schedule_clock),

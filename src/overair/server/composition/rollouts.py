@@ -28,6 +28,7 @@ from overair.server.jobs.template_store import SqlTemplateStore
 from overair.server.packages.installed import InstalledPackages
 from overair.server.packages.service import PackagesService
 from overair.server.packages.store import SqlPackageStore
+from overair.server.signing.permissions import ProfilePermissions
 from overair.server.signing.service import SigningService
 from overair.server.signing.store import SqlSigningStore
 from overair.server.streams.model import Versions
@@ -66,6 +67,7 @@ class RolloutRooms:
             region=ground.place.region,
             spread_ms=SPREAD_MS if ground.settings.database is not None else 0,
         )
+        self.profile_permissions = ProfilePermissions(SqlSigningStore())
         self.signing = SigningService(
             store=SqlSigningStore(),
             clock=clock,

@@ -226,6 +226,9 @@ class SigningJob:
     algorithm: Algorithm
     image_format: ImageFormat
     requested_by: str
+    invoker: AccountId
+    """Whose principal asked, and whose buckets source and destination are. Another account than the profile's owner, where the
+    profile permits it."""
     status: JobStatus
     status_reason: str | None
     created_at: Instant
@@ -241,6 +244,11 @@ class SigningJob:
     @property
     def place(self) -> Place:
         return Place(self.region, self.account)
+
+    @property
+    def objects_place(self) -> Place:
+        """Where source and destination are."""
+        return Place(self.region, self.invoker)
 
     @property
     def key(self) -> ObjectKey:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from overair.basics.arn import Place, parse_arn
 from overair.basics.clock import Instant
-from overair.basics.errors import InvalidRequest, NotFound, Unsupported
-from overair.basics.ids import BucketName, ObjectKey, SigningJobId, SigningProfileName, VersionId
+from overair.basics.errors import InvalidRequest, NotFound
+from overair.basics.ids import AccountId, BucketName, ObjectKey, SigningJobId, SigningProfileName, VersionId
 from overair.basics.work import Tx, Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
 from overair.server.aws_protocol.page_tokens import cut, read_page_token
@@ -26,9 +26,10 @@ from overair.server.signing.model import (
     SigningPlan,
     Validity,
 )
+from overair.server.signing.permissions import Permission, ProfilePermissions, revision_of, size_bytes_of
 from overair.server.signing.platforms import PLATFORMS, Platform, platform_of
 from overair.server.signing.ports import JobQuery
-from overair.server.signing.service import SigningService
+from overair.server.signing.service import RevocationQuery, SignedPayload, SigningService
 
 PAGE_SIZE_DEFAULT: Final = 25
 
@@ -46,9 +47,10 @@ class Access(Protocol):
 class SigningOperations:
     """Signer, for operators."""
 
-    def __init__(self, *, work: Work, signing: SigningService, access: Access) -> None:
+    def __init__(self, *, work: Work, signing: SigningService, permissions: ProfilePermissions, access: Access) -> None:
         self._work = work
         self._signing = signing
+        self._permissions = permissions
         self._access = access
 
     @operation("signer", "PutSigningProfile")
@@ -65,9 +67,13 @@ class SigningOperations:
 
     @operation("signer", "GetSigningProfile")
     async def get_signing_profile(self, caller: Caller, request: Request) -> Members:
-        _refuse_other_owner(caller, request.get("profileOwner"))
-        name = SigningProfileName(request["profileName"])
-        profile = await self._work.read(lambda tx: self._signing.profile(tx, caller.account, name))
+        owner, name = _owner(caller, request), SigningProfileName(request["profileName"])
+
+        def unit(tx: Tx) -> Profile:
+            self._permissions.require(tx, caller, "signer:GetSigningProfile", owner=owner.account, profile=name)
+            return self._signing.profile(tx, owner.account, name)
+
+        profile = await self._work.read(unit)
         revocation = None
         if profile.revoked_at is not None:
             revocation = {
@@ -76,7 +82,7 @@ class SigningOperations:
                 "revokedBy": profile.revoked_by,
             }
         return {
-            **_profile_summary(profile, caller.place),
+            **_profile_summary(profile, owner),
             "overrides": _overrides(profile.plan),
             "statusReason": profile.status_reason,
             "revocationRecord": revocation,
@@ -128,23 +134,23 @@ class SigningOperations:
     @operation("signer", "StartSigningJob")
     async def start_signing_job(self, caller: Caller, request: Request) -> Members:
         """The signed object is written, and the image read, with the caller's own rights: the caller needs both."""
-        _refuse_other_owner(caller, request.get("profileOwner"))
-        plan = _signing_plan(request)
+        owner, plan = _owner(caller, request), _signing_plan(request)
 
         def unit(tx: Tx) -> SigningJob:
             source = f"arn:aws:s3:::{plan.source.bucket}/{plan.source.key}"
+            self._permissions.require(tx, caller, "signer:StartSigningJob", owner=owner.account, profile=plan.profile)
             self._access.require(tx, caller, "s3:GetObjectVersion", source)
-            job = self._signing.start(tx, caller.place, plan, requested_by=caller.principal_arn)
+            job = self._signing.start(tx, owner, plan, requested_by=caller.principal_arn, invoker=caller.account)
             self._access.require(tx, caller, "s3:PutObject", f"arn:aws:s3:::{plan.destination_bucket}/{job.key}")
             return job
 
         job = await self._work.run(unit)
-        return {"jobId": job.id, "jobOwner": caller.account}
+        return {"jobId": job.id, "jobOwner": job.account}
 
     @operation("signer", "DescribeSigningJob")
     async def describe_signing_job(self, caller: Caller, request: Request) -> Members:
         job_id = SigningJobId(request["jobId"])
-        job = await self._work.read(lambda tx: self._signing.job(tx, caller.account, job_id))
+        job = await self._work.read(lambda tx: self._signing.job_seen_by(tx, caller.account, job_id))
         revocation = None
         if job.revoked_at is not None:
             revocation = {"reason": job.revocation_reason, "revokedAt": job.revoked_at, "revokedBy": job.revoked_by}
@@ -167,9 +173,6 @@ class SigningOperations:
 
     @operation("signer", "ListSigningJobs")
     async def list_signing_jobs(self, caller: Caller, request: Request) -> Members:
-        invoker = request.get("jobInvoker")
-        if invoker is not None and invoker != caller.account:
-            return {"jobs": []}
         limit = request.get("maxResults", PAGE_SIZE_DEFAULT)
         position = read_page_token(request.get("nextToken"), tuple[int, str])
         query = JobQuery(
@@ -181,6 +184,7 @@ class SigningOperations:
             is_revoked=request.get("isRevoked"),
             expires_before=request.get("signatureExpiresBefore"),
             expires_after=request.get("signatureExpiresAfter"),
+            invoker=AccountId(request["jobInvoker"]) if "jobInvoker" in request else None,
         )
         found = await self._work.read(lambda tx: self._signing.jobs(tx, caller.account, query))
         page, token = cut(found, limit, lambda job: (job.created_at, job.id))
@@ -188,26 +192,112 @@ class SigningOperations:
 
     @operation("signer", "RevokeSignature")
     async def revoke_signature(self, caller: Caller, request: Request) -> Members:
-        _refuse_other_owner(caller, request.get("jobOwner"))
-        job_id = SigningJobId(request["jobId"])
-        await self._work.run(
-            lambda tx: self._signing.revoke_signature(
-                tx, caller.account, job_id, reason=request["reason"], revoked_by=caller.principal_arn
-            )
-        )
+        job_id, owner = SigningJobId(request["jobId"]), AccountId(request.get("jobOwner", caller.account))
+
+        def unit(tx: Tx) -> None:
+            if owner != caller.account:
+                self._require_of_others(tx, caller, "signer:RevokeSignature", owner, job_id)
+            self._signing.revoke_signature(tx, owner, job_id, reason=request["reason"], revoked_by=caller.principal_arn)
+
+        await self._work.run(unit)
         return {}
+
+    @operation("signer", "GetRevocationStatus")
+    async def get_revocation_status(self, caller: Caller, request: Request) -> Members:
+        """``certificateHashes`` are taken and none is ever revoked: who revokes a signer revokes the profile's version."""
+        profile, job = parse_arn(request["profileVersionArn"]), parse_arn(request["jobArn"])
+        name, _, version = profile.resource.removeprefix("/signing-profiles/").partition("/")
+        if profile.service != "signer" or job.service != "signer" or not version or (profile.account != job.account):
+            raise InvalidRequest(
+                "profileVersionArn and jobArn are a profile's version and a job that it did, of one account.", subject="jobArn"
+            )
+        owner = Place(caller.place.region, AccountId(profile.account))
+        asked = RevocationQuery(
+            signed_at=Instant(request["signatureTimestamp"]),
+            platform_id=request["platformId"],
+            profile=SigningProfileName(name),
+            version=version,
+            job=SigningJobId(job.resource.removeprefix("/signing-jobs/")),
+        )
+
+        def unit(tx: Tx) -> Sequence[str]:
+            if owner.account != caller.account:
+                self._require_of_others(tx, caller, "signer:GetSigningProfile", owner.account, asked.job)
+            try:
+                return self._signing.revoked_entities(tx, owner, asked)
+            except NotFound as error:  # the model of this operation has no such error
+                raise InvalidRequest(error.message, subject="jobArn") from None
+
+        return {"revokedEntities": list(await self._work.read(unit))}
+
+    @operation("signer", "AddProfilePermission")
+    async def add_profile_permission(self, caller: Caller, request: Request) -> Members:
+        name = SigningProfileName(request["profileName"])
+        permission = Permission(
+            statement_id=request["statementId"],
+            action=request["action"],
+            principal=request["principal"],
+            profile_version=request.get("profileVersion"),
+        )
+        revision = await self._work.run(
+            lambda tx: self._permissions.add(tx, caller.account, name, permission, revision=request.get("revisionId"))
+        )
+        return {"revisionId": revision}
+
+    @operation("signer", "RemoveProfilePermission")
+    async def remove_profile_permission(self, caller: Caller, request: Request) -> Members:
+        name, statement = SigningProfileName(request["profileName"]), request["statementId"]
+        revision = await self._work.run(
+            lambda tx: self._permissions.remove(tx, caller.account, name, statement, revision=request["revisionId"])
+        )
+        return {"revisionId": revision}
+
+    @operation("signer", "ListProfilePermissions")
+    async def list_profile_permissions(self, caller: Caller, request: Request) -> Members:
+        name = SigningProfileName(request["profileName"])
+        position = read_page_token(request.get("nextToken"), tuple[str])
+        found = await self._work.read(lambda tx: self._permissions.of(tx, caller.account, name))
+        rest = [each for each in found if position is None or each.statement_id > position[0]]
+        page, token = cut(rest, PAGE_SIZE_DEFAULT, lambda each: (each.statement_id,))
+        return {
+            "revisionId": revision_of(found),
+            "policySizeBytes": size_bytes_of(found),
+            "permissions": [
+                {
+                    "action": each.action,
+                    "principal": each.principal,
+                    "statementId": each.statement_id,
+                    "profileVersion": each.profile_version,
+                }
+                for each in page
+            ],
+            "nextToken": token,
+        }
+
+    def _require_of_others(self, tx: Tx, caller: Caller, action: str, owner: AccountId, job_id: SigningJobId) -> None:
+        """A right that the profile of another account's job grants. A job that isn't there is refused in the same words."""
+        try:
+            job = self._signing.job(tx, owner, job_id)
+        except NotFound:
+            name, version = SigningProfileName("*"), None
+        else:
+            name, version = job.profile, job.profile_version
+        self._permissions.require(tx, caller, action, owner=owner, profile=name, version=version)
 
     @operation("signer", "SignPayload")
     async def sign_payload(self, caller: Caller, request: Request) -> Members:
-        _refuse_other_owner(caller, request.get("profileOwner"))
-        name = SigningProfileName(request["profileName"])
+        owner, name = _owner(caller, request), SigningProfileName(request["profileName"])
         payload: bytes = request["payload"]
-        signed = await self._work.run(
-            lambda tx: self._signing.sign_payload(tx, caller.place, name, payload, requested_by=caller.principal_arn)
-        )
+
+        def unit(tx: Tx) -> SignedPayload:
+            self._permissions.require(tx, caller, "signer:SignPayload", owner=owner.account, profile=name)
+            who, account = caller.principal_arn, caller.account
+            return self._signing.sign_payload(tx, owner, name, payload, requested_by=who, invoker=account)
+
+        signed = await self._work.run(unit)
         return {
             "jobId": signed.job.id,
-            "jobOwner": caller.account,
+            "jobOwner": signed.job.account,
             "metadata": {"signatureAlgorithm": signed.job.algorithm.signer_name},
             "signature": signed.signature,
         }
@@ -252,12 +342,9 @@ class SigningOperations:
         return {"tags": profile.tags}
 
 
-def _refuse_other_owner(caller: Caller, owner: str | None) -> None:
-    if owner is not None and owner != caller.account:
-        raise Unsupported(
-            f"Profiles are not shared between accounts here: leave profileOwner out or give {caller.account}.",
-            subject="profileOwner",
-        )
+def _owner(caller: Caller, request: Request) -> Place:
+    """Where the profile is that a request names."""
+    return Place(caller.place.region, AccountId(request.get("profileOwner", caller.account)))
 
 
 def _tagged_profile(caller: Caller, resource_arn: str) -> SigningProfileName:
@@ -369,7 +456,7 @@ def _job_summary(job: SigningJob) -> dict[str, Any]:
         "platformDisplayName": PLATFORMS[job.platform_id].display_name,
         "signatureExpiresAt": job.expires_at,
         "jobOwner": job.account,
-        "jobInvoker": job.account,
+        "jobInvoker": job.invoker,
     }
 
 

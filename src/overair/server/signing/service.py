@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,6 +55,17 @@ class Fitness:
 class SignedPayload:
     job: SigningJob
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationQuery:
+    """What GetRevocationStatus asks about."""
+
+    signed_at: Instant
+    platform_id: str
+    profile: SigningProfileName
+    version: str
+    job: SigningJobId
 
 
 class SigningService:
@@ -256,8 +268,12 @@ class SigningService:
 
     # Jobs
 
-    def start(self, tx: Tx, place: Place, plan: SigningPlan, *, requested_by: str) -> SigningJob:
+    def start(
+        self, tx: Tx, place: Place, plan: SigningPlan, *, requested_by: str, invoker: AccountId | None = None
+    ) -> SigningJob:
         """Accept a signing job; a worker does it. The same token with the same plan is the same job.
+
+        ``place`` is the profile's. ``invoker`` is whose buckets are meant: another account, where the profile permits that.
 
         Raises:
             NotFound: no such profile, certificate, source object version or destination bucket.
@@ -270,6 +286,11 @@ class SigningService:
             )
         if len(plan.destination_prefix.encode()) > PREFIX_LENGTH_MAX:
             raise InvalidRequest(f"The destination prefix has at most {PREFIX_LENGTH_MAX} bytes.", subject="prefix")
+        invoker = invoker or place.account
+        if invoker != place.account:
+            # A stranger's tokens never meet the owner's own.
+            token = f"{invoker}-{hashlib.sha256(plan.client_request_token.encode()).hexdigest()}"
+            plan = replace(plan, client_request_token=token)
         present = self._store.job_of_token(tx, place.account, plan.client_request_token)
         if present is not None:
             if present.plan != plan:
@@ -280,22 +301,30 @@ class SigningService:
                 )
             return present
         profile, fitness = self._usable(tx, place, plan.profile)
-        source = self._objects.find(tx, place, plan.source.bucket, plan.source.key, plan.source.version)
+        objects_place = Place(place.region, invoker)
+        source = self._objects.find(tx, objects_place, plan.source.bucket, plan.source.key, plan.source.version)
         if source.size_bytes > fitness.platform.image_size_bytes_max:
             raise InvalidRequest(
                 f"The image has {source.size_bytes} bytes; {profile.plan.platform_id} signs at most "
                 f"{fitness.platform.image_size_bytes_max}.",
                 subject="source",
             )
-        self._objects.require_bucket(tx, place, plan.destination_bucket)
-        job = self._new_job(place, plan.profile, profile, fitness, plan=plan, requested_by=requested_by)
+        self._objects.require_bucket(tx, objects_place, plan.destination_bucket)
+        job = self._new_job(place, plan.profile, profile, fitness, plan=plan, requested_by=requested_by, invoker=invoker)
         self._store.add_job(tx, job)
         tx.after_commit(self._wake)
         tx.tell_nodes(News("wake"))
         return job
 
     def sign_payload(
-        self, tx: Tx, place: Place, name: SigningProfileName, payload: bytes, *, requested_by: str
+        self,
+        tx: Tx,
+        place: Place,
+        name: SigningProfileName,
+        payload: bytes,
+        *,
+        requested_by: str,
+        invoker: AccountId | None = None,
     ) -> SignedPayload:
         """Sign a few bytes at once.
 
@@ -307,7 +336,9 @@ class SigningService:
             raise InvalidRequest(f"A payload has 1 to {PAYLOAD_SIZE_BYTES_MAX} bytes.", subject="payload")
         profile, fitness = self._usable(tx, place, name)
         signature = self._keyring.sign(tx, place.account, fitness.key_id, payload, algorithm=fitness.algorithm.keyring_name)
-        started = self._new_job(place, name, profile, fitness, plan=None, requested_by=requested_by)
+        started = self._new_job(
+            place, name, profile, fitness, plan=None, requested_by=requested_by, invoker=invoker or place.account
+        )
         job = started.succeeded(None, certificate=fitness.signer.signed_by, now=started.created_at)
         self._store.add_job(tx, job)
         return SignedPayload(job=job, signature=signature)
@@ -320,6 +351,36 @@ class SigningService:
         if job is None:
             raise NotFound(f"There is no signing job {job_id}.", subject="signing job")
         return job
+
+    def job_seen_by(self, tx: Tx, account: AccountId, job_id: SigningJobId) -> SigningJob:
+        """A job of the account's, or one that it asked another account's profile for.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        return self._store.job_invoked(tx, account, job_id) or self.job(tx, account, job_id)
+
+    def revoked_entities(self, tx: Tx, place: Place, asked: RevocationQuery) -> Sequence[str]:
+        """Which of a profile's version and a job were revoked, for what was signed at a moment: ARNs (GetRevocationStatus).
+
+        Raises:
+            NotFound: there is no such version or job.
+            InvalidRequest: the job wasn't done by that version.
+        """
+        profile = self._store.profile(tx, place.account, asked.profile, asked.version)
+        if profile is None:
+            raise NotFound(
+                f"There is no version {asked.version} of signing profile {asked.profile}.", subject="signing profile"
+            )
+        job = self.job(tx, place.account, asked.job)
+        if (job.profile, job.profile_version, job.platform_id) != (asked.profile, asked.version, asked.platform_id):
+            raise InvalidRequest(
+                f"Signing job {job.id} was done by version {job.profile_version} of {job.profile} for {job.platform_id}.",
+                subject="jobArn",
+            )
+        since = profile.revocation_effective_from
+        revoked = [profile.version_arn(place)] if since is not None and asked.signed_at >= since else []
+        return [*revoked, place.signer(f"/signing-jobs/{job.id}")] if job.revoked_at is not None else revoked
 
     def jobs(self, tx: Tx, account: AccountId, query: JobQuery) -> Sequence[SigningJob]:
         """Newest first."""
@@ -431,6 +492,7 @@ class SigningService:
         *,
         plan: SigningPlan | None,
         requested_by: str,
+        invoker: AccountId,
     ) -> SigningJob:
         now = self._clock.now()
         return SigningJob(
@@ -446,6 +508,7 @@ class SigningService:
             algorithm=fitness.algorithm,
             image_format=profile.plan.image_format or fitness.platform.image_formats[0],
             requested_by=requested_by,
+            invoker=invoker,
             status=JobStatus.IN_PROGRESS,
             status_reason=None,
             created_at=now,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Boolean, Column, Index, Integer, RowMapping, String, Table, Text, insert, or_, select, update
+from sqlalchemy import Boolean, Column, Index, Integer, RowMapping, String, Table, Text, delete, insert, or_, select, update
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, BucketName, ObjectKey, SigningJobId, SigningProfileName, VersionId
@@ -27,6 +27,7 @@ from overair.server.signing.model import (
     Validity,
     algorithm_of,
 )
+from overair.server.signing.permissions import Permission
 from overair.server.signing.ports import JobQuery
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import sql
@@ -78,6 +79,8 @@ jobs: Final = Table(
     Column("algorithm", String(32), nullable=False),
     Column("image_format", String(16), nullable=False),
     Column("requested_by", Text, nullable=False),
+    # Of another account's principal; empty where the owner's own asked.
+    Column("invoker", String(12), nullable=False, server_default=""),
     Column("status", String(16), nullable=False),
     Column("status_reason", Text),
     Column("signed_version", Text),
@@ -94,6 +97,18 @@ jobs: Final = Table(
 Index("uq_signing_jobs_client_request_token", jobs.c.account, jobs.c.client_request_token, unique=True)
 Index("ix_signing_jobs_newest", jobs.c.account, jobs.c.created_at, jobs.c.id)
 Index("ix_signing_jobs_unfinished", jobs.c.status, jobs.c.created_at)
+Index("ix_signing_jobs_invoked", jobs.c.invoker, jobs.c.id)
+
+permissions: Final = Table(
+    "signing_profile_permissions",
+    metadata,
+    account_column(),
+    Column("profile", String(64), primary_key=True),
+    Column("statement_id", String(64), primary_key=True),
+    Column("action", String(64), nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("profile_version", String(10)),
+)
 
 
 class SqlSigningStore:
@@ -176,8 +191,50 @@ class SqlSigningStore:
         )
         return [SigningProfileName(row.name) for row in sql(tx).execute(query.order_by(profiles.c.name))]
 
+    def permissions(self, tx: Tx, account: AccountId, profile: SigningProfileName) -> Sequence[Permission]:
+        query = (
+            select(*permissions.c)
+            .where(permissions.c.account == account, permissions.c.profile == profile)
+            .order_by(permissions.c.statement_id)
+        )
+        return [
+            Permission(
+                statement_id=row["statement_id"],
+                action=row["action"],
+                principal=row["principal"],
+                profile_version=row["profile_version"],
+            )
+            for row in sql(tx).execute(query).mappings()
+        ]
+
+    def add_permission(self, tx: Tx, account: AccountId, profile: SigningProfileName, permission: Permission) -> None:
+        sql(tx).execute(
+            insert(permissions).values(
+                account=account,
+                profile=profile,
+                statement_id=permission.statement_id,
+                action=permission.action,
+                principal=permission.principal,
+                profile_version=permission.profile_version,
+            )
+        )
+
+    def remove_permission(self, tx: Tx, account: AccountId, profile: SigningProfileName, statement_id: str) -> None:
+        sql(tx).execute(
+            delete(permissions).where(
+                permissions.c.account == account,
+                permissions.c.profile == profile,
+                permissions.c.statement_id == statement_id,
+            )
+        )
+
     def job(self, tx: Tx, account: AccountId, job: SigningJobId) -> SigningJob | None:
         query = select(*jobs.c).where(jobs.c.account == account, jobs.c.id == job)
+        row = sql(tx).execute(query).mappings().first()
+        return None if row is None else _job(row)
+
+    def job_invoked(self, tx: Tx, invoker: AccountId, job: SigningJobId) -> SigningJob | None:
+        query = select(*jobs.c).where(jobs.c.invoker == invoker, jobs.c.id == job)
         row = sql(tx).execute(query).mappings().first()
         return None if row is None else _job(row)
 
@@ -187,7 +244,10 @@ class SqlSigningStore:
         return None if row is None else _job(row)
 
     def jobs(self, tx: Tx, account: AccountId, query: JobQuery) -> Sequence[SigningJob]:
-        statement = select(*jobs.c).where(jobs.c.account == account)
+        statement = select(*jobs.c).where(or_(jobs.c.account == account, jobs.c.invoker == account))
+        if query.invoker is not None:
+            by_owner = (jobs.c.account == query.invoker) & (jobs.c.invoker == "")
+            statement = statement.where(or_(jobs.c.invoker == query.invoker, by_owner))
         if query.status is not None:
             statement = statement.where(jobs.c.status == query.status.value)
         if query.platform_id is not None:
@@ -228,6 +288,7 @@ class SqlSigningStore:
                 algorithm=job.algorithm.signer_name,
                 image_format=job.image_format.value,
                 requested_by=job.requested_by,
+                invoker="" if job.invoker == job.account else job.invoker,
                 status=job.status.value,
                 status_reason=job.status_reason,
                 created_at=job.created_at,
@@ -384,6 +445,7 @@ def _job(row: RowMapping) -> SigningJob:
         algorithm=algorithm,
         image_format=ImageFormat(row["image_format"]),
         requested_by=row["requested_by"],
+        invoker=AccountId(row["invoker"] or row["account"]),
         status=JobStatus(row["status"]),
         status_reason=row["status_reason"],
         created_at=Instant(row["created_at"]),

@@ -107,7 +107,7 @@ class SigningWorker:
     def _begin(self, tx: Tx, job: SigningJob) -> tuple[ObjectVersion, Signer, KeyId]:
         assert job.plan is not None, "SignPayload leaves no job unfinished"
         at = job.plan.source
-        source = self._objects.find(tx, job.place, at.bucket, at.key, at.version)
+        source = self._objects.find(tx, job.objects_place, at.bucket, at.key, at.version)
         key_id = self._signing.fitness_for(tx, job).key_id
         return source, self._keyring.signer(tx, job.account, key_id), key_id
 
@@ -120,7 +120,7 @@ class SigningWorker:
         if fitness.key_id != key_id:
             return  # the next round signs with the new one
         bucket, key = job.plan.destination_bucket, job.key
-        written = self._objects.put(tx, job.place, bucket, key, content, content_type=SIGNED_OBJECT_CONTENT_TYPE)
+        written = self._objects.put(tx, job.objects_place, bucket, key, content, content_type=SIGNED_OBJECT_CONTENT_TYPE)
         location = ObjectLocation(bucket=bucket, key=key, version=written.version_id)
         signed = SignedObject(location=location, signature=signature, algorithm=job.algorithm)
         succeeded = job.succeeded(signed, certificate=fitness.signer.signed_by, now=self._clock.now())
