@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from overair.agent.image_builder import build_image
+from overair.wire.image_signature import SignatureAlgorithm, load_signer_certificate, verify_image_signature
 from tests.support.code_signing import Credential, credential, version_1_certificate_pem
 from tests.support.device_process import DeviceProcess, command
 from tests.support.server_process import ServerProcess
@@ -112,25 +113,23 @@ def test_an_expired_certificate_and_one_of_another_key_are_not_imported(server: 
     assert error.value.response["Error"]["Code"] == "ValidationException"
 
 
-@pytest.mark.parametrize(
-    ("other", "words"), [({"purposes": None}, "codeSigning"), ({"digital_signature": None}, "digitalSignature")]
-)
-def test_a_certificate_that_is_replaced_by_one_not_for_code_signs_nothing_more(
-    server: ServerProcess, other: dict[str, Any], words: str
-) -> None:
-    """What a profile demanded when it was made, each job demands again."""
-    acm, s3, signer, bucket = server.client("acm"), server.client("s3"), server.client("signer"), server.endpoints["bucket"]
+def test_a_certificate_is_renewed_under_its_arn_and_one_not_for_code_does_not_take_its_place(server: ServerProcess) -> None:
+    acm, signer = server.client("acm"), server.client("signer")
     arn = import_certificate(server, credential())
     profile = put_profile(server, arn)
-    replacement = credential(**other)
-    acm.import_certificate(CertificateArn=arn, Certificate=replacement.certificate_pem, PrivateKey=replacement.key_pem)
-    version = s3.put_object(Bucket=bucket, Key="replaced.bin", Body=b"firmware")["VersionId"]
-    with pytest.raises(ClientError, match=words) as error:
-        signer.start_signing_job(
-            source={"s3": {"bucketName": bucket, "key": "replaced.bin", "version": version}},
-            destination={"s3": {"bucketName": bucket, "prefix": "SignedImages/"}},
-            profileName=profile,
-        )
-    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-    with pytest.raises(ClientError, match=words):
-        signer.sign_payload(profileName=profile, payload=b"x" * 32, payloadFormat="application/vnd.cncf.notary.payload.v1+json")
+    for other, words in (({"purposes": None}, "CODE_SIGNING"), ({"digital_signature": None}, "DIGITAL_SIGNATURE")):
+        unfit = credential(**other)
+        with pytest.raises(ClientError, match=words):
+            acm.import_certificate(CertificateArn=arn, Certificate=unfit.certificate_pem, PrivateKey=unfit.key_pem)
+    renewed = credential(name="The next one")
+    acm.import_certificate(CertificateArn=arn, Certificate=renewed.certificate_pem, PrivateKey=renewed.key_pem)
+    assert acm.describe_certificate(CertificateArn=arn)["Certificate"]["Subject"] == "CN=The next one"
+    signed = signer.sign_payload(
+        profileName=profile, payload=b"x" * 32, payloadFormat="application/vnd.cncf.notary.payload.v1+json"
+    )
+    verify_image_signature(
+        [b"x" * 32],
+        signature=signed["signature"],
+        algorithm=SignatureAlgorithm.ECDSA_SHA256,
+        signer=load_signer_certificate(renewed.certificate_pem),
+    )

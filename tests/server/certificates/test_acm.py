@@ -161,7 +161,7 @@ def test_an_import_over_an_arn_keeps_it_and_its_tags_and_forgets_the_old_key(
 ) -> None:
     first = take_in(registry, work, place, read(EC, tags={"k": "v"}))
     clock.advance(milliseconds=5)
-    second = take_in(registry, work, place, read(RSA, arn=first.arn))
+    second = take_in(registry, work, place, read(EC_OTHER, arn=first.arn))
     assert (second.arn, second.tags, second.created_at) == (first.arn, {"k": "v"}, first.created_at)
     assert second.imported_at == first.imported_at + 5
     assert work.read_blocking(lambda tx: registry.acm.describe(tx, place, first.arn)) == second
@@ -172,6 +172,27 @@ def test_an_import_over_an_arn_keeps_it_and_its_tags_and_forgets_the_old_key(
     assert refused.value.subject == "tags"
     with pytest.raises(NotFound):
         take_in(registry, work, place, read(EC, arn=place.acm("absent")))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (RSA, "kind and size of the key stay"),
+        (credential(name="One", purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,)), "it isn't for CODE_SIGNING"),
+        (credential(name="One", digital_signature=None), "it isn't for DIGITAL_SIGNATURE"),
+    ],
+    ids=["other key", "other purpose", "fewer usages"],
+)
+def test_an_import_over_an_arn_is_for_no_less_than_before(
+    registry: Registry, work: SqlWork, place: Place, other: Credential, words: str
+) -> None:
+    first = take_in(registry, work, place, read(EC))
+    with pytest.raises(InvalidRequest, match=words) as refused:
+        take_in(registry, work, place, read(other, arn=first.arn))
+    assert refused.value.subject == "certificate"
+    assert work.read_blocking(lambda tx: registry.acm.describe(tx, place, first.arn)) == first
+    keys = work.read_blocking(lambda tx: registry.keyring.list(tx, place.account))
+    assert [key.key_id for key in keys] == [first.key_id]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
@@ -12,6 +13,7 @@ from overair.basics.arn import Place
 from overair.basics.clock import SettableClock
 from overair.basics.ids import SeededIds
 from overair.basics.work import Tx
+from overair.server.aws_protocol.operations import operations_of
 from overair.server.certificates.acm_operator_api import AcmOperatorApi
 from overair.server.storage.work import SqlWork
 from tests.support.code_signing import BORN, credential
@@ -28,9 +30,13 @@ class Profiles:
 
     def __init__(self) -> None:
         self.users: list[str] = []
+        self.replaced: list[tuple[str, bool]] = []
 
     def users_of_certificate(self, tx: Tx, place: Place, certificate_arn: str) -> Sequence[str]:
         return self.users
+
+    def certificate_replaced(self, tx: Tx, place: Place, certificate_arn: str, *, self_signed: bool) -> None:
+        self.replaced.append((certificate_arn, self_signed))
 
 
 @pytest.fixture
@@ -92,17 +98,21 @@ def test_a_signer_is_imported_and_shown(acm: Any, profiles: Profiles) -> None:
         assert code_of(refused) == "ResourceNotFoundException"
 
 
-def test_a_chain_comes_back_and_a_second_import_keeps_the_arn(acm: Any) -> None:
+def test_a_chain_comes_back_and_a_second_import_keeps_the_arn(acm: Any, profiles: Profiles) -> None:
     arn = acm.import_certificate(Certificate=LEAF.certificate_pem, PrivateKey=LEAF.key_pem, CertificateChain=LEAF.chain_pem)[
         "CertificateArn"
     ]
     assert acm.get_certificate(CertificateArn=arn)["CertificateChain"].encode() == ROOT.certificate_pem
-    again = acm.import_certificate(CertificateArn=arn, Certificate=OTHER.certificate_pem, PrivateKey=OTHER.key_pem)
+    again = acm.import_certificate(CertificateArn=arn, Certificate=SIGNER.certificate_pem, PrivateKey=SIGNER.key_pem)
     assert again["CertificateArn"] == arn
-    assert acm.describe_certificate(CertificateArn=arn)["Certificate"]["KeyAlgorithm"] == "RSA_2048"
+    assert acm.describe_certificate(CertificateArn=arn)["Certificate"]["Subject"] == "CN=signer@example.com"
+    assert profiles.replaced == [(arn, True)]
+    with pytest.raises(ClientError, match="kind and size of the key stay") as refused:
+        acm.import_certificate(CertificateArn=arn, Certificate=OTHER.certificate_pem, PrivateKey=OTHER.key_pem)
+    assert code_of(refused) == "ValidationException"
     with pytest.raises(ClientError) as refused:
         acm.import_certificate(
-            CertificateArn=arn, Certificate=OTHER.certificate_pem, PrivateKey=OTHER.key_pem, Tags=[{"Key": "k"}]
+            CertificateArn=arn, Certificate=SIGNER.certificate_pem, PrivateKey=SIGNER.key_pem, Tags=[{"Key": "k"}]
         )
     assert code_of(refused) == "InvalidTagException"
 
@@ -167,3 +177,126 @@ def test_tags_are_added_and_removed(acm: Any) -> None:
     with pytest.raises(ClientError) as refused:
         acm.add_tags_to_certificate(CertificateArn=arn, Tags=[{"Key": f"k{n}"} for n in range(50)])
     assert code_of(refused) == "TooManyTagsException"
+
+
+@pytest.mark.parametrize(
+    ("call", "more", "code", "words"),
+    [
+        ("export_certificate", {"Passphrase": b"four words"}, "ValidationException", "is not a private certificate"),
+        ("renew_certificate", {}, "ValidationException", "Import the new one"),
+        ("revoke_certificate", {"RevocationReason": "KEY_COMPROMISE"}, "ValidationException", "RevokeSigningProfile"),
+        (
+            "update_certificate_options",
+            {"Options": {"CertificateTransparencyLoggingPreference": "DISABLED"}},
+            "InvalidStateException",
+            "options can't be changed",
+        ),
+        (
+            "resend_validation_email",
+            {"Domain": "example.com", "ValidationDomain": "example.com"},
+            "InvalidStateException",
+            "nobody validates",
+        ),
+    ],
+)
+def test_what_is_not_for_imported_certificates_is_refused_as_aws_refuses_it(
+    acm: Any, call: str, more: dict[str, Any], code: str, words: str
+) -> None:
+    arn = acm.import_certificate(Certificate=SIGNER.certificate_pem, PrivateKey=SIGNER.key_pem)["CertificateArn"]
+    with pytest.raises(ClientError, match=words) as refused:
+        getattr(acm, call)(CertificateArn=arn, **more)
+    assert code_of(refused) == code
+    assert "PRIVATE KEY" not in str(refused.value.response)
+    with pytest.raises(ClientError) as refused:
+        getattr(acm, call)(CertificateArn=arn[:-4] + "none", **more)
+    assert code_of(refused) == "ResourceNotFoundException"
+
+
+def test_a_certificate_carries_tags_by_its_resource_arn_too(acm: Any) -> None:
+    arn = acm.import_certificate(Certificate=SIGNER.certificate_pem, PrivateKey=SIGNER.key_pem)["CertificateArn"]
+    acm.tag_resource(ResourceArn=arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b"}])
+    acm.untag_resource(ResourceArn=arn, TagKeys=["b", "c"])
+    assert acm.list_tags_for_resource(ResourceArn=arn)["Tags"] == [{"Key": "a", "Value": "1"}]
+    assert acm.list_certificate_domain_validations(CertificateArn=arn)["DomainValidationSummaryList"] == []
+
+
+ACME = (
+    "CreateAcmeDomainValidation",
+    "CreateAcmeEndpoint",
+    "CreateAcmeExternalAccountBinding",
+    "DeleteAcmeDomainValidation",
+    "DeleteAcmeEndpoint",
+    "DeleteAcmeExternalAccountBinding",
+    "DescribeAcmeAccount",
+    "DescribeAcmeDomainValidation",
+    "DescribeAcmeEndpoint",
+    "DescribeAcmeExternalAccountBinding",
+    "GetAcmeExternalAccountBindingCredentials",
+    "ListAcmeAccounts",
+    "ListAcmeDomainValidations",
+    "ListAcmeEndpoints",
+    "ListAcmeExternalAccountBindings",
+    "RevokeAcmeAccount",
+    "RevokeAcmeExternalAccountBinding",
+    "UpdateAcmeDomainValidation",
+    "UpdateAcmeEndpoint",
+)
+# Operations of ACM that aren't here, and why. Each is refused by its name.
+REFUSED = {
+    "RequestCertificate": "nobody here vouches for names on the Internet: import a certificate",
+    "SearchCertificates": "ListCertificates has the filters that signing needs",
+    "GetAccountConfiguration": "warnings before something ends come at the same days for all that ends",
+    "PutAccountConfiguration": "warnings before something ends come at the same days for all that ends",
+    **dict.fromkeys(ACME, "ACM issues no certificates here, so that nobody asks for one by ACME"),
+}
+
+
+def test_every_operation_of_acm_is_served_or_stands_in_the_list_of_those_that_are_not() -> None:
+    model = botocore.session.get_session().get_service_model("acm")
+    served = {name for _, name, _ in operations_of(AcmOperatorApi(work=None, acm=None))}  # type: ignore[arg-type]
+    assert served | REFUSED.keys() == set(model.operation_names)
+    assert not served & REFUSED.keys()
+
+
+def test_an_operation_that_is_not_here_is_refused_by_name(acm: Any) -> None:
+    with pytest.raises(ClientError, match="RequestCertificate"):
+        acm.request_certificate(DomainName="example.com")
+    with pytest.raises(ClientError, match="ListAcmeEndpoints"):
+        acm.list_acme_endpoints()
+
+
+PAGES = {"MaxItems": 1, "NextToken": "not one of ours"}
+FILTERS = {
+    "CertificateStatuses": ["EXPIRED"],
+    "CertificateKeyPairOrigins": ["ACME"],
+    "Includes": [
+        {"extendedKeyUsage": ["EMAIL_PROTECTION"]},
+        {"keyUsage": ["CRL_SIGNING"]},
+        {"keyTypes": ["RSA_2048"]},
+        {"exportOption": "ENABLED"},
+        {"managedBy": "CLOUDFRONT"},
+    ],
+    "SortOrder": ["ASCENDING"],
+}
+
+
+def test_no_member_of_a_list_or_an_import_is_ignored_in_silence(acm: Any, clock: SettableClock) -> None:
+    """The other operations have nothing but the certificate that they are about, and tags."""
+    model = botocore.session.get_session().get_service_model("acm")
+    members = set(model.operation_model("ListCertificates").input_shape.members)
+    assert members == {*PAGES, *FILTERS, "SortBy"}, "SortBy has one value, which is how lists are sorted"
+    for pair in (SIGNER, LEAF):
+        acm.import_certificate(Certificate=pair.certificate_pem, PrivateKey=pair.key_pem)
+        clock.advance(milliseconds=1)
+
+    def listed(**request: Any) -> Any:
+        try:
+            return acm.list_certificates(SortBy="CREATED_AT", SortOrder="DESCENDING", **request)["CertificateSummaryList"]
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+
+    without = listed()
+    assert len(without) == 2
+    for member, values in (*PAGES.items(), *((name, value) for name, value in FILTERS.items() if name != "SortOrder")):
+        for value in values if member == "Includes" else [values]:
+            assert listed(**{member: value}) != without, (member, value)

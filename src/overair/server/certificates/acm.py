@@ -121,6 +121,10 @@ class InUse(Protocol):
         """ARNs of what uses it; empty when nothing does."""
         ...
 
+    def certificate_replaced(self, tx: Tx, place: Place, certificate_arn: str, *, self_signed: bool) -> None:
+        """Another certificate stands under the same ARN from now on."""
+        ...
+
 
 class AcmService:
     """Imports, shows and removes certificates with private keys.
@@ -174,6 +178,9 @@ class AcmService:
 
         The key is unencrypted PEM of at most 5120 bytes and matches; the certificate holds now and names an issuer; its key
         is of the same family as its issuer's signature; a chain, where given, leads from it upwards. Self-signed is fine.
+
+        Over an ARN that is there it renews: what uses the certificate goes on with the new one and its key. As with AWS the new
+        one is for at least as much as the old one: a key of the same kind and size, no usage fewer, a name if it had one.
         """
         now = self._clock.now()
         standing = self.describe(tx, place, given.arn) if given.arn else None
@@ -193,6 +200,9 @@ class AcmService:
             place, leaf, key_id, now=now, chain_pem="".join(x509.pem_of(issuer) for issuer in given.chain), tags=given.tags
         )
         if standing is not None:
+            _check_renews(standing, row)
+            for uses in self._uses:
+                uses.certificate_replaced(tx, place, standing.arn, self_signed=row.facts.self_signed)
             row = replace(row, id=standing.id, arn=standing.arn, created_at=standing.created_at, tags=standing.tags)
             self._keys.delete(tx, place.account, standing.key_id)
         self._store.put_acm(tx, row)
@@ -309,6 +319,33 @@ def holder_uri(private_key: Redacted[bytes]) -> str | None:
     if len(text) > HOLDER_LENGTH_MAX or not _URI.fullmatch(text.strip()):
         return None
     return text.strip().decode("ascii")
+
+
+def _check_renews(standing: AcmCertificate, new: AcmCertificate) -> None:
+    """AWS's conditions of importing again (ACM user guide, "Reimporting a certificate").
+
+    Raises:
+        InvalidRequest: subject ``certificate``.
+    """
+
+    def refuse(why: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"The certificate can't take the place of {standing.arn}: {why}. "
+            "Import it as one of its own, without CertificateArn.",
+            subject="certificate",
+        )
+
+    before, after = standing.facts, new.facts
+    if after.key_algorithm != before.key_algorithm:
+        raise refuse(f"its key is {after.key_algorithm}, not {before.key_algorithm}; kind and size of the key stay")
+    lost = sorted(set(before.key_usages) - set(after.key_usages))
+    lost += [name for name, oid in before.extended_key_usages if oid not in {oid for _, oid in after.extended_key_usages}]
+    # Public authorities stopped putting clientAuth into servers' certificates, and ACM lets it go.
+    lost = [name for name in lost if name != "TLS_WEB_CLIENT_AUTHENTICATION"]
+    if lost:
+        raise refuse(f"it isn't for {', '.join(lost)}, as the present one is; usages can be added, not taken away")
+    if standing.domain_name and not new.domain_name:
+        raise refuse("it has no name, and the present one has")
 
 
 def certificate_id_of(place: Place, arn: str) -> str:

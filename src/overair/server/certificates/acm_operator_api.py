@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from overair.basics.clock import Instant
+from overair.basics.errors import InvalidRequest, InvalidStateTransition
 from overair.basics.redacted import Redacted
 from overair.basics.work import Work
 from overair.server.aws_protocol.operations import Caller, Members, Request, operation
@@ -16,7 +17,8 @@ from overair.server.certificates.model import AcmCertificate
 
 
 class AcmOperatorApi:
-    """ImportCertificate, Describe, Get, List, Delete and tags."""
+    """Import, describe, get, list, delete and tags; and what AWS has for certificates of its own making, refused as AWS refuses
+    it for imported ones."""
 
     def __init__(self, *, work: Work, acm: AcmService) -> None:
         self.work = work
@@ -54,7 +56,7 @@ class AcmOperatorApi:
     async def list_certificates(self, caller: Caller, request: Request) -> Members:
         includes: Mapping[str, Any] = request.get("Includes", {})
         if (
-            ("AWS_MANAGED" in request.get("CertificateKeyPairOrigins", ()) and len(request["CertificateKeyPairOrigins"]) == 1)
+            "CUSTOMER_PROVIDED" not in (request.get("CertificateKeyPairOrigins") or ("CUSTOMER_PROVIDED",))
             or includes.get("managedBy")
             or includes.get("exportOption") == "ENABLED"
         ):
@@ -97,6 +99,69 @@ class AcmOperatorApi:
     async def list_tags_for_certificate(self, caller: Caller, request: Request) -> Members:
         found = await self.work.read(lambda tx: self.acm.describe(tx, caller.place, request["CertificateArn"]))
         return {"Tags": [{"Key": key, "Value": value} for key, value in sorted(found.tags.items())]}
+
+    @operation("acm", "TagResource")
+    async def tag_resource(self, caller: Caller, request: Request) -> Members:
+        tags = {tag["Key"]: tag.get("Value", "") for tag in request["Tags"]}
+        await self.work.run(lambda tx: self.acm.add_tags(tx, caller.place, request["ResourceArn"], tags))
+        return {}
+
+    @operation("acm", "UntagResource")
+    async def untag_resource(self, caller: Caller, request: Request) -> Members:
+        tags: dict[str, str | None] = dict.fromkeys(request["TagKeys"])
+        await self.work.run(lambda tx: self.acm.remove_tags(tx, caller.place, request["ResourceArn"], tags))
+        return {}
+
+    @operation("acm", "ListTagsForResource")
+    async def list_tags_for_resource(self, caller: Caller, request: Request) -> Members:
+        found = await self.work.read(lambda tx: self.acm.describe(tx, caller.place, request["ResourceArn"]))
+        return {"Tags": [{"Key": key, "Value": value} for key, value in sorted(found.tags.items())]}
+
+    @operation("acm", "ListCertificateDomainValidations")
+    async def list_certificate_domain_validations(self, caller: Caller, request: Request) -> Members:
+        """Nobody validates the names of an imported certificate."""
+        read_page_token(request.get("NextToken"), tuple[str], name="NextToken")
+        await self.work.read(lambda tx: self.acm.describe(tx, caller.place, request["CertificateArn"]))
+        return {"DomainValidationSummaryList": []}
+
+    # What isn't for imported certificates: each names the certificate first, as AWS does.
+
+    @operation("acm", "ExportCertificate")
+    async def export_certificate(self, caller: Caller, request: Request) -> Members:
+        """A private key that was imported never comes out again."""
+        arn = await self._imported(caller, request)
+        raise InvalidRequest(f"Certificate ARN: {arn} is not a private certificate", subject="certificate")
+
+    @operation("acm", "RenewCertificate")
+    async def renew_certificate(self, caller: Caller, request: Request) -> Members:
+        arn = await self._imported(caller, request)
+        raise InvalidRequest(
+            f"Certificate {arn} was imported and is renewed by whoever issued it. Import the new one with this CertificateArn.",
+            subject="certificate",
+        )
+
+    @operation("acm", "RevokeCertificate")
+    async def revoke_certificate(self, caller: Caller, request: Request) -> Members:
+        arn = await self._imported(caller, request)
+        raise InvalidRequest(
+            f"Certificate {arn} was imported and is revoked by whoever issued it. "
+            "To take back what it signed: RevokeSigningProfile.",
+            subject="certificate",
+        )
+
+    @operation("acm", "UpdateCertificateOptions")
+    async def update_certificate_options(self, caller: Caller, request: Request) -> Members:
+        arn = await self._imported(caller, request)
+        raise InvalidStateTransition(f"Certificate {arn} was imported; its options can't be changed.", subject="certificate")
+
+    @operation("acm", "ResendValidationEmail")
+    async def resend_validation_email(self, caller: Caller, request: Request) -> Members:
+        arn = await self._imported(caller, request)
+        raise InvalidStateTransition(f"Certificate {arn} was imported; nobody validates its names.", subject="certificate")
+
+    async def _imported(self, caller: Caller, request: Request) -> str:
+        found = await self.work.read(lambda tx: self.acm.describe(tx, caller.place, request["CertificateArn"]))
+        return found.arn
 
     def _page_with_users(
         self, tx: Any, caller: Caller, query: AcmQuery, after: tuple[int, str] | None, limit: int

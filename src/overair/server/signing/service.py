@@ -232,6 +232,10 @@ class SigningService:
         names = self._store.profiles_using(tx, place.account, certificate_arn)
         return [place.signer(f"/signing-profiles/{name}") for name in names]
 
+    def certificate_replaced(self, tx: Tx, place: Place, certificate_arn: str, *, self_signed: bool) -> None:
+        """Profiles go on with what stands under the same ARN now."""
+        self._store.set_testing_only(tx, place.account, certificate_arn, self_signed)
+
     def testing_only_profiles(self, tx: Tx, account: AccountId) -> Sequence[SigningProfileName]:
         """The active profiles whose certificate is self-signed, for status."""
         return self._store.testing_only(tx, account)

@@ -182,6 +182,17 @@ class SqlSigningStore:
         )
         return [SigningProfileName(row.name) for row in sql(tx).execute(query.order_by(profiles.c.name))]
 
+    def set_testing_only(self, tx: Tx, account: AccountId, certificate_arn: str, testing_only: bool) -> None:
+        sql(tx).execute(
+            update(profiles)
+            .where(
+                profiles.c.account == account,
+                profiles.c.is_current.is_(True),
+                profiles.c.certificate_arn == certificate_arn,
+            )
+            .values(testing_only=testing_only)
+        )
+
     def testing_only(self, tx: Tx, account: AccountId) -> Sequence[SigningProfileName]:
         query = select(profiles.c.name).where(
             profiles.c.account == account,

@@ -127,6 +127,16 @@ def upgrade() -> None:
         sa.Column("backed_up_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("account", "restored_at", name=op.f("pk_restores")),
     )
+    op.create_table(
+        "signing_profile_permissions",
+        sa.Column("account", sa.String(length=12), nullable=False),
+        sa.Column("profile", sa.String(length=64), nullable=False),
+        sa.Column("statement_id", sa.String(length=64), nullable=False),
+        sa.Column("action", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.Text(), nullable=False),
+        sa.Column("profile_version", sa.String(length=10), nullable=True),
+        sa.PrimaryKeyConstraint("account", "profile", "statement_id", name=op.f("pk_signing_profile_permissions")),
+    )
     with op.batch_alter_table("access_sessions", schema=None) as batch_op:
         batch_op.add_column(sa.Column("user_name", sa.String(length=64), server_default="", nullable=False))
         batch_op.add_column(sa.Column("tags", sa.Text(), nullable=True))
@@ -165,5 +175,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_provisioned_devices_account_template_thing", ["account", "template", "thing"], unique=False)
 
     with op.batch_alter_table("signing_jobs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("invoker", sa.String(length=12), server_default="", nullable=False))
         batch_op.add_column(sa.Column("certificate_sha256", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("certificate_not_after", sa.BigInteger(), nullable=True))
+        batch_op.create_index("ix_signing_jobs_invoked", ["invoker", "id"], unique=False)
