@@ -7,6 +7,7 @@ import hmac
 import http.server
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -272,6 +273,7 @@ class Gate:
     answers: list[dict[str, Any]] = field(default_factory=list)
     heard: list[dict[str, Any]] = field(default_factory=list)
     signatures_hold: list[bool] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
 
 
 @pytest.fixture
@@ -281,9 +283,11 @@ def gate() -> Iterator[tuple[Gate, int]]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             payload = self.rfile.read(int(self.headers["Content-Length"]))
-            moment, digest = (part.split("=", 1)[1] for part in self.headers["X-Overair-Signature"].split(","))
-            wanted = hmac.new(HOOK_SECRET.encode(), f"{moment}.".encode() + payload, hashlib.sha256).hexdigest()
-            held.signatures_hold.append(hmac.compare_digest(digest, wanted))
+            moment, once, digest = (part.split("=", 1)[1] for part in self.headers["X-Overair-Signature"].split(","))
+            wanted = hmac.new(HOOK_SECRET.encode(), f"{moment}.{once}.".encode() + payload, hashlib.sha256).hexdigest()
+            is_fresh = abs(time.time() - int(moment) / 1000) < 300 and once not in held.ids
+            held.signatures_hold.append(hmac.compare_digest(digest, wanted) and is_fresh)
+            held.ids.add(once)
             held.heard.append(json.loads(payload))
             self.send_response(200)
             self.end_headers()

@@ -129,7 +129,7 @@ class EntranceRooms:
         )
 
         # What AWS's clients know: templates, claims, and things registered by them.
-        self.hooks = Hooks(read_hooks(ground.state.path / FILE_NAME), clock=clock)
+        self.hooks = Hooks(read_hooks(ground.state.path / FILE_NAME), clock=clock, ids=ids)
         self.templates = ProvisioningTemplates(store=store, tags=registry.tags, clock=clock, hooks=self.hooks.addresses)
         self.registrations = Registrations(
             certificates=registry.certificates,

@@ -25,6 +25,7 @@ import structlog
 
 from overair.basics.clock import Clock
 from overair.basics.errors import AccessDenied, InvalidRequest
+from overair.basics.ids import IdSource
 from overair.basics.redacted import Redacted
 from overair.wire import strict_json
 
@@ -60,9 +61,12 @@ class HookAnswer:
 class Hooks:
     """Asks hooks. On the event loop; at most ``ASKED_AT_ONCE_MAX`` at a time."""
 
-    def __init__(self, addresses: Mapping[str, HookAddress], *, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, addresses: Mapping[str, HookAddress], *, clock: Clock, ids: IdSource, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self.addresses = addresses
         self._clock = clock
+        self._ids = ids
         self._timeout_s = timeout_s
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
 
@@ -94,11 +98,11 @@ class Hooks:
         port = at.port or (443 if context else 80)
         reader, writer = await asyncio.open_connection(at.hostname, port, ssl=context, limit=ANSWER_SIZE_BYTES_MAX)
         try:
-            moment = str(self._clock.now())
+            signed = signature(address.secret, str(self._clock.now()), self._ids.uuid(), body)
             head = (
                 f"POST {at.path or '/'}{'?' + at.query if at.query else ''} HTTP/1.0\r\n"
                 f"Host: {at.netloc.rpartition('@')[2]}\r\nContent-Type: application/json\r\nConnection: close\r\n"
-                f"{SIGNATURE_HEADER}: {signature(address.secret, moment, body)}\r\nContent-Length: {len(body)}\r\n\r\n"
+                f"{SIGNATURE_HEADER}: {signed}\r\nContent-Length: {len(body)}\r\n\r\n"
             )
             writer.write(head.encode("ascii") + body)
             await writer.drain()
@@ -116,10 +120,14 @@ class _Unanswered(Exception):
     """No answer that allows; the message is for the log."""
 
 
-def signature(secret: Redacted[str], moment: str, body: bytes) -> str:
-    """What a hook checks before it believes a request: ``t=MILLISECONDS,v1=HEX``, the HMAC-SHA256 of ``t.body``."""
-    digest = hmac.new(secret.reveal().encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={moment},v1={digest}"
+def signature(secret: Redacted[str], moment: str, request_id: str, body: bytes) -> str:
+    """What a hook checks before it believes a request: ``t=MILLISECONDS,id=UUID,v1=HEX``, the HMAC-SHA256 of ``t.id.body``.
+
+    Time and id are in what is signed, so that whoever heard a request can't send it again: a hook refuses what is older than
+    some minutes, and an id that it has heard within them.
+    """
+    digest = hmac.new(secret.reveal().encode(), f"{moment}.{request_id}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={moment},id={request_id},v1={digest}"
 
 
 def read_hooks(path: Path) -> dict[str, HookAddress]:
