@@ -168,12 +168,16 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 def respelled(leaf: Held) -> Held:
     """The same certificate written in another way, as whoever has it can: with the other signature that ECDSA allows.
     Everything in it is the same and verifies; its fingerprint is another."""
+    r, s = utils.decode_dss_signature(leaf.certificate.signature)
+    return with_signature(leaf, utils.encode_dss_signature(r, P256_ORDER - s))
+
+
+def with_signature(leaf: Held, signature: bytes) -> Held:
+    """The same certificate with another signature in its place."""
     own = leaf.certificate
-    r, s = utils.decode_dss_signature(own.signature)
-    other = utils.encode_dss_signature(r, P256_ORDER - s)
     algorithm = leaf.der[leaf.der.index(own.tbs_certificate_bytes) + len(own.tbs_certificate_bytes) :]
     algorithm = algorithm[: 2 + algorithm[1]]
-    body = own.tbs_certificate_bytes + algorithm + _tlv(0x03, b"\0" + other)
+    body = own.tbs_certificate_bytes + algorithm + _tlv(0x03, b"\0" + signature)
     return Held(x509.load_der_x509_certificate(_tlv(0x30, body)), leaf.key, leaf.issuer)
 
 

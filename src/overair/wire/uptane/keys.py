@@ -28,6 +28,10 @@ KEYS_LOADED_MAX: Final = 4096
 PEM_SIZE_BYTES_MAX: Final = 4096
 KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
 _ED25519_HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
+_P: Final = 2**255 - 19
+_OF_ORDER_8: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_OF_SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _OF_ORDER_8, _P - _OF_ORDER_8})
+"""The y of the eight points whose order divides eight. As a key each of them "has signed" one message in eight at least."""
 
 
 class Flavour(StrEnum):
@@ -140,7 +144,8 @@ def public_key_of(key: CryptographyKey) -> PublicKey:
     """Any supported key of the ``cryptography`` library.
 
     Raises:
-        MetadataRefused: UNSUPPORTED_METHOD: RSA of another size than 2048, 3072 or 4096 bits, or another curve than P-256.
+        MetadataRefused: UNSUPPORTED_METHOD: RSA of another size than 2048, 3072 or 4096 bits, another curve than P-256, or a
+            point of Ed25519 that is nobody's key.
     """
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if isinstance(key, rsa.RSAPublicKey):
@@ -150,6 +155,11 @@ def public_key_of(key: CryptographyKey) -> PublicKey:
             )
         return PublicKey(KeyType.RSA, der)
     if isinstance(key, ed25519.Ed25519PublicKey):
+        # The top bit is the sign of x; a y beyond the field is another spelling of the same.
+        if (int.from_bytes(key.public_bytes_raw(), "little") & (2**255 - 1)) % _P in _OF_SMALL_ORDER:
+            raise MetadataRefused(
+                Reason.UNSUPPORTED_METHOD, "An Ed25519 key of small order can't be used: anybody can sign for it."
+            )
         return PublicKey(KeyType.ED25519, der)
     if not isinstance(key.curve, ec.SECP256R1):
         raise MetadataRefused(Reason.UNSUPPORTED_METHOD, f"The curve {key.curve.name} can't be used: P-256 can.")
