@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from overair.basics.arn import Place
 from overair.basics.clock import SettableClock, from_datetime
 from overair.basics.errors import Conflict, InvalidRequest, NotFound
-from overair.basics.ids import CertificateId
+from overair.basics.ids import AccountId, CertificateId
 from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.x509 import fingerprint
 from overair.server.provisioning.model import FirstContact
@@ -164,3 +165,26 @@ async def test_a_list_for_an_authority_that_isnt_trusted_is_refused(room: Provis
     authority = await room.trust(root := pki.authority())
     with pytest.raises(InvalidRequest, match="PRIVATE KEY"):
         await put(room, authority.id, pki.revocation_list(root) + root.key_pem)
+
+
+async def test_a_listed_certificate_that_is_on_its_way_into_another_account_is_revoked_and_goes_nowhere(
+    room: ProvisioningRoom,
+) -> None:
+    elsewhere = Place(room.place.region, AccountId("999999999999"))
+    room.registry.known_accounts = {room.place.account, elsewhere.account}
+    transfers, certificates = room.registry.transfers, room.registry.certificates
+    root = pki.authority()
+    authority = await room.trust(root)
+    listed = pki.device(root, "vin-1")
+    identity = fingerprint(listed.certificate)
+    await room.work.run(
+        lambda tx: certificates.register(
+            tx, room.place, listed.certificate, origin=authority.origin, status=CertificateStatus.INACTIVE
+        )
+    )
+    await room.work.run(lambda tx: transfers.start(tx, room.place, identity, elsewhere.account, message=None))
+    told = await put(room, authority.id, pki.revocation_list(root, listed))
+    assert told["revokedCertificateIds"] == [identity]
+    assert await status(room, listed) is CertificateStatus.REVOKED
+    with pytest.raises(NotFound):
+        await room.work.run(lambda tx: transfers.accept(tx, elsewhere, identity, active=True))

@@ -80,7 +80,11 @@ class CertificateStore(Protocol):
         ...
 
     def move(self, tx: Tx, certificate: DeviceCertificate, source: AccountId) -> None:
-        """Write account, origin, status, version and modification time of one that ``source`` has had."""
+        """Write account, origin, status, version, modification time and renewals of one that ``source`` has had."""
+        ...
+
+    def drop_transfer(self, tx: Tx, certificate: CertificateId) -> None:
+        """Forget that it was on its way into another account."""
         ...
 
     def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
@@ -335,12 +339,26 @@ class CertificatesService:
         """Change the status for a process of the server's own: whoever calls knows that it may follow."""
         now = self._clock.now()
         self._store.set_status(tx, replace(certificate, status=status, version=certificate.version + 1, modified_at=now))
+        if status is CertificateStatus.REVOKED:
+            self._store.drop_transfer(tx, certificate.id)
         self._tell_changed(tx, certificate.account, certificate.id)
 
     def hand_over(self, tx: Tx, certificate: DeviceCertificate, account: AccountId, status: CertificateStatus) -> None:
-        """Make it another account's own. Nobody of that account has vouched for it."""
-        now, version = self._clock.now(), certificate.version + 1
-        moved = replace(certificate, account=account, origin="", status=status, version=version, modified_at=now)
+        """Make it another account's own. Nobody of that account has vouched for it, and no renewal in the old one has a say."""
+        moved = replace(
+            certificate,
+            account=account,
+            origin="",
+            status=status,
+            version=certificate.version + 1,
+            modified_at=self._clock.now(),
+            replaces=None,
+            replaced_by=None,
+            first_used_at=None,
+            retires_at=None,
+            retired_at=None,
+            trusts=None,
+        )
         self._store.move(tx, moved, certificate.account)
         for each in (certificate.account, account):
             self._tell_changed(tx, each, certificate.id)

@@ -205,13 +205,21 @@ class SqlCertificateStore:
                 status=certificate.status.value,
                 version=certificate.version,
                 modified_at=certificate.modified_at,
+                replaces=certificate.replaces,
+                replaced_by=certificate.replaced_by,
+                first_used_at=certificate.first_used_at,
+                retires_at=certificate.retires_at,
+                retired_at=certificate.retired_at,
+                trusts=certificate.trusts,
             )
         )
 
-    def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
+    def drop_transfer(self, tx: Tx, certificate: CertificateId) -> None:
         transfers = certificate_transfers
-        of_it = (transfers.c.account == account, transfers.c.certificate_id == certificate)
-        sql(tx).execute(delete(transfers).where(*of_it))
+        sql(tx).execute(delete(transfers).where(transfers.c.certificate_id == certificate))
+
+    def delete(self, tx: Tx, account: AccountId, certificate: CertificateId) -> None:
+        self.drop_transfer(tx, certificate)
         sql(tx).execute(
             delete(device_certificates).where(device_certificates.c.account == account, device_certificates.c.id == certificate)
         )

@@ -142,6 +142,9 @@ class Revocations:
             found = self._certificates.find(tx, place, certificate)
         except NotFound:
             return False  # it was deleted since it was found
+        if found.status is CertificateStatus.PENDING_TRANSFER:
+            self._certificates.become(tx, found, CertificateStatus.REVOKED)  # and nobody can accept it any more
+            return True
         if found.status is CertificateStatus.REVOKED or CertificateStatus.REVOKED not in OPERATOR_MAY_SET.get(found.status, ()):
             return False
         self._certificates.set_status(tx, place, certificate, CertificateStatus.REVOKED)
