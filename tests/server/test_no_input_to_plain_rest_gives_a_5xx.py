@@ -121,7 +121,7 @@ class Walking:
     def __init__(self) -> None:
         self.is_shared = False
 
-    async def admit(self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str) -> DeviceCaller:
+    async def admit(self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str, domain_name: str = "") -> DeviceCaller:
         return DeviceCaller(
             place=PLACE,
             thing=ThingName("" if self.is_shared else "walker"),

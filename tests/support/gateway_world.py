@@ -74,6 +74,7 @@ class CommandedAuthority:
         username: str | None,
         source_ip: str,
         chain_der: Sequence[bytes] = (),
+        domain_name: str = "",
     ) -> DeviceIdentity | Refusal:
         self.asked.append((peer_der, client_id, username, source_ip))
         if self.gate is not None:

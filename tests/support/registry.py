@@ -91,6 +91,7 @@ class Registry:
             admissions=Admissions(store=SqlAdmissionStore(), certificates=self.certificates),
             clock=clock,
             region="us-east-1",
+            domain_names=("Fleet.example.com", "127.0.0.1"),
         )
         self.sessions = RecordingSessions()
         self.authority.watched_by(self.sessions)

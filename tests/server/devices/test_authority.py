@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +96,35 @@ async def test_a_device_may_what_its_policy_says_with_its_own_name_put_in(
     assert not policy.allows_publish("site/south")
     assert not policy.allows_subscribe("$aws/things/dev-1/jobs/notify")
     assert not policy.allows_retain("$aws/things/dev-1/jobs/get")
+
+
+async def test_a_policy_may_depend_on_the_servers_name_that_a_device_came_by(
+    registry: Registry, device: Device, work: SqlWork, place: Place
+) -> None:
+    by_name = {
+        "Effect": "Allow",
+        "Action": "iot:Connect",
+        "Resource": "*",
+        "Condition": {"StringEquals": {"iot:DomainName": "fleet.example.com"}},
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [by_name]})
+
+    def bind(tx: Tx) -> None:
+        registry.policies.create(tx, place, PolicyName("by-name"), document)
+        registry.policies.detach(tx, place, POLICY, device.arn)
+        registry.policies.attach(tx, place, PolicyName("by-name"), device.arn)
+
+    await work.run(bind)
+
+    async def may(domain_name: str) -> bool:
+        answer = await registry.authority.admit(device.der, ClientId("dev-1"), None, "", (), domain_name)
+        assert isinstance(answer, DeviceIdentity)
+        return answer.policy.allows_connect("dev-1")
+
+    assert await may("fleet.example.com")
+    # Whoever asks for a name that isn't the server's has asked for none.
+    for other in ("", "other.example.com", "127.0.0.2"):
+        assert not await may(other)
 
 
 async def test_an_identity_ends_with_its_certificate(registry: Registry, device: Device, work: SqlWork, place: Place) -> None:

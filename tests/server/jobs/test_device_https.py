@@ -55,6 +55,7 @@ class Verdicts:
         username: str | None,
         source_ip: str,
         chain_der: Sequence[bytes] = (),
+        domain_name: str = "",
     ) -> DeviceIdentity | Refusal:
         self.asked.append((peer_der, client_id, chain_der))
         if self.refusal is not None:

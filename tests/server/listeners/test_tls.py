@@ -185,6 +185,26 @@ def test_other_ports_let_a_client_in_without_one(thread: EventLoopThread, asks: 
     assert echo.made == [(None, None)]
 
 
+@pytest.mark.parametrize("version", BOTH_VERSIONS)
+@pytest.mark.parametrize(("asked", "told"), [("Fleet.Example.com", "fleet.example.com"), (None, "")])
+def test_the_name_that_a_peer_asks_for_is_known(
+    thread: EventLoopThread, version: ssl.TLSVersion, asked: str | None, told: str
+) -> None:
+    names: list[str] = []
+
+    class Asking(Echo):
+        def data_received(self, data: bytes) -> None:
+            names.append(self.transport.get_extra_info("server_name"))
+            super().data_received(data)
+
+    with tls_listener(thread, context_of(SERVER), lambda _transport: Asking()) as listener:
+        raw = socket.create_connection(("127.0.0.1", listener.port), timeout=10)
+        with client_context(version=version).wrap_socket(raw, server_hostname=asked) as client:
+            client.sendall(b"hello")
+            assert client.recv(10) == b"hello"
+    assert names == [told]
+
+
 @pytest.mark.parametrize(
     ("offered", "chosen"),
     [

@@ -55,6 +55,11 @@ def test_a_certificates_names_become_values() -> None:
     assert "iot:Certificate.Subject.Country" not in values
 
 
+def test_a_connection_has_a_domain_only_where_it_came_by_one() -> None:
+    assert connection_values(client_id="c", source_ip="", domain_name="a.example")["iot:DomainName"] == "a.example"
+    assert "iot:DomainName" not in connection_values(client_id="c", source_ip="")
+
+
 def test_a_connection_has_thing_values_only_with_a_thing() -> None:
     assert connection_values(client_id="c", source_ip="192.0.2.1") == {
         "iot:ClientId": "c",

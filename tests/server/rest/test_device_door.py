@@ -55,7 +55,9 @@ class Fleet:
     asked: list[tuple[tuple[bytes, ...], str, str]] = field(default_factory=list)
     failure: Exception | None = None
 
-    async def admit(self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str) -> DeviceCaller | DeviceRefusal:
+    async def admit(
+        self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str, domain_name: str = ""
+    ) -> DeviceCaller | DeviceRefusal:
         self.asked.append((chain_der, source_ip, request_id))
         if self.failure is not None:
             raise self.failure

@@ -56,7 +56,11 @@ class RegistryRooms:
         self.tags = TagsService(store=SqlTagStore())
         self.admissions = Admissions(store=SqlAdmissionStore(), certificates=self.certificates)
         self.authority = RegistryAuthority(
-            work=ground.work, admissions=self.admissions, clock=clock, region=ground.place.region
+            work=ground.work,
+            admissions=self.admissions,
+            clock=clock,
+            region=ground.place.region,
+            domain_names=ground.settings.host,
         )
         self.authority.first_use_noted_by(self.certificates)
         self.types = ThingTypesService(store=SqlTypeStore(), tags=self.tags, clock=clock, ids=ids)

@@ -128,11 +128,15 @@ class RegistryAuthority:
     Everything but the reads runs on the event loop.
     """
 
-    def __init__(self, *, work: Work, admissions: Admissions, clock: Clock, region: str) -> None:
+    def __init__(
+        self, *, work: Work, admissions: Admissions, clock: Clock, region: str, domain_names: Collection[str] = ()
+    ) -> None:
+        """``domain_names``: what the server certificate is for; values of ``iot:DomainName``."""
         self._work = work
         self._admissions = admissions
         self._clock = clock
         self._region = region
+        self._domain_names = frozenset(name.lower() for name in domain_names)
         self._sessions: list[LiveSessions] = []
         self._newcomers: Newcomers | None = None
         self._first_use: FirstUse | None = None
@@ -162,6 +166,7 @@ class RegistryAuthority:
         username: str | None,
         source_ip: str,
         chain_der: Sequence[bytes] = (),
+        domain_name: str = "",
     ) -> DeviceIdentity | Refusal:
         """Judge a certificate for one connection: registered, not blocked, ACTIVE, within its dates, fit for a client; then its
         policies.
@@ -193,6 +198,8 @@ class RegistryAuthority:
                 thing_name=None if thing is None else thing.thing,
                 thing_type_name=None if thing is None else thing.type_name,
                 thing_attributes=None if thing is None else thing.attributes,
+                # A peer may ask for any name; only the server's own say where it came in.
+                domain_name=domain_name if domain_name in self._domain_names else "",
             ),
         }
         if client_id is None:

@@ -124,9 +124,11 @@ class DeviceAuthority(Protocol):
         username: str | None,
         source_ip: str,
         chain_der: Sequence[bytes] = (),
+        domain_name: str = "",
     ) -> DeviceIdentity | Refusal:
         """Judge a certificate for one connection.
 
+        ``domain_name``: which of the server's names the peer asked for in its handshake; empty where it named none.
         ``chain_der``: what the peer sent in its handshake beside the certificate, for one that nobody knows yet.
         ``client_id`` selects the thing whose variables the policy sees; None for HTTPS, where there is no client id.
         The answer says who it is; whether it may connect is asked of ``policy.allows_connect`` by the gateway.

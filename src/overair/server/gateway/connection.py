@@ -132,6 +132,12 @@ class DeviceConnection(AnsweringStream):
         sent = self._transport.get_extra_info("peer_chain_der") if self._transport is not None else None
         return sent[1:] if sent else ()
 
+    @property
+    def domain_name(self) -> str:
+        """Which name the peer asked for in its handshake; the transport knows it, not each connection."""
+        name = self._transport.get_extra_info("server_name") if self._transport is not None else None
+        return name or ""
+
     def received(self, packet: Packet) -> None:
         self._handlers[type(packet)](self, packet)
 

@@ -136,13 +136,20 @@ class HttpPublish:
         )
 
     async def _identity(self, scope: Scope, topic: str) -> DeviceIdentity:
-        peer_der = (scope.get("state") or {}).get("peer_der")
+        state = scope.get("state") or {}
+        peer_der = state.get("peer_der")
         if not peer_der:
             self._not_admitted(_NOBODY, "Publish", "topic", topic, scope)
             raise _Answer(403, "A client certificate is needed.")
         client = scope.get("client")
         try:
-            verdict = await self._gateway.authority.admit(bytes(peer_der), None, None, client[0] if client else "")
+            verdict = await self._gateway.authority.admit(
+                bytes(peer_der),
+                None,
+                None,
+                client[0] if client else "",
+                domain_name=state.get("server_name") or "",
+            )
         except OverairError as error:
             logger.warning("no verdict about a certificate could be reached", error=str(error))
             raise _Answer(503, "The certificate could not be judged now. Send it again.") from None

@@ -169,7 +169,12 @@ class Gateway:
         if connection.proof is not None:
             return await connection.proof.admit(connection.client_id)
         return await self.authority.admit(
-            connection.peer_der, connection.client_id, connection.username, connection.source_ip, connection.chain_der()
+            connection.peer_der,
+            connection.client_id,
+            connection.username,
+            connection.source_ip,
+            connection.chain_der(),
+            connection.domain_name,
         )
 
     def changed_since(self, moment: int, account: AccountId, certificate: CertificateId) -> bool:

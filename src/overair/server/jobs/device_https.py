@@ -140,7 +140,9 @@ class _Exchange:
                 subject="missing-token",
             )
         chain_der = tuple(state.get("peer_chain_der") or ())[1:]
-        verdict = await self._door._authority.admit(bytes(peer_der), None, None, self._source_ip, chain_der)
+        verdict = await self._door._authority.admit(
+            bytes(peer_der), None, None, self._source_ip, chain_der, state.get("server_name") or ""
+        )
         if isinstance(verdict, DeviceIdentity):
             return verdict
         return self._refuse(verdict)

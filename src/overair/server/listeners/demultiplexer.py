@@ -25,6 +25,7 @@ def speak_http(service: HttpService) -> Callable[[TlsTransport], asyncio.Protoco
                 "peer_der": transport.get_extra_info("peer_der"),
                 "peer_chain_der": transport.get_extra_info("peer_chain_der"),
                 "alpn": transport.get_extra_info("alpn"),
+                "server_name": transport.get_extra_info("server_name"),
                 "secure": True,
             }
         )

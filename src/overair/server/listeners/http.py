@@ -257,7 +257,7 @@ class PlainHttpListener:
         return int(self._listening.getsockname()[1])
 
     async def start(self) -> None:
-        state = {"peer_der": None, "peer_chain_der": (), "alpn": None, "secure": False}
+        state = {"peer_der": None, "peer_chain_der": (), "alpn": None, "server_name": "", "secure": False}
         self._server = await asyncio.get_running_loop().create_server(
             lambda: self._service.protocol(dict(state)), sock=self._listening
         )

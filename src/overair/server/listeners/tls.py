@@ -41,9 +41,11 @@ class TlsTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """``peer_der`` (bytes or None), ``peer_chain_der`` (tuple of bytes: the same certificate, then what came with it),
-        ``alpn`` (str or None), ``tls_version``, ``sslcontext``; else the socket's own."""
+        ``alpn`` (str or None), ``tls_version``, ``sslcontext``, ``server_name``; else the socket's own."""
         if name in self._extra:
             return self._extra[name]
+        if name == "server_name":
+            return self._protocol.server_name() if self._protocol is not None else default
         plain = self._protocol.plain if self._protocol is not None else None
         return plain.get_extra_info(name, default) if plain is not None else default
 
@@ -286,6 +288,12 @@ class TlsProtocol(asyncio.Protocol):
             if connection is None:
                 return
         self._flush()
+
+    def server_name(self) -> str:
+        """The name that the peer has asked for in its handshake, in lower case; empty where it named none. Asked of the
+        session each time: most connections never need it."""
+        name = None if self._connection is None else self._connection.get_servername()
+        return name.decode("ascii", "replace").lower() if name else ""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and pass on at once; the plain transport holds what the peer is too slow for."""

@@ -43,6 +43,7 @@ def connection_values(
     thing_name: str | None = None,
     thing_type_name: str | None = None,
     thing_attributes: Mapping[str, str] | None = None,
+    domain_name: str = "",
 ) -> Values:
     """The values of one MQTT connection.
 
@@ -55,6 +56,8 @@ def connection_values(
     }
     if source_ip:
         values["aws:SourceIp"] = source_ip
+    if domain_name:
+        values["iot:DomainName"] = domain_name
     if thing_name is not None:
         values["iot:Connection.Thing.ThingName"] = thing_name
         if thing_type_name is not None:

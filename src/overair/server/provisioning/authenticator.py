@@ -84,9 +84,11 @@ class ProvisioningAuthenticator:
         self._clock = clock
         self._region = region
 
-    async def admit(self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str) -> DeviceCaller | DeviceRefusal:
+    async def admit(
+        self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str, domain_name: str = ""
+    ) -> DeviceCaller | DeviceRefusal:
         """See ``rest.operations.DeviceAuthenticator``."""
-        verdict = await self._authority.admit(chain_der[0], None, None, source_ip, chain_der[1:])
+        verdict = await self._authority.admit(chain_der[0], None, None, source_ip, chain_der[1:], domain_name)
         if isinstance(verdict, Refusal):
             if verdict.code is RefusalCode.CREDENTIAL_NOT_ALLOWED_HERE:
                 return await self._shared_credential(chain_der[0], source_ip, request_id)

@@ -153,10 +153,11 @@ class DeviceDoor:
         )
 
     async def _admit(self, exchange: Exchange) -> DeviceCaller | DeviceRefusal:
-        chain_der: tuple[bytes, ...] = (exchange.scope.get("state") or {}).get("peer_chain_der") or ()
+        state = exchange.scope.get("state") or {}
+        chain_der: tuple[bytes, ...] = state.get("peer_chain_der") or ()
         if not chain_der:
             return _NO_CERTIFICATE
-        return await self._devices.admit(chain_der, exchange.source_ip, exchange.request_id)
+        return await self._devices.admit(chain_der, exchange.source_ip, exchange.request_id, state.get("server_name") or "")
 
 
 def _ask(device: DeviceCaller, action: str) -> None:

@@ -140,7 +140,9 @@ class DeviceRefusal:
 class DeviceAuthenticator(Protocol):
     """Proves who is at the device door; *provisioning* has it. Asked at each request, so that a revocation counts at once."""
 
-    async def admit(self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str) -> DeviceCaller | DeviceRefusal:
+    async def admit(
+        self, chain_der: tuple[bytes, ...], source_ip: str, request_id: str, domain_name: str = ""
+    ) -> DeviceCaller | DeviceRefusal:
         """Judge the certificates that the peer sent in its handshake: the leaf first, then the others in the order in which
         they came. Never empty. A refusal is returned, not raised."""
         ...
