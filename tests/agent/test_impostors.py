@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -16,17 +17,22 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from overair.agent.backoff import Backoff
 from overair.agent.claim_provisioning import Newcomer, ProvisioningRefused, ProvisioningUnreachable, provision_by_claim
 from overair.agent.claim_session import ClaimSession
-from overair.agent.device_directory import DeviceSettings, create_device_directory
+from overair.agent.device_directory import DeviceDirectory, DeviceSettings, create_device_directory
 from overair.agent.durable import Disk
 from overair.agent.http_ranges import HttpRanges
 from overair.agent.mqtt_transport import MqttTransport
 from overair.agent.sources import RangeUnavailable, UrlNoLongerGood
 from overair.agent.tls import tls_context
 from overair.agent.uptane.https import HttpClient, Patience, TransportFailed
+from overair.agent.uptane.identity import IdentityStore
+from overair.agent.uptane.provisioning import ProvisioningFailed, SharedProvisioning
+from overair.basics.ids import SeededIds
 from overair.wire.mqtt.packets import encode_connack
 from tests.support import pki
 from tests.support.impostor import HOST, IMPOSTORS, PATIENCE_S, Heard, Impostor, server_certificate
@@ -102,6 +108,29 @@ class Road:
             session.__exit__()
         raise AssertionError("provisioned by an impostor")
 
+    def shared_credential(self, port: int) -> str:
+        """A device's first call of all: it has a credential that a whole batch shares."""
+        none = serialization.NoEncryption()
+        bundle = pkcs12.serialize_key_and_certificates(b"shared", DEVICE.key, DEVICE.certificate, [OUR_CA.certificate], none)
+        archive, root = self.folder / "credentials.zip", self.folder / "new"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("autoprov_credentials.p12", bundle)
+            file.writestr("server_ca.pem", OUR_CA.pem)
+        provisioning = SharedProvisioning(
+            IdentityStore(DeviceDirectory(root), Disk()),
+            credential_file=archive,
+            id_file=root / "device-id",
+            configured_id="new-1",
+            ids=SeededIds(1),
+            disk=Disk(),
+            client=lambda url, context: self._client(url, context),
+        )
+        try:
+            provisioning.run(gateway=f"https://{HOST}:{port}")
+        except (TransportFailed, ProvisioningFailed) as error:
+            return str(error)
+        raise AssertionError("provisioned by an impostor")
+
     def image(self, port: int) -> str:
         try:
             HttpRanges(self.ca).fetch(f"https://{HOST}:{port}/bucket/image?{SECRET}", 0, 99)
@@ -119,17 +148,20 @@ class Road:
     def uptane_image(self, port: int) -> str:
         return self._uptane(port, lambda client, url: client.download(f"{url}/a", first_byte=0, size_bytes=9, take=print))
 
-    def _uptane(self, port: int, act: Callable[[HttpClient, str], Any]) -> str:
-        url = f"https://{HOST}:{port}"
-        client = HttpClient(
+    def _client(self, url: str, context: ssl.SSLContext) -> HttpClient:
+        return HttpClient(
             gateway=url,
-            context=tls_context(self.ca, certificate_file=self.certificate, private_key_file=self.key),
+            context=context,
             foreign_context=tls_context(self.ca),
             pause=lambda _: False,
             chance=Random(1),
             monotonic=monotonic,
             patience=Patience(answer_timeout_s=PATIENCE_S),
         )
+
+    def _uptane(self, port: int, act: Callable[[HttpClient, str], Any]) -> str:
+        url = f"https://{HOST}:{port}"
+        client = self._client(url, tls_context(self.ca, certificate_file=self.certificate, private_key_file=self.key))
         try:
             act(client, url)
         except TransportFailed as error:
@@ -156,7 +188,7 @@ class Told(logging.Handler):
         return self._text
 
 
-ROADS = ["mqtt", "claim", "image", "report", "certificate_request", "uptane_image"]
+ROADS = ["mqtt", "claim", "shared_credential", "image", "report", "certificate_request", "uptane_image"]
 
 
 @pytest.fixture(params=ROADS)
@@ -220,7 +252,7 @@ def test_an_impostor_is_met_again_with_growing_waits_and_told_of_once(
 WHOLE_ANSWER = "Content-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-@pytest.mark.parametrize("road", ["image", "report", "certificate_request"])
+@pytest.mark.parametrize("road", ["shared_credential", "image", "report", "certificate_request"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_our_own_server_may_not_send_a_request_elsewhere(tmp_path: Path, road: str, status: int) -> None:
     proved = server_certificate(OUR_CA, HOST)
@@ -233,7 +265,7 @@ def test_our_own_server_may_not_send_a_request_elsewhere(tmp_path: Path, road: s
         assert elsewhere.heard.empty()
 
 
-@pytest.mark.parametrize("road", ["image", "report", "certificate_request", "uptane_image"])
+@pytest.mark.parametrize("road", ["shared_credential", "image", "report", "certificate_request", "uptane_image"])
 @pytest.mark.parametrize(("status", "header"), [(401, "WWW-Authenticate"), (407, "Proxy-Authenticate")])
 def test_whoever_asks_for_credentials_after_the_handshake_gets_none(
     tmp_path: Path, road: str, status: int, header: str

@@ -94,11 +94,16 @@ class Impostor:
         self._context = self._tls() if self.shows is not None else None
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept; closing alone doesn't
         self._listening.close()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
 
     def next(self) -> Heard:
         return self.heard.get(timeout=PATIENCE_S)

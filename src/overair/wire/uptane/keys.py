@@ -195,7 +195,7 @@ def read_public_key(value: object, flavour: Flavour = Flavour.UPTANE, *, field: 
             raise MetadataRefused(
                 Reason.INVALID_METADATA, "An Ed25519 key is 64 hexadecimal digits.", field=f"{field}.keyval.public"
             )
-        return public_key_of(ed25519.Ed25519PublicKey.from_public_bytes(binascii.unhexlify(public)))
+        return _known(ed25519.Ed25519PublicKey.from_public_bytes(binascii.unhexlify(public)), field=f"{field}.keyval.public")
     return _read_pem(public, key_type, field=f"{field}.keyval.public")
 
 
@@ -211,6 +211,10 @@ def _read_pem(text: str, key_type: KeyType, *, field: str) -> PublicKey:
     expected = rsa.RSAPublicKey if key_type is KeyType.RSA else ec.EllipticCurvePublicKey
     if not isinstance(key, expected):
         raise MetadataRefused(Reason.INVALID_METADATA, f"The PEM holds no {key_type.value} key.", field=field)
+    return _known(key, field=field)
+
+
+def _known(key: CryptographyKey, *, field: str) -> PublicKey:
     try:
         return public_key_of(key)
     except MetadataRefused as error:
