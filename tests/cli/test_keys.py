@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
+from overair.basics.errors import OverairError
 from overair.basics.redacted import Redacted
 from overair.cli.ends import CommandEnded
 from overair.cli.main import app
@@ -23,8 +24,6 @@ from tests.support.code_signing import credential
 from tests.support.operator_rest import OperatorRest
 from tests.support.server_process import ServerProcess
 from tests.support.token import LIBRARY, PIN, needs_a_token, put_on_token, softhsm
-
-pytestmark = needs_a_token
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +65,7 @@ def token_key(uri: str) -> bytes:
     return found.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+@needs_a_token
 def test_everything_that_ends_is_listed_the_soonest_first(server: ServerProcess) -> None:
     expiries = done(server)["expiries"]
     names = {each["name"] for each in expiries}
@@ -89,6 +89,7 @@ def test_everything_that_ends_is_listed_the_soonest_first(server: ServerProcess)
     assert "image timestamp, version" in ran.stdout
 
 
+@needs_a_token
 def test_a_role_s_key_moves_to_a_token_and_the_repository_is_signed_with_it(server: ServerProcess) -> None:
     uri = on_token("timestamp")
     before = held(server)["image-timestamp"]
@@ -107,6 +108,7 @@ def test_a_role_s_key_moves_to_a_token_and_the_repository_is_signed_with_it(serv
     assert root["signed"]["roles"]["timestamp"]["keyids"] == [hashlib.sha256(token_key(uri)).hexdigest()]
 
 
+@needs_a_token
 def test_an_authority_on_a_token_issues_and_what_the_former_one_issued_goes_on(server: ServerProcess) -> None:
     iot = server.client("iot")
     former = iot.create_keys_and_certificate(setAsActive=True)
@@ -123,6 +125,7 @@ def test_an_authority_on_a_token_issues_and_what_the_former_one_issued_goes_on(s
     assert described["certificateDescription"]["status"] == "ACTIVE"
 
 
+@needs_a_token
 def test_a_signer_s_key_on_a_token_is_imported_with_an_unmodified_client(server: ServerProcess, tmp_path: Path) -> None:
     signer = credential()
     label = f"acm-{uuid.uuid4().hex[:8]}"
@@ -146,6 +149,7 @@ REFUSED = [
 ]
 
 
+@needs_a_token
 def test_what_cannot_be_rotated_is_refused_in_words_and_changes_nothing(server: ServerProcess) -> None:
     overair = server.client("overair")
     before = overair.list_keys()["keys"]
@@ -158,3 +162,19 @@ def test_what_cannot_be_rotated_is_refused_in_words_and_changes_nothing(server: 
     ran = CliRunner().invoke(app, ["keys", "rotate", "server-authority", "--data", str(server.data)])
     assert isinstance(ran.exception, CommandEnded)
     assert "is rotated by that name" in ran.exception.message
+
+
+def test_the_wrapping_key_of_a_stopped_server_is_changed_and_all_goes_on(
+    new_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server = new_server().start()
+    before = (server.data / "wrapping.key").read_bytes()
+    ran = CliRunner().invoke(app, ["keys", "rewrap", "--data", str(server.data)])
+    assert isinstance(ran.exception, OverairError)
+    assert "Stop it first" in ran.exception.message
+    server.stop()
+    (tmp_path / "words").write_text("four words in a row")
+    assert done(server, "rewrap", "--new-key-passphrase-file", str(tmp_path / "words"))["sealed_anew"] > 10
+    assert (server.data / "wrapping.key").read_bytes() != before
+    again = new_server("--key-passphrase-file", str(tmp_path / "words")).start()
+    assert again.client("iot").create_keys_and_certificate()["certificateId"]

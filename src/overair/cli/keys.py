@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -103,6 +104,37 @@ def rotate(
         return
     text = f"{name} has a new key, {done['keyKind']} at {done['holder']}. {done['message']}"
     console.print(text, soft_wrap=True, markup=False)
+
+
+@app.command("rewrap")
+def rewrap(
+    key_passphrase_file: Annotated[Path | None, typer.Option(help="What wrapping.key is sealed with, if it is.")] = None,
+    new_key_passphrase_file: Annotated[
+        Path | None, typer.Option(help="What seals it from now on; as before without it.")
+    ] = None,
+    database: Annotated[str | None, typer.Option(help="postgresql:// URL in place of SQLite.")] = None,
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Change the key that wraps all others, of a server that is stopped. Cut short, the same command goes on."""
+    from overair.basics.clock import WallClock
+    from overair.basics.ids import RandomIds
+    from overair.server.composition.rewrapping import change_wrapping_key
+    from overair.server.config import load_settings
+    from overair.server.keyring.wrapping import read_passphrase
+
+    flags = {"data": data} if database is None else {"data": data, "database": database}
+    count = change_wrapping_key(
+        load_settings(flags),
+        passphrase=None if key_passphrase_file is None else read_passphrase(key_passphrase_file),
+        new_passphrase=None if new_key_passphrase_file is None else read_passphrase(new_key_passphrase_file),
+        clock=WallClock(),
+        ids=RandomIds(),
+    )
+    if json:
+        print_json({"sealed_anew": count})
+        return
+    console.print(f"{count} secrets are sealed by a new wrapping key. Back it up; the former one opens older backups only.")
 
 
 def _all(overair: Any) -> list[dict[str, Any]]:

@@ -16,13 +16,14 @@ from overair.server.access.stores import IdentityStore, SecretBox
 REMEMBERED_MAX: Final = 10_000
 
 
-def _context(account: AccountId, key_id: AccessKeyId) -> str:
+def sealed_context(account: AccountId, key_id: AccessKeyId) -> str:
+    """What binds a sealed secret to its row."""
     return f"access-key/{account}/{key_id}"
 
 
 def seal(box: SecretBox, account: AccountId, key_id: AccessKeyId, secret: Redacted[str]) -> bytes:
     """A key's secret as its row holds it."""
-    return box.wrap(Redacted(secret.reveal().encode("ascii")), context=_context(account, key_id))
+    return box.wrap(Redacted(secret.reveal().encode("ascii")), context=sealed_context(account, key_id))
 
 
 class CredentialDirectory:
@@ -151,4 +152,4 @@ class CredentialDirectory:
         )
 
     def _open(self, account: AccountId, key_id: AccessKeyId, sealed: bytes) -> Redacted[str]:
-        return Redacted(self._box.unwrap(sealed, context=_context(account, key_id)).reveal().decode("ascii"))
+        return Redacted(self._box.unwrap(sealed, context=sealed_context(account, key_id)).reveal().decode("ascii"))

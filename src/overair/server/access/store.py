@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.engine import Row
@@ -27,7 +28,9 @@ from sqlalchemy.engine import Row
 from overair.basics.clock import Instant
 from overair.basics.ids import AccessKeyId, AccountId
 from overair.basics.work import Tx
+from overair.server.access.keys import sealed_context
 from overair.server.access.model import AccessKey, KeyStatus, LastUse, Role, Session, User
+from overair.server.keyring.rewrapping import SealedRow
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import sql
 
@@ -360,3 +363,31 @@ def _session(row: Row[Any]) -> Session:
         tags=json.loads(row.tags) if row.tags else {},
         transitive_keys=tuple(json.loads(row.transitive_keys)) if row.transitive_keys else (),
     )
+
+
+class SealedSecrets:
+    """Secrets of access keys or of sessions, for whoever changes the wrapping key (``keyring.rewrapping.SealedRows``)."""
+
+    def __init__(self, table: Table) -> None:
+        """``access_keys`` or ``sessions``."""
+        self._table = table
+
+    def sealed(self, tx: Tx, *, after: tuple[str, str] | None, limit: int) -> Sequence[SealedRow]:
+        columns = self._table.c
+        query = select(columns.account, columns.key_id, columns.sealed_secret)
+        if after is not None:
+            query = query.where(tuple_(columns.account, columns.key_id) > after)
+        rows = sql(tx).execute(query.order_by(columns.account, columns.key_id).limit(limit))
+        return [
+            SealedRow(
+                place=(account, key_id),
+                context=sealed_context(AccountId(account), AccessKeyId(key_id)),
+                sealed=bytes(sealed),
+            )
+            for account, key_id, sealed in rows
+        ]
+
+    def put_sealed(self, tx: Tx, place: tuple[str, str], sealed: bytes) -> None:
+        columns = self._table.c
+        here = (columns.account == place[0], columns.key_id == place[1])
+        sql(tx).execute(update(self._table).where(*here).values(sealed_secret=sealed))

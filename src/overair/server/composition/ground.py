@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
+import structlog
+
 from overair.basics.arn import Place
 from overair.basics.clock import Clock
 from overair.basics.ids import IdSource
@@ -29,6 +31,8 @@ from overair.server.nodes.model import Role
 from overair.server.state_directory import StateDirectory
 from overair.server.storage.migrations import upgrade
 from overair.server.workers.loop import WorkerLoop
+
+logger = structlog.get_logger("overair")
 
 AUDIT_BATCH_S: Final = 0.5
 """How long reads and denials are gathered before they are written down."""
@@ -69,6 +73,8 @@ class Ground:
         self.cluster = Cluster(settings, place.account, self.work, closing, role=role, clock=clock, ids=ids)
         passphrase = read_passphrase(settings.key_passphrase_file) if settings.key_passphrase_file else None
         self.secret_box = open_secret_box(state.wrapping_key_file, passphrase=passphrase, ids=ids)
+        if self.secret_box.is_changing:
+            logger.warning("a change of the wrapping key was cut short: stop the server and run overair keys rewrap again")
         holders = KeyHolders(
             HolderSettings(
                 pkcs11_module=settings.pkcs11_module,

@@ -5,13 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Column, Integer, LargeBinary, String, Table, and_, bindparam, delete, insert, select
+from sqlalchemy import Column, Integer, LargeBinary, String, Table, and_, bindparam, delete, insert, select, tuple_, update
 
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, KeyId
 from overair.basics.work import Tx
 from overair.server.keyring.endings import NAME_LENGTH_MAX, Told
 from overair.server.keyring.model import FILE, HOLDER_LENGTH_MAX, KeyKind, WrappedKey
+from overair.server.keyring.rewrapping import SealedRow
+from overair.server.keyring.service import sealed_context
 from overair.server.storage.erasure import erase
 from overair.server.storage.schema import account_column, instant_column, metadata
 from overair.server.storage.work import HotStatement, sql
@@ -63,6 +65,26 @@ class SqlKeyStore:
     def find(self, tx: Tx, account: AccountId, key_id: KeyId) -> WrappedKey | None:
         row = _find.first(tx, b_account=account, b_key_id=key_id)
         return None if row is None else _key(SimpleNamespace(**dict(zip(_COLUMNS, row, strict=True))))
+
+    def sealed(self, tx: Tx, *, after: tuple[str, str] | None, limit: int) -> list[SealedRow]:
+        """See ``rewrapping.SealedRows``."""
+        query = select(keys.c.account, keys.c.key_id, keys.c.sealed).where(keys.c.holder == FILE)
+        if after is not None:
+            query = query.where(tuple_(keys.c.account, keys.c.key_id) > after)
+        rows = sql(tx).execute(query.order_by(keys.c.account, keys.c.key_id).limit(limit))
+        return [
+            SealedRow(
+                place=(row.account, row.key_id),
+                context=sealed_context(AccountId(row.account), KeyId(row.key_id)),
+                sealed=bytes(row.sealed),
+            )
+            for row in rows
+        ]
+
+    def put_sealed(self, tx: Tx, place: tuple[str, str], sealed: bytes) -> None:
+        """See ``rewrapping.SealedRows``."""
+        here = (keys.c.account == place[0], keys.c.key_id == place[1])
+        sql(tx).execute(update(keys).where(*here).values(sealed=sealed))
 
     def delete(self, tx: Tx, account: AccountId, key_id: KeyId) -> bool:
         # A key that was destroyed must not be found in a page of the database: it may be one that a thief could use for years.

@@ -2,6 +2,9 @@
 
 ``wrapping.key`` holds a random wrapping key: bare (mode 0600 alone protects it), or sealed by a key that scrypt makes of the
 passphrase. Going from one to the other rewrites this one small file, never the wrapped keys.
+
+While the wrapping key itself is changed (``rewrapping``), the file holds the former one beside the new one: what is sealed by
+either opens, and whatever is sealed from then on is sealed by the new one.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ SCRYPT_P: Final = 1
 SCRYPT_N_MAX: Final = 2**20
 
 _FORMAT: Final = 1
+_CHANGING_FORMAT: Final = 2
 _SEALED_FORMAT: Final = b"\x01"
 _WRAPPING_CONTEXT: Final = "wrapping-key"
 
@@ -46,8 +50,17 @@ class SecretBox:
     """Seals short secrets (AES-256-GCM, a fresh random nonce each). The context isn't secret: it binds a sealed secret to its
     place, so that rows can't be swapped."""
 
-    def __init__(self, key: Redacted[bytes], ids: IdSource, *, has_passphrase: bool = False) -> None:
+    def __init__(
+        self,
+        key: Redacted[bytes],
+        ids: IdSource,
+        *,
+        has_passphrase: bool = False,
+        previous: Redacted[bytes] | None = None,
+    ) -> None:
+        """``previous``: a wrapping key whose place this one takes; what it sealed still opens."""
         self._cipher = AESGCM(key.reveal())
+        self._previous = None if previous is None else AESGCM(previous.reveal())
         self._ids = ids
         self.has_passphrase = has_passphrase
         """Whether more than file permissions protects what is sealed."""
@@ -65,13 +78,23 @@ class SecretBox:
         """
         if sealed[:1] != _SEALED_FORMAT:
             raise KeyringRefused("A sealed secret has a format that this version of Overair doesn't know.")
-        nonce = sealed[1 : 1 + NONCE_SIZE_BYTES]
-        try:
-            return Redacted(self._cipher.decrypt(nonce, sealed[1 + NONCE_SIZE_BYTES :], context.encode()))
-        except (InvalidTag, ValueError) as error:
+        found = _opened(self._cipher, sealed, context)
+        if found is None and self._previous is not None:
+            found = _opened(self._previous, sealed, context)
+        if found is None:
             raise KeyringRefused(
                 "A sealed secret can't be opened: wrapping.key isn't the one that sealed it, or the records were changed."
-            ) from error
+            )
+        return Redacted(found)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether another wrapping key still opens what this one hasn't sealed anew."""
+        return self._previous is not None
+
+    def wraps(self, sealed: bytes, *, context: str) -> bool:
+        """Whether this wrapping key, and not the one before it, sealed ``sealed``."""
+        return _opened(self._cipher, sealed, context) is not None
 
 
 def open_secret_box(path: Path, *, passphrase: Redacted[bytes] | None, ids: IdSource) -> SecretBox:
@@ -95,17 +118,49 @@ def open_secret_box(path: Path, *, passphrase: Redacted[bytes] | None, ids: IdSo
         raise KeyringRefused(f"{path} is sealed by a passphrase. Name the passphrase's file with --key-passphrase-file.")
     if not is_sealed and passphrase is not None:
         # From now on it is protected: the key stays, so nothing else must be sealed anew.
-        key = Redacted(base64.b64decode(content["key"]))
-        _write(path, key, passphrase, ids)
-        return SecretBox(key, ids, has_passphrase=True)
-    if passphrase is None:
-        return SecretBox(Redacted(base64.b64decode(content["key"])), ids)
-    outer = _outer_box(passphrase, base64.b64decode(content["salt"]), content["n"], ids)
-    try:
-        key = outer.unwrap(base64.b64decode(content["key"]), context=_WRAPPING_CONTEXT)
-    except KeyringRefused as error:
-        raise KeyringRefused(f"The passphrase doesn't open {path}. Give the one that sealed it.") from error
-    return SecretBox(key, ids, has_passphrase=True)
+        keys = _keys_in(path, content, None, ids)
+        _write(path, keys[0], passphrase, ids, previous=keys[1] if len(keys) > 1 else None)
+        return SecretBox(keys[0], ids, has_passphrase=True, previous=keys[1] if len(keys) > 1 else None)
+    keys = _keys_in(path, content, passphrase, ids)
+    return SecretBox(keys[0], ids, has_passphrase=passphrase is not None, previous=keys[1] if len(keys) > 1 else None)
+
+
+def begin_change(
+    path: Path, *, passphrase: Redacted[bytes] | None, new_passphrase: Redacted[bytes] | None, ids: IdSource
+) -> SecretBox:
+    """Make a new wrapping key and keep the present one beside it, unless that is under way already: then it goes on.
+
+    Args:
+        new_passphrase: What seals the file from now on; None leaves it as it is.
+
+    Raises:
+        KeyringRefused: see ``open_secret_box``; or the change that is under way would get another passphrase on its way.
+    """
+    content = _read(path)
+    if ("salt" in content) != (passphrase is not None):
+        open_secret_box(path, passphrase=passphrase, ids=ids)  # says what is wrong, or seals a bare key
+        content = _read(path)
+    keys = _keys_in(path, content, passphrase, ids)
+    if len(keys) > 1:
+        if new_passphrase is not None:
+            raise KeyringRefused(
+                "A change of the wrapping key is under way. Let it end, by its own passphrase, before another."
+            )
+    else:
+        keys = [Redacted(ids.secret_bytes(KEY_SIZE_BYTES)), keys[0]]
+        _write(path, keys[0], new_passphrase or passphrase, ids, previous=keys[1])
+    has_passphrase = (new_passphrase or passphrase) is not None
+    return SecretBox(keys[0], ids, has_passphrase=has_passphrase, previous=keys[1])
+
+
+def end_change(path: Path, *, passphrase: Redacted[bytes] | None, ids: IdSource) -> None:
+    """Forget the former wrapping key: nothing is sealed by it any more.
+
+    Raises:
+        KeyringRefused: see ``open_secret_box``.
+    """
+    keys = _keys_in(path, _read(path), passphrase, ids)
+    _write(path, keys[0], passphrase, ids)
 
 
 def read_passphrase(path: Path) -> Redacted[bytes]:
@@ -130,14 +185,46 @@ def _outer_box(passphrase: Redacted[bytes], salt: bytes, n: int, ids: IdSource) 
     return SecretBox(Redacted(derived), ids)
 
 
-def _write(path: Path, key: Redacted[bytes], passphrase: Redacted[bytes] | None, ids: IdSource) -> None:
-    content: dict[str, Any] = {"format": _FORMAT}
+def _opened(cipher: AESGCM, sealed: bytes, context: str) -> bytes | None:
+    nonce = sealed[1 : 1 + NONCE_SIZE_BYTES]
+    try:
+        return cipher.decrypt(nonce, sealed[1 + NONCE_SIZE_BYTES :], context.encode())
+    except (InvalidTag, ValueError):
+        return None
+
+
+def _keys_in(path: Path, content: dict[str, Any], passphrase: Redacted[bytes] | None, ids: IdSource) -> list[Redacted[bytes]]:
+    """The wrapping key in the file, and the former one where a change is under way."""
+    found = [base64.b64decode(content[name]) for name in ("key", "previous") if name in content]
     if passphrase is None:
-        content["key"] = base64.b64encode(key.reveal()).decode()
+        return [Redacted(key) for key in found]
+    outer = _outer_box(passphrase, base64.b64decode(content["salt"]), content["n"], ids)
+    try:
+        return [outer.unwrap(sealed, context=_WRAPPING_CONTEXT) for sealed in found]
+    except KeyringRefused as error:
+        raise KeyringRefused(f"The passphrase doesn't open {path}. Give the one that sealed it.") from error
+
+
+def _write(
+    path: Path,
+    key: Redacted[bytes],
+    passphrase: Redacted[bytes] | None,
+    ids: IdSource,
+    *,
+    previous: Redacted[bytes] | None = None,
+) -> None:
+    # A version that knows no former key must not take such a file for less than it says.
+    content: dict[str, Any] = {"format": _FORMAT if previous is None else _CHANGING_FORMAT}
+    names = {"key": key} if previous is None else {"key": key, "previous": previous}
+    if passphrase is None:
+        content |= {name: base64.b64encode(each.reveal()).decode() for name, each in names.items()}
     else:
         salt = ids.secret_bytes(SALT_SIZE_BYTES)
-        sealed = _outer_box(passphrase, salt, SCRYPT_N, ids).wrap(key, context=_WRAPPING_CONTEXT)
-        content |= {"salt": base64.b64encode(salt).decode(), "n": SCRYPT_N, "key": base64.b64encode(sealed).decode()}
+        outer = _outer_box(passphrase, salt, SCRYPT_N, ids)
+        content |= {"salt": base64.b64encode(salt).decode(), "n": SCRYPT_N}
+        content |= {
+            name: base64.b64encode(outer.wrap(each, context=_WRAPPING_CONTEXT)).decode() for name, each in names.items()
+        }
     try:
         write_file(path, json.dumps(content).encode() + b"\n", mode=0o600)
     except OSError as error:
@@ -155,21 +242,19 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(raw) if len(raw) <= FILE_SIZE_BYTES_MAX else None
         if not isinstance(content, dict):
             raise foreign
-        key = base64.b64decode(content["key"], validate=True)
+        keys = [base64.b64decode(content[name], validate=True) for name in ("key", "previous") if name in content]
+        size_bytes = KEY_SIZE_BYTES + (1 + NONCE_SIZE_BYTES + TAG_SIZE_BYTES if "salt" in content else 0)
+        if "key" not in content or any(len(key) != size_bytes for key in keys):
+            raise foreign
         if "salt" not in content:
-            is_ours = len(key) == KEY_SIZE_BYTES
+            is_ours = True
         else:
             n = content["n"]
             salt = base64.b64decode(content["salt"], validate=True)
-            is_ours = (
-                len(salt) == SALT_SIZE_BYTES
-                and isinstance(n, int)
-                and 2 <= n <= SCRYPT_N_MAX
-                and n & (n - 1) == 0
-                and len(key) == 1 + NONCE_SIZE_BYTES + KEY_SIZE_BYTES + TAG_SIZE_BYTES
-            )
+            is_ours = len(salt) == SALT_SIZE_BYTES and isinstance(n, int) and 2 <= n <= SCRYPT_N_MAX and n & (n - 1) == 0
     except (ValueError, KeyError, TypeError) as error:
         raise foreign from error
-    if content.get("format") != _FORMAT or not is_ours:
+    expected = _CHANGING_FORMAT if "previous" in content else _FORMAT
+    if content.get("format") != expected or not is_ours:
         raise foreign
     return content
