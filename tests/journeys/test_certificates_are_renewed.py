@@ -1,8 +1,9 @@
-"""Devices renew their certificates over the wire, and the server's authority follows another while they are connected."""
+"""Devices renew their certificates and the server its authority, steered by boto3 and our own commands."""
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import ssl
 import subprocess
@@ -22,6 +23,8 @@ from overair.agent.identity_keeper import IdentityKeeper
 from overair.agent.mqtt_transport import MqttTransport, device_context
 from overair.agent.tls import tls_context
 from overair.basics.clock import Instant, SettableClock, WallClock
+from overair.cli.device import enroll_device
+from overair.cli.operator import operator_of
 from tests.support import pki
 from tests.support.device_process import command, wait_until
 from tests.support.server_process import ServerProcess
@@ -41,7 +44,7 @@ class Device:
     """Our agent's connection and the keeper of its identity, without the agent between them."""
 
     def __init__(self, server: ServerProcess, root: Path, name: str) -> None:
-        command("overair.cli.main", "device", "enroll", name, "--out", root / name, "--data", server.data)
+        enroll_device(operator_of(server.data), name, root / name)
         self.name = name
         self.directory = DeviceDirectory(root / name)
         self.settings = read_settings(self.directory)
@@ -137,7 +140,7 @@ def shown_at(server: ServerProcess) -> str:
 
 
 def test_openssl_and_curl_renew_a_certificate(server: ServerProcess, tmp_path: Path) -> None:
-    command("overair.cli.main", "device", "enroll", "curled", "--out", tmp_path / "d", "--data", server.data)
+    enroll_device(operator_of(server.data), "curled", tmp_path / "d")
     identity, url = tmp_path / "d" / "identity", f"{server.endpoints['device_url']}/.well-known/est"
     curl = ("curl", "-sS", "--fail", "--cacert", identity / "ca.pem")
     shown = ("--cert", identity / "certificate.pem", "--key", identity / "private.key")
@@ -198,6 +201,40 @@ def test_in_production_an_operator_carries_requests_to_his_own_authority_and_the
         device.stop()
 
 
+def test_operators_see_and_steer_all_of_it_with_boto3(server: ServerProcess, tmp_path: Path) -> None:
+    overair = server.client("overair")
+    assert overair.describe_renewal_rule()["overlapDays"] == 30
+    assert overair.update_renewal_rule(overlapDays=3)["overlapDays"] == 3
+    assert overair.update_renewal_rule(overlapDays=30)["relay"] is False
+    assert {tuple(each["thingNames"]) for each in overair.list_renewals()["renewals"]} >= {("renewing",), ("curled",)}
+    (answered,) = overair.list_renewal_requests(state="answered")["requests"]
+    assert answered["thingName"] == "relayed"
+    root = pki.authority()
+    for refused in (
+        lambda: overair.answer_renewal_request(thingName="nobody", certificatePem=pki.device(root, "nobody").pem),
+        lambda: overair.refuse_renewal_request(thingName="nobody", reason="scrapped"),
+    ):
+        with pytest.raises(overair.exceptions.ResourceNotFoundException):
+            refused()
+    with pytest.raises(overair.exceptions.ConflictException):
+        overair.refuse_renewal_request(thingName="relayed")
+    before = overair.describe_server_certificate()
+    after = overair.renew_server_certificate()
+    assert after["certificateId"] != before["certificateId"]
+    assert after["authorities"] == before["authorities"]
+    wait_until(lambda: shown_at(server) == after["certificateId"], timeout_s=TIMEOUT_S)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)  # it looks again, and goes on
+    assert overair.describe_server_certificate() | {"ResponseMetadata": None} == after | {"ResponseMetadata": None}
+    with pytest.raises(overair.exceptions.ConflictException, match="steady"):
+        overair.rotate_server_authority(step="retire")
+    made = overair.create_account(name="Tenant")
+    tenant = server.client("overair", aws_access_key_id=made["accessKeyId"], aws_secret_access_key=made["secretAccessKey"])
+    for denied in (tenant.describe_server_certificate, tenant.renew_server_certificate):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            denied()
+
+
 def test_the_server_s_authority_follows_another_without_a_device_lost(server: ServerProcess, tmp_path: Path) -> None:
     iot = server.client("iot")
     for thing in iot.list_things()["things"]:  # of the tests before
@@ -208,23 +245,24 @@ def test_the_server_s_authority_follows_another_without_a_device_lost(server: Se
     old_bundle.write_bytes(Path(server.endpoints["ca_file"]).read_bytes())
     (old,) = quick.trusted
 
-    begun = overair(server, "server-ca", "begin")
-    assert (begun["phase"], begun["devices_lacking"]) == ("ahead", 2)
+    client = server.client("overair")
+    begun = client.rotate_server_authority(step="begin")
+    assert (begun["phase"], begun["devicesLacking"], set(begun["lackingNamed"])) == ("ahead", 2, {"quick", "slow"})
     assert quick.keeper.round()
     assert len(quick.trusted) == 2
     quick.connections.get(timeout=TIMEOUT_S)
     with pytest.raises(ClientError) as caught:
-        server.client("overair").rotate_server_authority(step="switch")
+        client.rotate_server_authority(step="switch")
     assert caught.value.response["Error"]["Code"] == "ConflictException"
     assert "1 devices" in caught.value.response["Error"]["Message"]
     assert "slow" in caught.value.response["Error"]["Message"]
     assert slow.keeper.round()
     slow.connections.get(timeout=TIMEOUT_S)
 
-    switched = overair(server, "server-ca", "switch")
-    assert (switched["phase"], switched["devices_lacking"]) == ("switched", 0)
-    assert switched["certificate_id"] != begun["certificate_id"]
-    wait_until(lambda: shown_at(server) == switched["certificate_id"], timeout_s=TIMEOUT_S)
+    switched = client.rotate_server_authority(step="switch")
+    assert (switched["phase"], switched["devicesLacking"]) == ("switched", 0)
+    assert switched["certificateId"] != begun["certificateId"]
+    wait_until(lambda: shown_at(server) == switched["certificateId"], timeout_s=TIMEOUT_S)
     for device in (quick, slow):
         assert device.is_in()  # the connection from before
         device.transport.identity_changed()  # and a new one, to the new certificate
@@ -236,7 +274,7 @@ def test_the_server_s_authority_follows_another_without_a_device_lost(server: Se
     for device in (quick, slow):
         device.keeper.round()
 
-    retired = overair(server, "server-ca", "retire")
+    retired = client.rotate_server_authority(step="retire")
     assert [each["role"] for each in retired["authorities"]] == ["current"]
     for device in (quick, slow):
         assert device.keeper.round()
@@ -245,7 +283,4 @@ def test_the_server_s_authority_follows_another_without_a_device_lost(server: Se
         device.connections.get(timeout=TIMEOUT_S)
         assert device.is_in()
         device.stop()
-    # Another leaf of the same authority, by command.
-    renewed = overair(server, "server-ca", "renew")
-    assert renewed["certificate_id"] != retired["certificate_id"]
     assert overair(server, "server-ca", "status")["phase"] == "steady"

@@ -79,7 +79,8 @@ def _step(step: str, data: Path, as_json: bool, *, even_so: bool = False) -> Non
 
 
 def _tell(told: Mapping[str, Any], *, as_json: bool) -> None:
-    lacking = [{"account": each["accountId"], "thing": each["thingName"]} for each in told["lackingNamed"]]
+    lacking = list(told["lackingNamed"])
+    elsewhere = told["devicesLackingElsewhere"]
     if as_json:
         print_json(
             {
@@ -98,6 +99,7 @@ def _tell(told: Mapping[str, Any], *, as_json: bool) -> None:
                 ],
                 "devices_lacking": told["devicesLacking"],
                 "are_more_lacking": told["areMoreLacking"],
+                "devices_lacking_elsewhere": elsewhere,
                 "lacking_named": lacking,
             }
         )
@@ -111,6 +113,6 @@ def _tell(told: Mapping[str, Any], *, as_json: bool) -> None:
         console.print(f"  authority {each['authorityId'][:16]}…, until {until}, {_ROLES[each['role']]}", soft_wrap=True)
     if told["devicesLacking"]:
         more = " or more" if told["areMoreLacking"] else ""
-        names = ", ".join(each["thing"] for each in lacking)
+        names = ", ".join([*lacking, *([f"{elsewhere} of other accounts"] if elsewhere else [])])
         console.print(f"{told['devicesLacking']}{more} devices don't trust the newest yet: {names}", soft_wrap=True)
     console.print(_NEXT[told["phase"]], soft_wrap=True)

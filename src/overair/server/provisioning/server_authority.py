@@ -9,7 +9,7 @@ from typing import Final
 
 from overair.basics.arn import Place
 from overair.basics.errors import Conflict
-from overair.basics.ids import AccountId, CertificateId, ThingName
+from overair.basics.ids import CertificateId, ThingName
 from overair.basics.work import News, Tx
 from overair.server.certificates import x509
 from overair.server.certificates.model import OwnCertificate
@@ -39,7 +39,10 @@ class Lacking:
     count: int
     is_more: bool
     """Whether nobody counted further."""
-    named: tuple[tuple[AccountId, ThingName], ...]
+    elsewhere: int
+    """How many of them are other accounts' devices, whose names are nobody else's affair."""
+    named: tuple[ThingName, ...]
+    """Of the server's own account."""
 
 
 class ServerAuthorityRotation:
@@ -70,21 +73,23 @@ class ServerAuthorityRotation:
         there are some only while one follows another, since a device is given the present one as it comes in."""
         standing = self.standing(tx)
         if standing.next is None and standing.former is None:
-            return Lacking(count=0, is_more=False, named=())
+            return Lacking(count=0, is_more=False, elsewhere=0, named=())
         newest = fingerprint_of(standing.newest)
-        count, named, after = 0, list[tuple[AccountId, ThingName]](), None
+        count, elsewhere, named, after = 0, 0, list[ThingName](), None
         while page := self._certificates.page_without_trust(tx, newest, after=after, limit=PAGE):
             for account, identity in page:
                 things = self._enrolment.things_of(tx, Place(self._home.region, account), identity)
                 if not things:
                     continue  # a claim, or one that was never given to anybody
                 if count == COUNTED_MAX:
-                    return Lacking(count=count, is_more=True, named=tuple(named))
+                    return Lacking(count=count, is_more=True, elsewhere=elsewhere, named=tuple(named))
                 count += 1
-                if len(named) < NAMED_MAX:
-                    named.append((account, things[0]))
+                if account != self._home.account:
+                    elsewhere += 1
+                elif len(named) < NAMED_MAX:
+                    named.append(things[0])
             after = page[-1][1]
-        return Lacking(count=count, is_more=False, named=tuple(named))
+        return Lacking(count=count, is_more=False, elsewhere=elsewhere, named=tuple(named))
 
     def take(self, tx: Tx, step: RotationStep, *, even_so: bool) -> None:
         """One step. What is shown changes in every process once this unit is durable.
@@ -119,11 +124,14 @@ class ServerAuthorityRotation:
         lacking = self.lacking(tx)
         if even_so or not lacking.count:
             return
-        names = ", ".join(name for _, name in lacking.named[:NAMED_IN_REFUSAL_MAX])
-        more = ", …" if lacking.count > NAMED_IN_REFUSAL_MAX else ""
+        names: list[str] = [*lacking.named[:NAMED_IN_REFUSAL_MAX]]
+        if lacking.elsewhere:
+            names.append(f"{lacking.elsewhere} of other accounts")
+        if len(lacking.named) > NAMED_IN_REFUSAL_MAX:
+            names.append("…")
         raise Conflict(
             f"{lacking.count}{' or more' if lacking.is_more else ''} devices aren't known to trust the new server "
-            f"authority: {names}{more}. They would refuse this server. Wait until they have fetched it, hand it "
+            f"authority: {', '.join(names)}. They would refuse this server. Wait until they have fetched it, hand it "
             "to them in another way, or say that it is to be done even so.",
             subject="devices-left-behind",
         )

@@ -72,7 +72,8 @@ class ServerAuthorityOperations:
             ],
             "devicesLacking": lacking.count,
             "areMoreLacking": lacking.is_more,
-            "lackingNamed": [{"accountId": account, "thingName": thing} for account, thing in lacking.named],
+            "devicesLackingElsewhere": lacking.elsewhere,
+            "lackingNamed": list(lacking.named),
         }
 
     def _require_home(self, caller: Caller) -> None:
