@@ -218,6 +218,21 @@ def _authority(overair: Any, identity: str) -> str:
     return next((str(each["authorityId"]) for each in found if each["fingerprint"] == identity), identity)
 
 
+@app.command("dismiss")
+def dismiss(
+    certificate: Annotated[str, typer.Argument(metavar="CERTIFICATE", help="The certificate's id, as anomalies shows it.")],
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Forget such a certificate; if it comes again it is noted again."""
+    with told_plainly():
+        operator_of(data).client("overair").dismiss_device_anomaly(certificateId=certificate)
+    if json:
+        print_json({"certificate_id": certificate, "dismissed": True})
+        return
+    console.print(f"{certificate} is forgotten.", soft_wrap=True)
+
+
 def _read(file: Path, *, size_bytes_max: int = FILE_SIZE_BYTES_MAX) -> str:
     try:
         with file.open("rb") as opened:

@@ -373,6 +373,8 @@ async def test_a_certificate_whose_successor_was_used_renews_nothing_and_that_is
             await renewed(room, old, "vin-1")
         assert caught.value.subject == "renewal-superseded"
     (noted,) = await room.work.read(lambda tx: room.provisioning.anomalies_of(tx, room.place.account, ThingName("vin-1")))
+    (warning,) = (await room.work.read(lambda tx: room.levels.status(tx, room.place.account))).warnings
+    assert warning.startswith("ALARM: keys came out of turn under the names of 1 devices, and were refused: vin-1.")
     assert (noted.kind, noted.times_seen, noted.certificate_id) == (AnomalyKind.SUPERSEDED, 2, (await registered(room, old)).id)
 
 

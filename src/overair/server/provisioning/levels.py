@@ -11,7 +11,7 @@ from overair.basics.ids import AccountId
 from overair.basics.work import Tx
 from overair.server.certificates.model import AuthorityPurpose
 from overair.server.certificates.service import AuthoritiesService
-from overair.server.provisioning.model import DestroyedKey, Level, ProvisioningStatus, SharedProvisioning
+from overair.server.provisioning.model import ALARMS, ANOMALIES_MAX, DestroyedKey, Level, ProvisioningStatus, SharedProvisioning
 from overair.server.provisioning.ports import Store
 
 _AUTHORITIES: Final = (AuthorityPurpose.FLEET_AUTHORITY, AuthorityPurpose.CREDENTIAL_AUTHORITY)
@@ -85,6 +85,13 @@ class Levels:
             credentials_usable=self._store.count_usable(tx, account, self._clock.now()) if shared.is_on else 0,
             fleet_authorities=len(self._store.authorities(tx, account)),
             destroyed_keys=tuple(self._store.destroyed_keys(tx, account)),
+            alarms=tuple(
+                dict.fromkeys(
+                    each.thing
+                    for each in self._store.page_anomalies(tx, account, after=None, limit=ANOMALIES_MAX)
+                    if each.kind in ALARMS
+                )
+            ),
         )
 
 

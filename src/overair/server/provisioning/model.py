@@ -44,6 +44,7 @@ RETRY_AFTER_S_MIN: Final = 1
 RETRY_AFTER_S_MAX: Final = 604_800
 AUTHORITIES_MAX: Final = 100
 AUTHORITIES_AT_ONCE_MAX: Final = 20
+ALARMS_NAMED_MAX: Final = 5
 ANOMALIES_MAX: Final = 1_000
 """Of one account; the ones that were seen longest ago make room."""
 GROUPS_OF_RULE_MAX: Final = 10
@@ -454,6 +455,8 @@ class ProvisioningStatus:
     credentials_usable: int
     fleet_authorities: int
     destroyed_keys: tuple[DestroyedKey, ...]
+    alarms: tuple[ThingName, ...] = ()
+    """Devices under whose names keys came out of turn, and nobody has dismissed it; the last first."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -461,6 +464,8 @@ class ProvisioningStatus:
         found = [_still_held(key) for key in self.destroyed_keys]
         if self.shared.is_on and self.fleet_authorities:
             found.insert(0, MIXED_LEVELS)
+        if self.alarms:
+            found.insert(0, _key_alarm(self.alarms))
         return tuple(found)
 
 
@@ -468,6 +473,14 @@ MIXED_LEVELS: Final = (
     "Shared provisioning is on although fleet authorities of your own are trusted: who takes this server can still make "
     "devices. Switch it off once no device needs it."
 )
+
+
+def _key_alarm(things: tuple[ThingName, ...]) -> str:
+    named = ", ".join(things[:ALARMS_NAMED_MAX]) + (", …" if len(things) > ALARMS_NAMED_MAX else "")
+    return (
+        f"ALARM: keys came out of turn under the names of {len(things)} devices, and were refused: {named}. `overair why THING` "
+        "and `overair fleet-ca anomalies` tell more; `overair fleet-ca approve` and `dismiss` settle each."
+    )
 
 
 def _still_held(key: DestroyedKey) -> str:
