@@ -27,7 +27,7 @@ from tests.support.server_process import ServerProcess
 WITHIN_S = 1.0
 GRACE_S = 2.0
 """For a machine with too much to do; the bench measures the promise itself."""
-LIVES_S = (5, 20, 60)
+LIVES_S = (3, 15, 60)
 """How long the certificate is good that expires: the next one where this machine was too slow to connect in time."""
 NEVER = datetime(2049, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,9 @@ import pytest
 
 from overair.basics.clock import SettableClock
 from overair.basics.errors import AlreadyExists, Conflict, NotFound
-from overair.basics.ids import CertificateId, ThingName
+from overair.basics.ids import CertificateId, SeededIds, ThingName
+from overair.server.audit.service import AuditTrail
+from overair.server.audit.store import SqlAuditStore
 from overair.server.certificates.model import CertificateStatus
 from overair.server.certificates.x509 import fingerprint
 from overair.server.gateway.authority import RefusalCode
@@ -71,7 +73,8 @@ async def test_by_a_claim_it_waits_for_an_operator_and_comes_in_with_that_certif
 
 
 async def test_just_in_time_it_waits_for_an_operator_too(room: ProvisioningRoom) -> None:
-    gate, root = Gate(room), pki.authority()
+    gate, root, audit = Gate(room), pki.authority(), SqlAuditStore()
+    room.contacts.watched_by(AuditTrail(audit, clock=room.clock, ids=SeededIds(5)))
     await gate.trust(root, body=BY_NAME)
     first, second = (pki.device(root, "vin-1") for _ in range(2))
     assert await gate.shown(first) is None
@@ -80,6 +83,8 @@ async def test_just_in_time_it_waits_for_an_operator_too(room: ProvisioningRoom)
     assert await gate.status(second) is None
     identity = str(fingerprint(second.certificate))
     assert await noted(room) == [("vin-1", AnomalyKind.REUSED_ID.value, identity)]
+    rows = await room.work.read(lambda tx: audit.in_chain_order(tx, room.place.account, after=None, limit=9))
+    assert [(row.operation, row.source_ip) for row in rows] == [("AnotherKey", "192.0.2.9")]  # once, as an alarm
     await approve(room, identity)
     assert await gate.shown(second) is None
     assert await room.certificates_of("vin-1") == sorted(

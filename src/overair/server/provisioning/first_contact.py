@@ -179,7 +179,7 @@ class FirstContacts:
 
     def note(self, tx: Tx, contact: Contact, kind: AnomalyKind) -> None:
         """Write an anomaly down, or that it goes on."""
-        self._note(
+        self.note_certificate(
             tx,
             contact.authority.account,
             kind,
@@ -194,7 +194,7 @@ class FirstContacts:
         self, tx: Tx, place: Place, thing: ThingName, certificate: DeviceCertificate, *, source_ip: str
     ) -> None:
         """A certificate that another one has followed was used to ask for a third."""
-        self._note(
+        self.note_certificate(
             tx,
             place.account,
             AnomalyKind.SUPERSEDED,
@@ -205,7 +205,7 @@ class FirstContacts:
             source_ip=source_ip,
         )
 
-    def _note(
+    def note_certificate(
         self,
         tx: Tx,
         account: AccountId,
@@ -217,6 +217,7 @@ class FirstContacts:
         authority: AuthorityId,
         source_ip: str,
     ) -> None:
+        """Write down what was odd about a certificate, or that it goes on; the first time of an alarm in the audit, too."""
         now = self._clock.now()
         standing = self._store.find_anomaly(tx, account, certificate_id)
         if standing is None and kind in ALARMS and self._trail is not None:

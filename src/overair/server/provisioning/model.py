@@ -337,7 +337,7 @@ class AnomalyKind(StrEnum):
     """A certificate whose successor was used has asked for a further one: a copy of the device, or a theft."""
 
 
-ALARMS: Final = frozenset({AnomalyKind.KEY_MISMATCH, AnomalyKind.SUPERSEDED})
+ALARMS: Final = frozenset({AnomalyKind.KEY_MISMATCH, AnomalyKind.REUSED_ID, AnomalyKind.SUPERSEDED})
 """What somebody should look at at once: written into the audit too."""
 
 

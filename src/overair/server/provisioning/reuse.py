@@ -19,7 +19,7 @@ from overair.basics.work import Tx
 from overair.server.certificates.model import CertificateStatus
 from overair.server.provisioning.enrolment import Enrolment
 from overair.server.provisioning.first_contact import ANOMALY_NOTED_AGAIN_MS, FirstContacts
-from overair.server.provisioning.model import ANOMALIES_MAX, Anomaly, AnomalyKind, AuthorityId
+from overair.server.provisioning.model import Anomaly, AnomalyKind, AuthorityId
 from overair.server.provisioning.ports import AnomalyStore
 from overair.server.provisioning.registration import TAKEN
 
@@ -85,23 +85,15 @@ class Reuses:
         source_ip: str,
     ) -> None:
         """Write an attempt down, or that it goes on. ``authority``: the fleet authority it came by, if it is one."""
-        now = self._clock.now()
-        standing = self._anomalies.find_anomaly(tx, account, certificate)
-        self._anomalies.put_anomaly(
+        self._contacts.note_certificate(
             tx,
-            Anomaly(
-                account=account,
-                certificate_id=certificate,
-                thing=ThingName(str(refused.details["resourceId"])),
-                kind=AnomalyKind.REUSED_ID,
-                authority=authority,
-                pem=pem,
-                first_seen_at=now if standing is None else standing.first_seen_at,
-                last_seen_at=now,
-                times_seen=1 if standing is None else standing.times_seen + 1,
-                source_ip=source_ip,
-            ),
-            keep_max=ANOMALIES_MAX,
+            account,
+            AnomalyKind.REUSED_ID,
+            certificate_id=certificate,
+            pem=pem,
+            thing=ThingName(str(refused.details["resourceId"])),
+            authority=authority,
+            source_ip=source_ip,
         )
 
     def approve(self, tx: Tx, place: Place, certificate: CertificateId, *, deactivate_others: bool) -> Anomaly:
