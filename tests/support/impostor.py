@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from queue import Queue
@@ -56,7 +57,7 @@ IMPOSTORS: dict[str, MadeBy] = {
     "for another name": lambda ca: server_certificate(ca, "other.example"),
     "for a name that ours begins with": lambda ca: server_certificate(ca, "local", "localhost.example", "*.localhost"),
     "with the name in its common name alone": lambda ca: server_certificate(ca, name=HOST),
-    "expired": lambda ca: server_certificate(ca, HOST, dies=pki.BORN.replace(year=2026)),
+    "expired": lambda ca: server_certificate(ca, HOST, dies=pki.BORN + timedelta(days=1)),
     "not valid yet": lambda ca: server_certificate(ca, HOST, born=pki.DIES.replace(year=2044)),
     "of a device of the fleet": lambda ca: server_certificate(ca, HOST, name="vin-7", purposes=pki.CLIENT),
     "below a device of the fleet": lambda ca: server_certificate(pki.device(ca, "vin-7"), HOST),
