@@ -139,7 +139,9 @@ def test_a_restore_is_noted_once_and_its_audit_tells_what_is_missing(lost: tuple
     assert rows[0][0].startswith("backup of 20")
     assert restored > backed_up
     assert verified(folder / "head-at-backup", data) == "holds"
-    assert "lead to another hash than the head's" in verified(folder / "head-later", data)
+    said = verified(folder / "head-later", data)
+    assert "lead to another hash than the head's" in said
+    assert "says that the server was restored (backup of 20" in said
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"backedUpAt": "yesterday"}'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from json import loads
 from pathlib import Path
@@ -18,7 +18,7 @@ from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
 from overair.server.audit.heads import HEAD_SIZE_BYTES_MAX, AuditHead, read_head, walk
-from overair.server.audit.model import AuditRecord, ChainBroken
+from overair.server.audit.model import RESTORED, AuditRecord, ChainBroken
 
 app = typer.Typer(help="What was done, and whether it still says so.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -57,11 +57,19 @@ def verify(
     follows."""
     kept = _read_head(head)
     rows = _rows_of_server(data) if records is None else _rows_of_file(records, kept.reached.account)
+    restores: list[AuditRecord] = []
     try:
         with closing(rows), told_plainly():
-            count = walk(kept, rows)
+            count = walk(kept, _noting_restores(rows, restores))
     except ChainBroken as broken:
-        raise CommandEnded(ExitCode.REFUSED, f"The audit doesn't hold: {broken.reason}") from None
+        hint = ""
+        if restores:
+            at = restores[-1]
+            hint = (
+                f" Row {at.sequence} says that the server was restored ({at.resource}): what it wrote between that backup and "
+                "its loss is gone, and a head of that time can't hold."
+            )
+        raise CommandEnded(ExitCode.REFUSED, f"The audit doesn't hold: {broken.reason}{hint}") from None
     if json:
         print_json({"account": kept.reached.account, "head_sequence": kept.reached.sequence, "records": count})
         return
@@ -70,6 +78,13 @@ def verify(
         "head.",
         soft_wrap=True,
     )
+
+
+def _noting_restores(rows: Iterable[AuditRecord], found: list[AuditRecord]) -> Iterator[AuditRecord]:
+    for row in rows:
+        if (row.service, row.operation) == RESTORED:
+            found.append(row)
+        yield row
 
 
 def _read_head(path: Path) -> AuditHead:

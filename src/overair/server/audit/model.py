@@ -18,6 +18,8 @@ from overair.basics.clock import Instant
 from overair.basics.ids import AccountId
 
 CHAIN_FORMAT: Final = "overair-audit-1"
+RESTORED: Final = ("overair", "Restore")
+"""Service and operation of the row that a restored server writes at its first start."""
 
 
 class AuditKind(StrEnum):

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 from overair.basics.clock import Clock, Instant
 from overair.basics.ids import AccountId, IdSource
 from overair.basics.work import Tx, Work
-from overair.server.audit.model import AuditKind, AuditRecord, Reached
+from overair.server.audit.model import RESTORED, AuditKind, AuditRecord, Reached
 from overair.server.aws_protocol.authentication import current_operation
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class AuditTrail:
 
     def restored(self, tx: Tx, account: AccountId, *, backed_up_at: str) -> None:
         """These records came out of a backup of that time: whatever was written since is lost, rows of the audit, too."""
-        self._add(tx, account, AuditKind.CHANGE, "overair", "overair", "Restore", f"backup of {backed_up_at}")
+        self._add(tx, account, AuditKind.CHANGE, "overair", *RESTORED, f"backup of {backed_up_at}")
 
     def expiring(self, tx: Tx, account: AccountId, *, kind: str, name: str, days: int) -> None:
         """Something has come to a step of its countdown; 0 days: it has ended."""

@@ -149,7 +149,15 @@ class Enrolment:
         return issued.id
 
     def follow(
-        self, tx: Tx, place: Place, thing: ThingName, certificate: x509.Certificate, *, of: CertificateId, origin: str
+        self,
+        tx: Tx,
+        place: Place,
+        thing: ThingName,
+        certificate: x509.Certificate,
+        *,
+        of: CertificateId,
+        origin: str,
+        source_ip: str,
     ) -> CertificateId:
         """Register a certificate as what another one is: attached to the same things in the same way, with the same policies.
 
@@ -162,9 +170,8 @@ class Enrolment:
         self.copy_policies(tx, place, of=of, to=issued.id)
         if self._trail is not None:
             thing_arn = place.iot("thing", thing)
-            # The request's own row, or the log, has its address: an authority elsewhere may answer days later.
             self._trail.enrolled(
-                tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin, source_ip=""
+                tx, place.account, thing_arn=thing_arn, certificate_arn=issued.arn, origin=origin, source_ip=source_ip
             )
         return issued.id
 

@@ -89,7 +89,9 @@ class EstDeviceApi:
         answer = await self._work.read(lambda tx: self._reenrolment.standing_answer(tx, place, thing, current, asked))
         if answer is None:
             try:
-                answer = await self._work.run(lambda tx: self._reenrolment.ask(tx, place, thing, current, asked))
+                answer = await self._work.run(
+                    lambda tx: self._reenrolment.ask(tx, place, thing, current, asked, source_ip=device.source_ip)
+                )
             except AccessDenied as denied:
                 if denied.subject == "renewal-superseded":
                     logger.warning("a certificate that was replaced asks for another one", thing=thing, certificate=current)

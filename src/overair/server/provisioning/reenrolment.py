@@ -103,7 +103,16 @@ class Reenrolment:
             return tuple(x509.anchors_from_pem(standing.chain_pem))
         return Waits(retry_after_s=self._renewals.rule(tx, place.account).retry_after_s)
 
-    def ask(self, tx: Tx, place: Place, device: ThingName, current: CertificateId, request: x509.SigningRequest) -> Answer:
+    def ask(
+        self,
+        tx: Tx,
+        place: Place,
+        device: ThingName,
+        current: CertificateId,
+        request: x509.SigningRequest,
+        *,
+        source_ip: str,
+    ) -> Answer:
         """Issue the next certificate of a device that has shown ``current``, or have the request wait.
 
         Raises:
@@ -128,7 +137,7 @@ class Reenrolment:
             )
         leaf = self._issue(tx, place, device, standing, key) if self._levels.is_on(tx, place.account) else None
         if leaf is not None:
-            self._renewals.follow(tx, place, device, old=current, leaf=leaf, origin=standing.origin)
+            self._renewals.follow(tx, place, device, old=current, leaf=leaf, origin=standing.origin, source_ip=source_ip)
             return (leaf,)
         rule = self._renewals.rule(tx, place.account)
         if not rule.relay:
@@ -205,7 +214,13 @@ class Reenrolment:
         leaf = chain[0]
         self._check_answer(leaf, request)
         identity = self._renewals.follow(
-            tx, place, thing, old=request.certificate_id, leaf=leaf, origin=self._origin(tx, place, chain)
+            tx,
+            place,
+            thing,
+            old=request.certificate_id,
+            leaf=leaf,
+            origin=self._origin(tx, place, chain),
+            source_ip="",  # the device asked some time ago; who has answered stands in a row of his own
         )
         self._store.put_request(
             tx,

@@ -60,7 +60,15 @@ class Renewals:
         self._store.put_renewal_rule(tx, account, rule)
 
     def follow(
-        self, tx: Tx, place: Place, thing: ThingName, *, old: CertificateId, leaf: pyca.Certificate, origin: str
+        self,
+        tx: Tx,
+        place: Place,
+        thing: ThingName,
+        *,
+        old: CertificateId,
+        leaf: pyca.Certificate,
+        origin: str,
+        source_ip: str,
     ) -> CertificateId:
         """Make ``leaf`` what ``old`` is: attached to the same things in the same way, with the same policies.
 
@@ -71,7 +79,7 @@ class Renewals:
             AlreadyExists: it is registered. Subject ``certificate``.
         """
         earlier = self._enrolment.certificates_of(tx, place.account, thing)
-        new = self._enrolment.follow(tx, place, thing, leaf, of=old, origin=origin)
+        new = self._enrolment.follow(tx, place, thing, leaf, of=old, origin=origin, source_ip=source_ip)
         self.note(tx, place, old=old, new=new)
         present = self._certificates.find(tx, place, old)
         for each in earlier:
