@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.support.crash_states import Cut, cuts
 from tests.support.device import Signer, cached_image, image_of_size
 from tests.support.encrypted import encrypted_file
 from tests.support.fake_cloud import Execution, FakeCloud
+from tests.support.gateway_machine import GatewayMachine
+from tests.support.gateway_machine import image as gateway_image
 from tests.support.machine import Machine
 from tests.support.power_cut import FailingDisk, PowerCut
 
@@ -111,6 +114,18 @@ def test_a_file_that_is_no_firmware_is_decrypted_too(tmp_path: Path) -> None:
     machine.run()
     assert execution.status is ExecutionStatus.SUCCEEDED
     assert (machine.directory.files / "etc/app.toml").read_bytes() == b"secret = 1\n" * 1000
+
+
+def test_a_gateways_hooks_are_given_the_image_and_never_the_envelope(tmp_path: Path) -> None:
+    machine = GatewayMachine(tmp_path, SIGNER)
+    DecryptionKeys(machine.directory).add("fleet", OWN)
+    data = gateway_image("2.0.0", size_bytes=30_000)
+    file, whole = encrypted_file(SIGNER, data, [OWN.public_key()])
+    execution = machine.cloud.ship("job", (file, whole))
+    machine.run()
+    assert execution.status is ExecutionStatus.SUCCEEDED
+    assert (machine.world / "installed").read_bytes() == data
+    assert any(line.startswith(f"install {hashlib.sha256(data).hexdigest()} {len(data)} ") for line in machine.log)
 
 
 @pytest.mark.parametrize("keys", [[], [OWN, GROUP]])

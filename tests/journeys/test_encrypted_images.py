@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import ssl
+import urllib.parse
+import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -242,3 +245,18 @@ def test_whoever_could_not_read_it_is_refused_by_name_here_and_at_the_server(
     why = " ".join(server.client("overair").explain_thing(thingName=stranger)["reasons"])
     assert f"{stranger} was not given job {job}" in why
     iot.remove_thing_from_thing_group(thingGroupName=fleet.group, thingName=stranger)
+
+
+def test_a_device_may_declare_its_keys_over_https(server: ServerProcess, fleet: Fleet) -> None:
+    directory = fleet.device.directory
+    context = ssl.create_default_context(cafile=server.endpoints["ca_file"])
+    context.load_cert_chain(directory.certificate_file, directory.private_key_file)
+    said = Declaration(keys=tuple(key.public for key in DecryptionKeys(directory).all()), formats=(1, 7))
+    topic = urllib.parse.quote(declare_topic(fleet.device.name), safe="")
+    url = f"{server.endpoints['device_url']}/topics/{topic}?qos=1"
+    request = urllib.request.Request(url, data=said.to_json(), method="POST")
+    with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+        assert answer.status == 200
+    (told,) = declared(server, fleet.device.name)
+    assert told["formats"] == [1, 7]
+    assert len(told["keys"]) == 2

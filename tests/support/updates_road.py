@@ -90,6 +90,7 @@ class UpdatesRoad(SigningRoad):
             ids=self.ids,
         )
         self.jobs.decrypted_by(self.registry.decryption)
+        self.registry.decryption.watched_by(self.jobs.planner)
         store = SqlUpdatesStore()
         self.updates = UpdatesService(
             store=store,

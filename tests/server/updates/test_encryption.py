@@ -146,7 +146,9 @@ async def test_a_thing_that_declares_later_is_given_it_by_another_job_over_the_s
             await road.work.run(lambda tx, plan=plan: road.jobs.create(tx, road.place, plan))  # type: ignore[misc]
 
 
-async def test_whoever_joins_later_is_judged_then(road: UpdatesRoad, offline: Credential) -> None:
+async def test_whoever_joins_later_is_judged_then_and_again_when_it_declares_a_key(
+    road: UpdatesRoad, offline: Credential
+) -> None:
     for thing in ("dev-2", "dev-3"):
         road.make_thing(thing)
     await declare(road, "dev-1", KEY)
@@ -162,6 +164,17 @@ async def test_whoever_joins_later_is_judged_then(road: UpdatesRoad, offline: Cr
         found = await execution(road, thing)
         states[thing] = None if found is None else found.status
     assert states == {"dev-1": ExecutionStatus.QUEUED, "dev-2": ExecutionStatus.QUEUED, "dev-3": ExecutionStatus.REJECTED}
+    # A new device is in its group before it has ever spoken: as soon as it has a key, the job comes to it.
+    await declare(road, "dev-3", OTHER)
+    refused = await execution(road, "dev-3")
+    assert refused is not None
+    assert (refused.status, refused.number) == (ExecutionStatus.REJECTED, 1)
+    await declare(road, "dev-3", OTHER, KEY)
+    offered = await execution(road, "dev-3")
+    assert offered is not None
+    assert (offered.status, offered.number, offered.status_details) == (ExecutionStatus.QUEUED, 2, {})
+    job = await road.work.read(lambda tx: road.jobs.find(tx, road.account, JobId("AFR_OTA-rel-7")))
+    assert {status: count for status, count in job.counts.items() if count} == {ExecutionStatus.QUEUED: 3}
 
 
 @pytest.mark.parametrize("how", ["unsigned", "profile", "cut off", "another format", "garbage"])

@@ -113,6 +113,7 @@ class RolloutRooms:
         self.installed.searched_by(self.fleet_index.indexer)
         self.fleet_index.hears_of_packages_from(self.installed)
         self.jobs.decrypted_by(registry.decryption)
+        registry.decryption.watched_by(self.jobs.planner)
         devices.provisioning_watched_by(self.jobs)
         self.jobs.searched_by(self.fleet_index.indexer)
         self.fleet_index.hears_of_jobs_from(self.jobs)

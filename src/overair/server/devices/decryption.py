@@ -10,7 +10,7 @@ from overair.basics.clock import Clock, Instant
 from overair.basics.errors import NotFound
 from overair.basics.ids import AccountId, GroupName, ThingName
 from overair.basics.work import Tx
-from overair.server.devices.ports import ThingStore
+from overair.server.devices.ports import KeysDeclared, ThingStore
 from overair.wire.decryption_messages import Declaration
 from overair.wire.job_document import SHORT_KEY_ID_LENGTH, FileEncryption
 from overair.wire.key_wrapping import key_id_of, public_key_der
@@ -77,6 +77,11 @@ class DecryptionService:
         self._store = store
         self._things = things
         self._clock = clock
+        self._watcher: KeysDeclared | None = None
+
+    def watched_by(self, watcher: KeysDeclared) -> None:
+        """Register, at composition, the room above that must know of what devices say."""
+        self._watcher = watcher
 
     def says_something_new(self, tx: Tx, account: AccountId, thing: ThingName, declaration: Declaration) -> bool:
         """Whether it is worth a write: devices say the same at each connection."""
@@ -93,6 +98,8 @@ class DecryptionService:
             raise NotFound(f"There is no thing {thing!r} in this account.", subject="thing")
         declared = self._understood(thing, declaration)
         self._store.put(tx, account, declared)
+        if self._watcher is not None:
+            self._watcher.keys_declared(tx, account, thing)
         return declared
 
     def find(self, tx: Tx, account: AccountId, thing: ThingName) -> Declared | None:

@@ -44,6 +44,13 @@ class MembershipGuard(Protocol):
         ...
 
 
+class KeysDeclared(Protocol):
+    """Who must know, in the same transaction, that a thing has said something new of its decryption keys. Implemented above, by
+    jobs."""
+
+    def keys_declared(self, tx: Tx, account: AccountId, thing: ThingName) -> None: ...
+
+
 class ProvisionedAgain(Protocol):
     """Who must know, in the same transaction, that a thing which had no valid certificate left was given a new one: it isn't
     the device that it was. Implemented above, by jobs."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from overair.basics.clock import as_datetime
 from overair.basics.ids import ThingName
 from overair.server.devices.decryption import Declared
-from overair.server.jobs.encrypted_images import is_refused_by_server
 from overair.server.jobs.model import Execution
 
 
 def not_offered(thing: ThingName, last: Execution | None, declared: Declared | None) -> list[str] | None:
     """The chain for a thing whose last job the server kept from it; None where that isn't so."""
-    if last is None or not is_refused_by_server(last.status_details):
+    if last is None or not last.refused_by_server:
         return None
     why = last.status_details.get("reason", "").rstrip(".")
     at = as_datetime(last.last_updated_at).strftime("%Y-%m-%d %H:%M:%S UTC")

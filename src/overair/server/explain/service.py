@@ -19,7 +19,6 @@ from overair.server.devices.service import DevicesService, ThingGroupsService
 from overair.server.director.service import VehicleFacts
 from overair.server.explain.certificates import standing
 from overair.server.explain.model import Facts, HeldBack, HeldCertificate
-from overair.server.jobs.encrypted_images import is_refused_by_server
 from overair.server.jobs.model import Execution, Job, JobStatus
 from overair.server.jobs.rollout import rate_per_minute
 from overair.server.jobs.schedule import opens_at
@@ -248,7 +247,7 @@ def _reason_of(job: Job) -> str:
 
 def _was_heard(execution: Execution) -> bool:
     """Whether the last word on an execution was the device's."""
-    return execution.status in HEARD and not is_refused_by_server(execution.status_details)
+    return execution.status in HEARD and not execution.refused_by_server
 
 
 def _latest(executions: Collection[Execution]) -> Execution | None:

@@ -13,13 +13,11 @@ from overair.basics.errors import InvalidRequest
 from overair.basics.ids import AccountId, ThingName
 from overair.basics.work import Tx
 from overair.server.jobs.documents import DOCUMENT_DEPTH_MAX
-from overair.server.jobs.model import DOCUMENT_SIZE_BYTES_MAX
+from overair.server.jobs.model import DOCUMENT_SIZE_BYTES_MAX, REFUSED_BY, SERVER
 from overair.wire.job_document import FileEncryption, MalformedDocument, read_encryption
 from overair.wire.strict_json import decode
 
 REASON_LENGTH_MAX: Final = 1024
-REFUSED_BY: Final = "refusedBy"
-SERVER: Final = "server"
 
 
 def encryptions_in(document: str) -> tuple[FileEncryption, ...]:
@@ -44,11 +42,6 @@ def encryptions_in(document: str) -> tuple[FileEncryption, ...]:
 def refusal_details(why: str) -> Mapping[str, str]:
     """Status details of an execution that the server refuses in a device's place."""
     return {REFUSED_BY: SERVER, "reason": f"not offered: {why}"[:REASON_LENGTH_MAX]}
-
-
-def is_refused_by_server(details: Mapping[str, str]) -> bool:
-    """Whether an execution was ended before its device heard of it."""
-    return details.get(REFUSED_BY) == SERVER
 
 
 class NobodyDecrypts:

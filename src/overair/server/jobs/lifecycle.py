@@ -166,10 +166,7 @@ class Lifecycle:
         things = [*chosen.by_document, *chosen.fulfilled]
         if not things:
             return
-        unable: Mapping[ThingName, str] = {}
-        if job.encrypted:
-            encryptions = encryptions_in(self._jobs.document(tx, account, job.id) or "")
-            unable = self.decryption.unable(tx, account, chosen.by_document, encryptions)
+        unable = self.unable(tx, job, chosen.by_document)
         numbers = self._put_aside(tx, job, [earlier[thing] for thing in things if thing in earlier]) if earlier else {}
         alike = Execution(
             job=job.id,
@@ -201,6 +198,13 @@ class Lifecycle:
             self.fulfilment.queued(tx, job, chosen.fulfilled)
         self._announcer.queued(tx, job, alike, things, numbers=numbers, queues=queues, now=now)
         self.statuses.statuses_changed(tx, account, job.id, things, ExecutionStatus.QUEUED)
+
+    def unable(self, tx: Tx, job: Job, things: Sequence[ThingName]) -> Mapping[ThingName, str]:
+        """Those of some things that can't decrypt what a job brings, and why."""
+        if not job.encrypted:
+            return {}
+        encryptions = encryptions_in(self._jobs.document(tx, job.place.account, job.id) or "")
+        return self.decryption.unable(tx, job.place.account, things, encryptions)
 
     def _refuse(
         self,

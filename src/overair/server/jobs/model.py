@@ -99,6 +99,9 @@ SERVER_MAY_SET: Final[Mapping[ExecutionStatus, frozenset[ExecutionStatus]]] = {
 CANCELABLE_WITHOUT_FORCE: Final = frozenset({ExecutionStatus.QUEUED})
 PENDING: Final = frozenset({ExecutionStatus.QUEUED, ExecutionStatus.IN_PROGRESS})
 STARTED: Final = frozenset({ExecutionStatus.IN_PROGRESS})
+REFUSED_BY: Final = "refusedBy"
+SERVER: Final = "server"
+"""In the status details of an execution that the server refuses in its thing's place."""
 RETRIED: Final[Mapping[ExecutionStatus, FailureType]] = {
     ExecutionStatus.FAILED: FailureType.FAILED,
     ExecutionStatus.TIMED_OUT: FailureType.TIMED_OUT,
@@ -344,7 +347,12 @@ class Execution:
     @property
     def may_come_again(self) -> bool:
         """Whether a CONTINUOUS job that still names the thing comes to it once more."""
-        return not self.is_pending and (self.outlived or self.status is ExecutionStatus.REMOVED)
+        return not self.is_pending and (self.outlived or self.refused_by_server or self.status is ExecutionStatus.REMOVED)
+
+    @property
+    def refused_by_server(self) -> bool:
+        """Whether it was ended before its thing heard of it."""
+        return self.status_details.get(REFUSED_BY) == SERVER
 
     @property
     def fulfilled(self) -> bool:

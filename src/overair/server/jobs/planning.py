@@ -269,6 +269,16 @@ class Planner:
                     given[job.id] = self._give(tx, job, thing, now=now)
         return [job for job, comes in given.items() if comes]
 
+    def keys_declared(self, tx: Tx, account: AccountId, thing: ThingName) -> None:
+        """A thing has said something new of its decryption keys (``devices.ports.KeysDeclared``): running CONTINUOUS jobs of
+        its groups that were kept from it come to it, if it can read them now."""
+        now = self._clock.now()
+        for group in sorted(self._groups.all_groups_of(tx, account, thing)):
+            for job in self._jobs.continuous_for(tx, account, group):
+                latest = self._executions.find(tx, account, thing, job.id) if job.encrypted else None
+                if latest is not None and latest.refused_by_server and not self._lifecycle.unable(tx, job, [thing]):
+                    self._give(tx, job, thing, now=now)
+
     def _give(self, tx: Tx, job: Job, thing: ThingName, *, now: Instant) -> bool:
         """Whether the job comes to the thing, now or at its time."""
         account = job.place.account
