@@ -7,9 +7,11 @@ from pathlib import Path
 
 from overair.agent.device_directory import DeviceDirectory, read_settings
 from overair.agent.durable import Disk
+from overair.agent.server_trust import FILE_NAME
 from overair.agent.uptane.assembly import Surroundings, assemble
 from overair.agent.uptane.identity import IdentityStore
 from overair.agent.uptane.outcomes import Kind, Outcome
+from overair.agent.uptane.primary import TRUST_FIRST_AFTER_S
 from overair.basics.clock import Instant, SettableClock, WallClock
 from tests.support.device_process import command
 from tests.support.server_process import ServerProcess
@@ -51,3 +53,20 @@ def test_a_new_certificate_comes_is_tried_and_replaces_the_old_one(server: Serve
     assert (new.name, identities.next()) == (old.name, None)
     assert new.certificate.public_key() != old.certificate.public_key()
     assert new.expires_at > old.expires_at
+
+
+def test_a_vehicle_stores_whom_the_server_names_and_tells_it(server: ServerProcess, tmp_path: Path) -> None:
+    credentials, root = tmp_path / "credentials.zip", tmp_path / "device"
+    command("overair.cli.main", "credentials", "device", "--out", credentials, "--data", server.data)
+    flags = ("--credentials", credentials, "--install-file", "app.bin")
+    command("overair.cli.device_main", "uptane", "provision", root, *flags)
+    directory, passed_s = DeviceDirectory(root), [0.0]
+    around = Surroundings(monotonic=lambda: time.monotonic() + passed_s[0], pause=lambda seconds: False, clock=WallClock())
+    primary = assemble(directory, read_settings(directory), around, platform=None, application=Application(), version="1")
+    stored = root / "identity" / FILE_NAME
+    assert primary.round().kind is Kind.NOTHING_NEW
+    assert not stored.exists()
+    passed_s[0] = 2 * TRUST_FIRST_AFTER_S
+    assert primary.round().kind is Kind.NOTHING_NEW
+    assert stored.read_bytes() == Path(server.endpoints["ca_file"]).read_bytes()
+    assert stored.read_bytes().strip() in (root / "identity" / "ca.pem").read_bytes()

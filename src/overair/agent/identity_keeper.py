@@ -8,25 +8,19 @@ one is somebody else's.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs7
-
 from overair.agent.device_directory import DeviceDirectory, DeviceSettings
 from overair.agent.durable import Disk
+from overair.agent.server_trust import PATH, ServerTrust
 from overair.agent.tls import tls_context
 from overair.agent.uptane.https import Answer, HttpClient, NotProved, TransportFailed
-from overair.agent.uptane.identity import UNREADABLE, BadIdentity, Identity, IdentityStore, certificates_in, chain_to_pem
+from overair.agent.uptane.identity import BadIdentity, Identity, IdentityStore
 from overair.agent.uptane.renewal import Renewal
 from overair.basics.clock import Clock
 
@@ -63,9 +57,9 @@ class IdentityKeeper:
     ) -> None:
         self._disk = disk or Disk()
         self._identities = IdentityStore(directory, self._disk)
-        self._handed_out = directory.certificate_file.with_name("server-authorities.pem")
         self._manages_trust = settings.ca_file == _MANAGED
         self._ca_file = directory.ca_file(settings)
+        self._trust = ServerTrust(self._ca_file, self._disk, lambda tag: self._ask_authorities(self._present(), tag=tag))
         self._clock = clock
         self._chance = chance
         self._changed = changed
@@ -157,36 +151,13 @@ class IdentityKeeper:
         return False
 
     def _refresh_trust(self) -> bool:
-        """Store whom the server names, then tell it so: it keeps its old authority until every device has."""
-        if not self._manages_trust:
-            return False
-        handed_out = self._stored()
-        answer = self._ask_authorities(self._present(), tag=_tag(handed_out))
-        if answer.status != 200:
-            return False
-        named = _certificates(answer.body)
-        others = [each for each in certificates_in(self._ca_file.read_bytes()) if each not in (*handed_out, *named)]
-        # The wider file first: a power cut between the two leaves an authority too many, never one too few.
-        before = self._ca_file.read_bytes()
-        self._identities.trust(chain_to_pem([*named, *others]))
-        self._disk.write_whole(self._handed_out, chain_to_pem(named), mode=0o644)
-        self._ask_authorities(self._present(), tag=_tag(named))
-        is_new = set(certificates_in(before)) != {*named, *others}
-        if is_new:
-            LOG.info("the server names %d authorities to trust: they are stored", len(named))
-        return is_new
-
-    def _stored(self) -> Sequence[x509.Certificate]:
-        try:
-            return certificates_in(self._handed_out.read_bytes())
-        except (FileNotFoundError, BadIdentity):
-            return ()
+        return self._manages_trust and self._trust.refresh()
 
     def _ask_authorities(self, identity: Identity, *, tag: str) -> Answer:
         client = self._make_client(identity)
         try:
             headers = {"If-None-Match": tag} if tag else {}
-            return client.request("GET", f"{self._gateway}/.well-known/est/server/cacerts", headers=headers)
+            return client.request("GET", self._gateway + PATH, headers=headers)
         finally:
             client.close()
 
@@ -212,26 +183,3 @@ class IdentityKeeper:
             chance=self._chance,
             monotonic=self._monotonic,
         )
-
-
-def _certificates(body: bytes) -> Sequence[x509.Certificate]:
-    """Those of a certs-only PKCS #7 in Base64.
-
-    Raises:
-        BadIdentity
-    """
-    try:
-        found = pkcs7.load_der_pkcs7_certificates(base64.b64decode(b"".join(body.split()), validate=True))
-    except (*UNREADABLE, binascii.Error) as error:
-        raise BadIdentity(f"The answer holds no certificates that can be read: {error}") from None
-    if not found:
-        raise BadIdentity("The answer names nobody to trust.")
-    return found
-
-
-def _tag(certificates: Sequence[x509.Certificate]) -> str:
-    """As the server names what it has handed out: whatever the order, which a certs-only message doesn't keep."""
-    if not certificates:
-        return ""
-    ders = b"".join(sorted(each.public_bytes(serialization.Encoding.DER) for each in certificates))
-    return f'"{hashlib.sha256(ders).hexdigest()}"'

@@ -13,6 +13,7 @@ from overair.agent.device_directory import DeviceDirectory, DeviceSettings
 from overair.agent.durable import Disk
 from overair.agent.platform import Platform
 from overair.agent.progress import NoProgress, ProgressSink
+from overair.agent.server_trust import ServerTrust
 from overair.agent.settings import Application
 from overair.agent.uptane.ecu_key import load_or_make
 from overair.agent.uptane.gateway import Gateway
@@ -151,6 +152,7 @@ def assemble(
             ledger=ledger,
             telemetry=Telemetry(configuration=configuration_text(settings)),
             renewal=Renewal(identities, gateway, monotonic=around.monotonic) if uptane.renews else None,
+            trust=ServerTrust(identities.ca_file, around.disk, gateway.authorities) if uptane.renews else None,
             version=version,
             chance=around.chance,
             monotonic=around.monotonic,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import quote
 
+from overair.agent.server_trust import PATH
 from overair.agent.tls import tls_context
 from overair.agent.uptane.https import Answer, BadStatus, HttpClient, NotProved, Stopped, TransportFailed
 from overair.agent.uptane.identity import BadIdentity, Identity, IdentityStore, NoIdentity
@@ -105,6 +106,15 @@ class Gateway:
         url = f"{self._server}/.well-known/est/simplereenroll"
         headers = {"Content-Transfer-Encoding": "base64"}
         return self._current().request("POST", url, body=request, content_type="application/pkcs10", headers=headers)
+
+    def authorities(self, tag: str) -> Answer:
+        """Who vouches for the server, unless that is what ``tag`` names (``agent.server_trust``).
+
+        Raises:
+            TransportFailed, NoIdentity
+        """
+        headers = {"If-None-Match": tag} if tag else {}
+        return self._current().request("GET", self._server + PATH, headers=headers)
 
     def send_events(self, events: Sequence[Event]) -> Answer:
         """``POST /events``. Raises: TransportFailed, NoIdentity."""

@@ -18,6 +18,7 @@ from typing import Final
 
 from overair.agent.platform import ResetRequested
 from overair.agent.progress import NoProgress, Progress, ProgressSink
+from overair.agent.server_trust import ServerTrust
 from overair.agent.uptane.distribution import Distribution, EcusAway
 from overair.agent.uptane.downloads import Downloads, UpdateFailed
 from overair.agent.uptane.gateway import Gateway
@@ -50,6 +51,8 @@ SECONDARIES_WAIT_S: Final = 60.0
 PASSES_MAX: Final = 3
 """The Director is asked again after a download, which may have taken hours; so often at most in one round."""
 BACK_OFF_S_MAX: Final = 3600.0
+TRUST_FIRST_AFTER_S: Final = 60.0
+TRUST_EVERY_S: Final = 6 * 3600.0
 PROGRESS_UNIT_BYTES: Final = 64 * 1024
 _MISTAKES: Final = frozenset({Reason.TARGET_MISMATCH, Reason.BAD_HARDWARE_ID, Reason.BAD_ECU_ID})
 """More often an operator's than an attacker's; reported with the update."""
@@ -68,6 +71,8 @@ class Parts:
     ledger: Ledger
     telemetry: Telemetry
     renewal: Renewal | None
+    trust: ServerTrust | None
+    """None: whom the device trusts is what its files say, and nobody else's affair."""
     version: str
     """Of the program or image that this runs in, for whoever watches."""
     chance: Random
@@ -94,6 +99,7 @@ class Primary:
             watch=self._show_download,
         )
         self._started_s = parts.monotonic()
+        self._trust_asked_again_s = self._started_s + TRUST_FIRST_AFTER_S * (1 + parts.chance.random())
         self._settled = False
         self._last: Outcome | None = None
 
@@ -153,6 +159,7 @@ class Primary:
         self._parts.telemetry.tell(self._gateway, self._vehicle.own_image)
         if self._parts.renewal is not None:
             self._parts.renewal.run_if_due(self._parts.time.now())
+        self._follow_trust()
         try:
             outcome = Outcome(kind=Kind.WAITING, message="The machine must restart.") if self._restarts else self._update()
         except ResetRequested:
@@ -203,6 +210,18 @@ class Primary:
             return Outcome(kind=Kind.REFUSED, message=message)
         LOG.warning("%s", message)
         return None
+
+    def _follow_trust(self) -> None:
+        """Whom the server names is trusted; asked some hours apart. What fails is tried again then."""
+        trust, now_s = self._parts.trust, self._parts.monotonic()
+        if trust is None or now_s < self._trust_asked_again_s:
+            return
+        self._trust_asked_again_s = now_s + TRUST_EVERY_S
+        try:
+            if trust.refresh():
+                self._gateway.close()
+        except (TransportFailed, BadIdentity, NoIdentity, OSError) as error:
+            LOG.warning("whom the server names to trust isn't known: %s", error)
 
     def _send_manifest(self) -> None:
         state = self._state

@@ -478,7 +478,7 @@ MIXED_LEVELS: Final = (
 def _key_alarm(things: tuple[ThingName, ...]) -> str:
     named = ", ".join(things[:ALARMS_NAMED_MAX]) + (", …" if len(things) > ALARMS_NAMED_MAX else "")
     return (
-        f"ALARM: keys came out of turn under the names of {len(things)} devices, and were refused: {named}. `overair why THING` "
+        f"ALARM: keys came out of turn under the names of {len(things)} devices, and were refused: {named}. `overair why` "
         "and `overair fleet-ca anomalies` tell more; `overair fleet-ca approve` and `dismiss` settle each."
     )
 
