@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from overair.basics.clock import SettableClock
@@ -248,9 +248,12 @@ class Kms:
         if self.is_down:
             raise ConnectionError("no route")
         assert (KeyId, MessageType, len(Message)) == ("alias/overair-x", "DIGEST", 32)
-        assert SigningAlgorithm == "ECDSA_SHA_256"
-        assert isinstance(self.key, ec.EllipticCurvePrivateKey)
-        return {"Signature": self.key.sign(Message, ec.ECDSA(Prehashed(hashes.SHA256())))}
+        assert SigningAlgorithm in self.algorithms
+        if isinstance(self.key, ec.EllipticCurvePrivateKey):
+            return {"Signature": self.key.sign(Message, ec.ECDSA(Prehashed(hashes.SHA256())))}
+        pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+        scheme = pss if "PSS" in SigningAlgorithm else padding.PKCS1v15()
+        return {"Signature": self.key.sign(Message, scheme, Prehashed(hashes.SHA256()))}
 
 
 @on_sqlite
@@ -272,3 +275,24 @@ def test_a_cloud_s_key_signs_documents_and_digests(work: SqlWork, make: Make, mo
         signer.sign(b"image", algorithm=wanted)
     with pytest.raises(Conflict, match="doesn't answer as it should"):
         signer.sign_digest(bytes(32), algorithm=wanted)
+
+
+@on_sqlite
+def test_one_cloud_key_signs_metadata_and_images_each_in_its_own_way(
+    work: SqlWork, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    kms = Kms(rsa.generate_private_key(65537, 2048), ["RSASSA_PSS_SHA_256", "RSASSA_PKCS1_V1_5_SHA_256"])
+    monkeypatch.setattr(boto3, "client", lambda name: kms)
+    keyring = make(key_services=["awskms:alias/overair-"])
+    prepared = keyring.hold(ACCOUNT, "awskms:alias/overair-x", make=KeyKind.RSA_2048)
+    key_id = work.run_blocking(lambda tx: keyring.keep(tx, ACCOUNT, prepared, "acm"))
+    signer = work.read_blocking(lambda tx: keyring.signer(tx, ACCOUNT, key_id))
+    for wanted in (SignatureAlgorithm.RSA_PSS_SHA256, SignatureAlgorithm.RSA_PKCS1_SHA256):
+        assert verifies(kms.key.public_key(), signer.sign(b"document", algorithm=wanted), b"document", algorithm=wanted)
+    wanted = SignatureAlgorithm.RSA_PKCS1_SHA256
+    signature = signer.sign_digest(hashlib.sha256(b"image").digest(), algorithm=wanted)
+    assert verifies(kms.key.public_key(), signature, b"image", algorithm=wanted)
+    with pytest.raises(Conflict, match="No key service makes"):
+        signer.sign(b"image", algorithm=SignatureAlgorithm.RSA_PKCS1_SHA1)
