@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 
 from overair.agent.image_builder import build_image
-from tests.support.device_process import DeviceProcess
+from tests.support.device_process import DeviceProcess, command
 from tests.support.server_process import ServerProcess
 
 
@@ -32,6 +32,7 @@ def database_url() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.timeout(300)
 def test_a_server_on_postgresql_ships_a_signed_image_that_a_device_boots_and_remembers_it_after_a_kill(
     new_server: Callable[..., ServerProcess], database_url: str, tmp_path: Path
 ) -> None:
@@ -61,6 +62,16 @@ def test_a_server_on_postgresql_ships_a_signed_image_that_a_device_boots_and_rem
         assert device.status()["version"] == "3.0.0"
         operations = [each["operation"] for each in server.client("overair").list_audit_records()["records"]]
         assert {"CreateThing", "PutObject", "CreateOTAUpdate"} <= set(operations)
+
+        # Backed up while it runs, lost, and brought back without PostgreSQL.
+        file = tmp_path / "backup.tar"
+        command("overair.cli.main", "backup", file, "--with-wrapping-key", "--database", database_url, "--data", server.data)
+        server.kill()
+        restored = new_server(name="restored")
+        command("overair.cli.main", "restore", file, "--data", restored.data)
+        iot = restored.start().client("iot")
+        described = iot.describe_job_execution(jobId=job, thingName="on-postgresql")["execution"]
+        assert described["status"] == "SUCCEEDED"
     finally:
         device.stop()
     engine = sqlalchemy.create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
