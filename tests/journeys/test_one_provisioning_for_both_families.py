@@ -10,6 +10,7 @@ import http.client
 import json
 import ssl
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,9 +21,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
 from overair.cli import device_main
+from overair.cli.device import DEVICE_POLICY
+from tests.journeys.test_a_gateway_with_hooks import Gateway
 from tests.support import pki
-from tests.support.device_process import command
+from tests.support.device_process import command, wait_until
 from tests.support.field_device import own_topics_policy
+from tests.support.gateway_machine import image
 from tests.support.paho_device import PahoDevice
 from tests.support.pki import Held
 from tests.support.server_process import ServerProcess
@@ -92,29 +96,74 @@ def vehicle_template(thing: Any) -> str:
     )
 
 
+def updates_itself(server: ServerProcess, folder: Path, thing: str, identity: Callable[[], dict[str, Any]]) -> None:
+    """Our own agent, a gateway with its own programs, comes in with another identity than ``enroll`` gave and installs an
+    image."""
+    iot = server.client("iot")
+    gateway = Gateway(server, thing, folder)
+    [enrolled] = iot.list_thing_principals(thingName=thing)["principals"]
+    iot.detach_thing_principal(thingName=thing, principal=enrolled)
+    iot.delete_thing(thingName=thing)
+    pair = identity()
+    gateway.directory.certificate_file.write_text(pair["certificatePem"])
+    gateway.directory.private_key_file.write_text(pair["keyPair"]["PrivateKey"])
+    gateway.start()
+    try:
+        wait_until(lambda: has_come_in(iot, thing), what=gateway.log)
+        job = gateway.ship(image("2.0.0", size_bytes=20_000))
+        gateway.start_again_after_75()
+        assert gateway.wait_for_end(job)["status"] == "SUCCEEDED", gateway.log()
+    finally:
+        gateway.stop()
+
+
+def has_come_in(iot: Any, thing: str) -> bool:
+    try:
+        return bool(iot.list_thing_principals(thingName=thing)["principals"])
+    except iot.exceptions.ResourceNotFoundException:
+        return False
+
+
 def pair_of(leaf: Held) -> dict[str, Any]:
     return {"certificatePem": leaf.chain_pem, "keyPair": {"PrivateKey": leaf.key_pem}}
 
 
-def test_a_shared_credential_lets_awss_devices_in(server: ServerProcess, tmp_path: Path, name: str, topics_policy: str) -> None:
-    made = server.client("overair").create_provisioning_credential(policyName=topics_policy)
-    status, bundle = ask(server, tmp_path, pkcs12_pem(made["pkcs12"]), "POST", "/devices", {"deviceId": name, "ttl": 90})
+def of_shared_credential(server: ServerProcess, folder: Path, name: str, policy: str) -> dict[str, Any]:
+    """A certificate that the server made for whoever showed a shared credential."""
+    made = server.client("overair").create_provisioning_credential(policyName=policy)
+    status, bundle = ask(server, folder, pkcs12_pem(made["pkcs12"]), "POST", "/devices", {"deviceId": name, "ttl": 90})
     assert status == 200, bundle
     opened = pkcs12.load_pkcs12(bundle, b"")
     assert opened.cert is not None
-    assert opened.key is not None
-    certificate = opened.cert.certificate.public_bytes(Encoding.PEM).decode()
-    key = opened.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    does_a_job(server, tmp_path, name, {"certificatePem": certificate, "keyPair": {"PrivateKey": key}})
+    return pair_of(Held(opened.cert.certificate, opened.key))  # type: ignore[arg-type]
+
+
+def of_own_pki(server: ServerProcess, name: str, policy: str) -> dict[str, Any]:
+    """A certificate with its chain, of an authority that is trusted from now on."""
+    root = pki.authority()
+    server.client("overair").register_fleet_certificate_authority(certificatePem=root.pem, rule={"policyName": policy})
+    return pair_of(pki.device(pki.authority("Issuing", root), name))
+
+
+def test_a_shared_credential_lets_awss_devices_in(server: ServerProcess, tmp_path: Path, name: str, topics_policy: str) -> None:
+    does_a_job(server, tmp_path, name, of_shared_credential(server, tmp_path, name, topics_policy))
 
 
 def test_an_own_pki_lets_awss_devices_in(server: ServerProcess, tmp_path: Path, name: str, topics_policy: str) -> None:
-    root = pki.authority()
-    server.client("overair").register_fleet_certificate_authority(certificatePem=root.pem, rule={"policyName": topics_policy})
-    leaf = pki.device(pki.authority("Issuing", root), name)
-    with PahoDevice(server.endpoints, tmp_path, name, pair_of(leaf)):
+    pair = of_own_pki(server, name, topics_policy)
+    with PahoDevice(server.endpoints, tmp_path, name, pair):
         pass  # its first contact makes it a thing
-    does_a_job(server, tmp_path, name, pair_of(leaf))
+    does_a_job(server, tmp_path, name, pair)
+
+
+@pytest.mark.long
+def test_our_agent_comes_in_by_a_shared_credential_and_updates_itself(server: ServerProcess, tmp_path: Path, name: str) -> None:
+    updates_itself(server, tmp_path, name, lambda: of_shared_credential(server, tmp_path, name, DEVICE_POLICY))
+
+
+@pytest.mark.long
+def test_our_agent_comes_in_by_an_own_pki_and_updates_itself(server: ServerProcess, tmp_path: Path, name: str) -> None:
+    updates_itself(server, tmp_path, name, lambda: of_own_pki(server, name, DEVICE_POLICY))
 
 
 def test_a_claim_lets_vehicles_in(server: ServerProcess, tmp_path: Path, name: str) -> None:
