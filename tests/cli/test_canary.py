@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.rollout_bar import Rollout
 from overair.cli.watch import Follow
 from tests.support.device_process import wait_until
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, clean_environment, overair
+from tests.support.warm_process import WarmProcess
 
 
 def rollout(**counts: int) -> Rollout:
@@ -87,26 +87,21 @@ class Road:
         self.run("device", "enroll", self.name, "--count", "10", "--group", self.name, "--out", str(folder / "fleet"))
         (folder / "image.bin").write_bytes(os.urandom(20_000))
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "overair.cli.main", *arguments, "--json", "--data", str(self.server.data)]
+    def flags(self) -> list[str]:
+        return ["--json", "--data", str(self.server.data)]
 
     def run(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=100, env=clean_environment(), check=False
-        )
+        done = overair(*arguments, *self.flags())
         assert done.returncode == code, done.stderr
         return dict(json.loads(done.stdout)) if done.stdout else {"error": done.stderr}
 
     def ship(self, *more: str) -> list[str]:
         return ["ship", str(self.folder / "image.bin"), "--to", f"group:{self.name}", "--version", "2.0.0", *more]
 
-    def fleet(self, *more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "overair.cli.device_main", "fleet", str(self.folder / "fleet"), "--jobs", "0", *more],
-            stdout=subprocess.DEVNULL,
-            text=True,
-            env=clean_environment(),
-        )
+    def fleet(self, *more: str) -> WarmProcess:
+        arguments = ["fleet", str(self.folder / "fleet"), "--jobs", "0", *more]
+        devnull = subprocess.DEVNULL
+        return WarmProcess("overair.cli.device_main", arguments, environment=clean_environment(), stdout=devnull)
 
     def job(self) -> str:
         listed = self.server.client("iot").list_jobs(maxResults=250, targetSelection="CONTINUOUS")["jobs"]
@@ -184,9 +179,8 @@ def test_a_stage_that_takes_too_long_goes_on_by_itself_and_resume_opens_the_next
 
 @pytest.mark.long
 def test_a_command_that_was_killed_leaves_its_stage_and_resume_opens_the_next(road: Road) -> None:
-    stopped = subprocess.Popen(
-        road.command(*road.ship("--canary", "30%,100%")), stdout=subprocess.PIPE, text=True, env=clean_environment()
-    )
+    arguments = [*road.ship("--canary", "30%,100%"), *road.flags()]
+    stopped = WarmProcess("overair.cli.main", arguments, environment=clean_environment(), stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: road.job() and road.reached() == 3)
     finally:

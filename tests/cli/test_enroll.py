@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,11 @@ from botocore.exceptions import ClientError
 from overair.cli.device import enroll_device, own_topics_policy
 from overair.cli.operator import operator_of
 from tests.support.field_device import ANSWER_TIMEOUT_S, Device, Identity
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, overair
 
 
 def enroll(server: ServerProcess, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "overair.cli.main", "device", "enroll", *map(str, arguments), "--data", str(server.data)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_environment(),
-    )
+    return overair("device", "enroll", *arguments, "--data", server.data)
 
 
 def enrolled(server: ServerProcess, folder: Path, name: str, *flags: str) -> Identity:
@@ -156,8 +148,7 @@ def test_why_names_the_statement_that_allows_and_says_what_no_statement_allows(s
     enrolled(server, tmp_path / "device", name)
 
     def why(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "overair.cli.main", "why", name, *arguments, "--data", str(server.data)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=clean_environment())
+        return overair("why", name, *arguments, "--data", server.data)
 
     own = f"$aws/things/{name}/jobs/j/update"
     told = json.loads(why("--may", "publish", "--on", own, "--json").stdout)

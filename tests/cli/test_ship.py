@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,21 +11,10 @@ import pytest
 
 from overair.agent.image_builder import build_image
 from tests.support.device_process import DeviceProcess
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess
+from tests.support.server_process import overair as run
 
 HARDWARE = "posix"
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """One command of ours to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "overair.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=clean_environment(),
-        check=False,
-    )
 
 
 @pytest.fixture

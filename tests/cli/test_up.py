@@ -17,26 +17,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.mqtt_over_tls import device_context
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, clean_environment, overair
 
 NewServer = Callable[..., ServerProcess]
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One command of ours to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "overair.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=clean_environment(**environment),
-        check=False,
-    )
-
-
 def refused(*arguments: str, code: int, **environment: str) -> str:
     """The one line that a refused command ends with."""
-    ended = run(*arguments, **environment)
+    return line_of(overair(*arguments, **environment), code)
+
+
+def line_of(ended: subprocess.CompletedProcess[str], code: int) -> str:
     assert ended.returncode == code, ended.stderr
     lines = ended.stderr.strip().splitlines()
     assert len(lines) == 1, ended.stderr
@@ -45,7 +36,7 @@ def refused(*arguments: str, code: int, **environment: str) -> str:
 
 
 def test_the_first_start_leaves_everything_that_a_newcomer_needs(new_server: NewServer) -> None:
-    server = new_server().start()
+    server = new_server(cold=True).start()
     written = json.loads((server.data / "run" / "endpoints.json").read_bytes())
     assert written == server.endpoints
     assert set(written) == {
@@ -147,7 +138,9 @@ def test_a_taken_port_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_foreign_directory_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    assert "isn't a state directory" in refused("up", "--data", str(tmp_path), code=2)
+    command = [sys.executable, "-m", "overair.cli.main", "up", "--data", str(tmp_path)]  # from nothing, as in a shell
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment(), check=False)
+    assert "isn't a state directory" in line_of(ended, code=2)
 
 
 def test_a_newer_directory_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -190,7 +183,7 @@ def test_the_endpoints_are_taken_away_by_a_start_and_are_there_only_once_every_p
 
 
 def test_an_unknown_flag_and_a_misspelt_variable_are_usage_errors(tmp_path: Path) -> None:
-    assert run("up", "--operater-port", "1").returncode == 1
+    assert overair("up", "--operater-port", "1").returncode == 1
     assert "Did you mean" in refused("up", "--data", str(tmp_path / "d"), code=1, OVERAIR_REGOIN="eu-west-1")
     assert "bind" in refused("up", "--data", str(tmp_path / "d"), "--bind", "everywhere", code=1)
 
@@ -207,7 +200,7 @@ def test_a_server_on_ipv6_alone_is_reached_by_what_it_says_of_itself(new_server:
     bucket = server.endpoints["bucket"]
     server.client("s3").put_object(Bucket=bucket, Key="k", Body=b"over six")
     assert server.client("s3").get_object(Bucket=bucket, Key="k")["Body"].read() == b"over six"
-    assert run("status", "--data", str(server.data)).returncode == 0
+    assert overair("status", "--data", str(server.data)).returncode == 0
     socket.create_connection(("::1", server.endpoints["mqtt_port"]), timeout=30).close()
 
 
@@ -226,9 +219,9 @@ def test_commands_without_a_server_end_with_unreachable(tmp_path: Path) -> None:
 
 def test_env_exports_what_boto3_and_the_shell_need(new_server: NewServer) -> None:
     server = new_server().start()
-    printed = run("env", "--data", str(server.data))
+    printed = overair("env", "--data", str(server.data))
     assert printed.returncode == 0
-    document = json.loads(run("env", "--data", str(server.data), "--json").stdout)
+    document = json.loads(overair("env", "--data", str(server.data), "--json").stdout)
     for name, value in document.items():
         assert f"export {name}=" in printed.stdout
         assert value

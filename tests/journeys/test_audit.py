@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -21,7 +19,7 @@ from overair.cli.device import device_policy
 from tests.support.device_process import wait_until
 from tests.support.field_device import enroll
 from tests.support.mqtt_over_tls import MqttOverTls, device_context
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, overair
 
 
 def heard(server: ServerProcess, **query: object) -> list[tuple[str, str]]:
@@ -32,9 +30,7 @@ def heard(server: ServerProcess, **query: object) -> list[tuple[str, str]]:
 
 def overair_command(*arguments: str, status: int = 0) -> str:
     """Standard output, and standard error where the command is to fail."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "overair.cli.main", *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+    ended = overair(*arguments)
     assert ended.returncode == status, ended.stderr
     return ended.stdout if status == 0 else ended.stderr
 

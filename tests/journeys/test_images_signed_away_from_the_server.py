@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from overair.agent.image_builder import build_image
 from tests.support.code_signing import Credential, credential
 from tests.support.device_process import DeviceProcess
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, overair
 from tests.support.token import LIBRARY, PIN, needs_a_token
 
 PASSPHRASE = "four words in a row"
@@ -33,14 +32,7 @@ class Desk:
     pair: Credential
 
     def run(self, *arguments: str | Path, code: int = 0, **environment: str) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-m", "overair.cli.main", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            env={**clean_environment(), **environment},
-            check=False,
-        )
+        ended = overair(*arguments, **environment)
         assert ended.returncode == code, f"{arguments}: {ended.returncode}\n{ended.stderr}\n{ended.stdout}"
         return ended.stderr if code else ended.stdout
 

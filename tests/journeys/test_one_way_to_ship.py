@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from overair.agent.image_builder import build_image
 from tests.support.device_process import DeviceProcess, command, wait_until
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, overair
 from tests.support.vehicle_on_hand import VehicleOnHand
 
 BOTH = ("--hardware-id", "gw", "--hardware-id", "door")
@@ -55,15 +54,7 @@ class World:
         return path
 
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "overair.cli.main", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            env=clean_environment(OVERAIR_DATA=str(self.server.data)),
-            check=False,
-            cwd=self.folder,
-        )
+        return overair(*arguments, folder=self.folder, OVERAIR_DATA=str(self.server.data))
 
     def ship(self, *arguments: str | Path, code: int = 0) -> dict[str, Any]:
         """``overair ship … --to group:G --json``; its document."""

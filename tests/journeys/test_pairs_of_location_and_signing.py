@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.code_signing import Credential, credential
 from tests.support.device_process import wait_until
 from tests.support.field_device import Device, Identity, enroll
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, overair
 
 IMAGE = hashlib.shake_256(b"an image of each pair").digest(9_001)
 BLOCK_SIZE_BYTES = 4096
@@ -244,14 +242,7 @@ def test_an_unsigned_update_is_marked_wherever_it_is_told_of(shop: Shop) -> None
     assert any(info["otaUpdateId"] in warning for warning in warnings), warnings
     finish(shop, info)
     for flags, marked in ((["--json"], '"unsigned": true'), ([], "UNSIGNED")):
-        watched = subprocess.run(
-            [sys.executable, "-m", "overair.cli.main", "watch", info["otaUpdateId"], "--data", str(shop.server.data), *flags],
-            capture_output=True,
-            text=True,
-            env=clean_environment(),
-            timeout=60,
-            check=False,
-        )
+        watched = overair("watch", info["otaUpdateId"], "--data", shop.server.data, *flags)
         assert (watched.returncode, marked in watched.stdout) == (3, True), watched
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,33 +12,14 @@ import urllib3
 from botocore.config import Config
 
 from tests.support.field_device import Device, enroll
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, overair
 
 NewServer = Callable[..., ServerProcess]
 
 
 def refused(*arguments: str) -> str:
     """The one line that ``overair up`` ends with; its exit status is 2 (refused)."""
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "overair.cli.main",
-            "up",
-            "--operator-port",
-            "0",
-            "--mqtt-port",
-            "0",
-            "--device-port",
-            "0",
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=clean_environment(),
-        check=False,
-    )
+    ended = overair("up", "--operator-port", "0", "--mqtt-port", "0", "--device-port", "0", *arguments)
     lines = ended.stderr.strip().splitlines()
     assert (ended.returncode, len(lines)) == (2, 1), ended.stderr
     return lines[0]
@@ -118,14 +97,7 @@ def test_a_settings_file_is_read_and_flags_win_over_it(new_server: NewServer, tm
 def test_a_settings_file_with_an_unknown_name_is_a_usage_error(tmp_path: Path) -> None:
     file = tmp_path / "overair.toml"
     file.write_text('regoin = "eu-central-1"\n')
-    ended = subprocess.run(
-        [sys.executable, "-m", "overair.cli.main", "up", "--data", str(tmp_path / "d"), "--config", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=clean_environment(),
-        check=False,
-    )
+    ended = overair("up", "--data", tmp_path / "d", "--config", file)
     assert ended.returncode == 1
     assert "Did you mean region" in ended.stderr
 
@@ -158,14 +130,7 @@ def test_download_links_in_documents_name_the_address_that_devices_see(new_serve
 
 @pytest.mark.parametrize(("flag", "value"), [("--limits", "some"), ("--log", "xml"), ("--region", "moon"), ("--account", "12")])
 def test_a_value_that_a_setting_does_not_take_is_a_usage_error(tmp_path: Path, flag: str, value: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "overair.cli.main", "up", "--data", str(tmp_path / "d"), flag, value],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=clean_environment(),
-        check=False,
-    )
+    ended = overair("up", "--data", tmp_path / "d", flag, value)
     assert ended.returncode == 1
     assert flag.strip("-") in ended.stderr
     assert not (tmp_path / "d").exists()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.field_device import enroll
-from tests.support.forked_server import ForkedServer
 from tests.support.ledger import Asked, Ledgers, Records, Stand
 from tests.support.ledger_clients import LedgerDevice, LedgerOperator
+from tests.support.server_process import ServerProcess
 
 DEVICES_COUNT = 4
 UPDATES_IN_A_LIFE_MAX = 150
@@ -24,16 +24,17 @@ DESCRIBED_AT_THE_END_MAX = 40
 
 
 @pytest.fixture
-def killed_server(tmp_path: Path) -> Iterator[ForkedServer]:
-    server = ForkedServer(tmp_path / "data")
+def killed_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    server = ServerProcess(tmp_path / "data")
     yield server
-    server.stop()
+    if server.process is not None:
+        server.kill()
 
 
 class Killer:
     """Lets a server live until its devices were told of some updates, and kills it at a random moment after that."""
 
-    def __init__(self, server: ForkedServer, chance: random.Random) -> None:
+    def __init__(self, server: ServerProcess, chance: random.Random) -> None:
         self._server = server
         self._chance = chance
         self._left = 0
@@ -63,19 +64,19 @@ class Killer:
 
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed_under_load(
-    killed_server: ForkedServer, tmp_path: Path, kills: int
+    killed_server: ServerProcess, tmp_path: Path, kills: int
 ) -> None:
     async def bounded() -> None:
         try:
             await kill_again_and_again(killed_server, tmp_path, kills=kills, seed=5)
         finally:
             # The operator's thread goes on as long as there is a server.
-            killed_server.stop()
+            killed_server.kill()
 
     asyncio.run(bounded())
 
 
-async def kill_again_and_again(server: ForkedServer, folder: Path, *, kills: int, seed: int) -> None:
+async def kill_again_and_again(server: ServerProcess, folder: Path, *, kills: int, seed: int) -> None:
     ledgers = Ledgers()
     chance = random.Random(seed)
     killer = Killer(server, chance)
@@ -104,7 +105,7 @@ async def kill_again_and_again(server: ForkedServer, folder: Path, *, kills: int
     await asyncio.to_thread(look_through_the_doors, server, ledgers, chance)
 
 
-def look_through_the_doors(server: ForkedServer, ledgers: Ledgers, chance: random.Random) -> None:
+def look_through_the_doors(server: ServerProcess, ledgers: Ledgers, chance: random.Random) -> None:
     """An operator is told what the records hold; what was begun is ended."""
     iot = server.client("iot")
     for job in ledgers.jobs:

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 from overair.agent.device_directory import DeviceDirectory, read_settings, write_settings
 from overair.agent.progress import Progress, read_progress
 from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.warm_process import WarmProcess, run
 
 POLL_S = 0.005
 
@@ -33,14 +33,7 @@ def wait_until(condition: Callable[[], Any], *, timeout_s: float = 60, what: Cal
 
 def command(module: str, *arguments: str | Path) -> str:
     """Run one of our commands to its end; its standard output."""
-    ended = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=clean_environment(),
-    )
+    ended = run(module, *map(str, arguments), environment=clean_environment(), timeout_s=120)
     assert ended.returncode == 0, f"{arguments}: {ended.returncode}\n{ended.stderr}\n{ended.stdout}"
     return ended.stdout
 
@@ -53,7 +46,7 @@ class DeviceProcess:
         self.name = name
         self.directory = DeviceDirectory(root)
         self._log = root.with_suffix(".log")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: WarmProcess | None = None
 
     def enroll(self, first_image: bytes) -> DeviceProcess:
         command("overair.cli.main", "device", "enroll", self.name, "--out", self.directory.root, "--data", self.server.data)
@@ -69,12 +62,9 @@ class DeviceProcess:
 
     def boot(self) -> DeviceProcess:
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "overair.cli.device_main", "boot", "--device", str(self.directory.root)],
-                stdout=log,
-                stderr=log,
-                env=clean_environment(),
-            )
+            arguments = ["boot", "--device", str(self.directory.root)]
+            environment = clean_environment()
+            self.process = WarmProcess("overair.cli.device_main", arguments, environment=environment, stdout=log, stderr=log)
         wait_until(lambda: self.image_pid, what=self.log)
         return self
 

@@ -22,8 +22,8 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Makes servers of this test's own (not started); whatever still runs at the end is stopped."""
     made: list[ServerProcess] = []
 
-    def make(*flags: str, name: str = "data", driven: bool = False, **environment: str) -> ServerProcess:
-        process = ServerProcess(tmp_path / name, *flags, driven=driven, environment=environment)
+    def make(*flags: str, name: str = "data", driven: bool = False, cold: bool = False, **environment: str) -> ServerProcess:
+        process = ServerProcess(tmp_path / name, *flags, driven=driven, cold=cold, environment=environment)
         made.append(process)
         return process
 

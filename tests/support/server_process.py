@@ -16,10 +16,11 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.support.warm_process import REPOSITORY, WarmProcess, run
+
 START_TIMEOUT_S = 100.0
 STOP_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 60.0
-REPOSITORY = Path(__file__).parents[2]
 MODELS = REPOSITORY / "src" / "overair" / "server" / "aws_protocol" / "models"
 
 
@@ -28,6 +29,14 @@ def clean_environment(**more: str) -> dict[str, str]:
     steering = ("AWS_", "OVERAIR_", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
     return {**kept, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1", **more}
+
+
+def overair(
+    *arguments: str | Path, timeout_s: float = 100, folder: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """One operator's command to its end."""
+    environment = clean_environment(**environment)
+    return run("overair.cli.main", *map(str, arguments), environment=environment, timeout_s=timeout_s, folder=folder)
 
 
 @functools.cache
@@ -45,17 +54,21 @@ class ServerProcess:
     """One server on free ports.
 
     With ``driven=True`` the process is ``tests/support/server_main.py``: the same composition with a settable schedule
-    clock and a stop-after-named-step hook, both driven over its standard input.
+    clock and a stop-after-named-step hook, both driven over its standard input. It is forked from a process that has
+    imported it; ``cold=True`` starts one from nothing.
     """
 
     start_timeout_s = START_TIMEOUT_S
 
-    def __init__(self, data: Path, *flags: str, driven: bool = False, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, *flags: str, driven: bool = False, cold: bool = False, environment: dict[str, str] | None = None
+    ) -> None:
         self.data = data
         self.flags = flags
         self.driven = driven
+        self.cold = cold
         self.environment = environment or {}
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | WarmProcess | None = None
         self.endpoints: dict[str, Any] = {}
         self._lines: queue.Queue[str] = queue.Queue()
         self._log = data.parent / f"{data.name}.log"
@@ -67,26 +80,39 @@ class ServerProcess:
 
     def start(self) -> ServerProcess:
         """Start and wait until every port accepts."""
-        program = ["-m", "overair.cli.main"] if not self.driven else [str(REPOSITORY / "tests" / "support" / "server_main.py")]
-        ports = [flag for port in ("operator", "mqtt", "device") for flag in (f"--{port}-port", "0")]
-        self.data.parent.mkdir(parents=True, exist_ok=True)
-        log = self._log.open("ab")
-        self._lines = queue.Queue()
-        self.process = subprocess.Popen(
-            [sys.executable, *program, *self.arguments, "--json", "--data", str(self.data), *ports, *self.flags],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=clean_environment(**self.environment),
-        )
-        log.close()
-        threading.Thread(target=self._pump, args=(self.process, self._lines), daemon=True).start()
-        self.endpoints = self._answer(self.start_timeout_s, whole_document=True)
+        self.launch()
+        self.wait_until_up()
         return self
 
+    def launch(self) -> None:
+        """Begin to start: it may be killed at any moment from now on."""
+        module = "tests.support.server_main" if self.driven else "overair.cli.main"
+        ports = [flag for port in ("operator", "mqtt", "device") for flag in (f"--{port}-port", "0")]
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [*self.arguments, "--json", "--data", str(self.data), *ports, *self.flags]
+        environment = clean_environment(**self.environment)
+        self._lines = queue.Queue()
+        with self._log.open("ab") as log:
+            if self.cold:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env=environment,
+                )
+            else:
+                pipe = subprocess.PIPE
+                self.process = WarmProcess(module, arguments, environment=environment, stdin=pipe, stdout=pipe, stderr=log)
+        threading.Thread(target=self._pump, args=(self.process, self._lines), daemon=True).start()
+
+    def wait_until_up(self) -> None:
+        """Every port accepts."""
+        self.endpoints = self._answer(self.start_timeout_s, whole_document=True)
+
     @staticmethod
-    def _pump(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
+    def _pump(process: subprocess.Popen[str] | WarmProcess, lines: queue.Queue[str]) -> None:
         # The last line of a process that was killed must not be taken for one of its successor's.
         assert process.stdout is not None
         for line in process.stdout:
