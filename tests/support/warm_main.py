@@ -12,9 +12,13 @@ import os
 import selectors
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from tests.support.whole_server import Template
 
 REQUEST_SIZE_BYTES_MAX = 256 * 1024
 DESCRIPTORS = 4
@@ -101,6 +105,9 @@ def main() -> None:
     for name in TO_IMPORT:
         import_module(name)
     import_module("overair.cli.main").application()  # all commands
+    with tempfile.TemporaryDirectory() as folder:
+        Template(Path(folder))  # what a server reads and compiles as it begins is there for all
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "A process with threads can't be forked."
     gc.freeze()
     asked = Nursery(socket.socket(fileno=int(sys.argv[1]))).next()
     if asked is not None:
