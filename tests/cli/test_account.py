@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from overair.agent.image_builder import build_image
 from overair.cli.ends import CommandEnded, ExitCode
-from overair.cli.main import app
+from tests.support.command_line import invoke
 from tests.support.field_device import Device, Identity
 from tests.support.server_process import ServerProcess
 
@@ -28,13 +27,13 @@ def _own_key_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def done(server: ServerProcess, *arguments: str | Path) -> Any:
-    ran = CliRunner().invoke(app, [*map(str, arguments), "--data", str(server.data), "--json"])
+    ran = invoke(*arguments, "--data", server.data, "--json")
     assert ran.exit_code == 0, (ran.output, ran.exception)
     return json.loads(ran.stdout)
 
 
 def ended(server: ServerProcess, *arguments: str | Path) -> CommandEnded:
-    ran = CliRunner().invoke(app, [*map(str, arguments), "--data", str(server.data)])
+    ran = invoke(*arguments, "--data", server.data)
     assert isinstance(ran.exception, CommandEnded), (ran.output, ran.exception)
     return ran.exception
 

@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import pkcs12
-from typer.testing import CliRunner
 
 from overair.cli.ends import CommandEnded, ExitCode
-from overair.cli.main import app
 from overair.cli.sign.bundle import read_bundle
 from tests.support import pki
 from tests.support.aktualizr.credentials import SharedCredentials
+from tests.support.command_line import invoke
 from tests.support.operator_rest import OperatorRest
 from tests.support.server_process import ServerProcess
 
@@ -40,19 +39,19 @@ class Command:
 
     def done(self, *arguments: str | Path) -> Any:
         """The JSON document of a command that ends well."""
-        ran = CliRunner().invoke(app, [*map(str, arguments), "--data", str(self.server.data), "--json"])
+        ran = invoke(*arguments, "--data", self.server.data, "--json")
         assert ran.exit_code == 0, (ran.output, ran.exception)
         return json.loads(ran.stdout)
 
     def ended(self, *arguments: str | Path) -> CommandEnded:
         """How a command ends that doesn't."""
-        ran = CliRunner().invoke(app, [*map(str, arguments), "--data", str(self.server.data)])
+        ran = invoke(*arguments, "--data", self.server.data)
         assert isinstance(ran.exception, CommandEnded), (ran.output, ran.exception)
         return ran.exception
 
     def says(self, *arguments: str | Path) -> str:
         """What it prints for people."""
-        ran = CliRunner().invoke(app, [*map(str, arguments), "--data", str(self.server.data)])
+        ran = invoke(*arguments, "--data", self.server.data)
         assert ran.exit_code == 0, (ran.output, ran.exception)
         return ran.stdout
 
@@ -148,9 +147,7 @@ def test_a_bundle_that_cant_be_written_whole_is_taken_back(
     monkeypatch.setattr("overair.cli.bundles.write_zip", full)
     before = overair.done("credentials", "list")
     for command in ("device", "operator", "signing"):
-        ran = CliRunner().invoke(
-            app, ["credentials", command, "--out", str(tmp_path / "x.zip"), "--data", str(overair.server.data)]
-        )
+        ran = invoke("credentials", command, "--out", tmp_path / "x.zip", "--data", overair.server.data)
         assert isinstance(ran.exception, OSError)
         assert not (tmp_path / "x.zip").exists()
     after = overair.done("credentials", "list")
@@ -341,12 +338,10 @@ def test_an_unknown_device_is_approved(overair: Command, tmp_path: Path) -> None
 
 
 def test_switching_off_asks_first(overair: Command) -> None:
-    end = CliRunner().invoke(
-        app, ["credentials", "shared-provisioning", "off", "--data", str(overair.server.data)], input="n\n"
-    )
+    end = invoke("credentials", "shared-provisioning", "off", "--data", overair.server.data, answer="n\n")
     assert end.exit_code == 1
     assert overair.ended("credentials", "shared-provisioning", "perhaps").code is ExitCode.USAGE
-    ran = CliRunner().invoke(app, ["credentials", "shared-provisioning", "off", "--json", "--data", str(overair.server.data)])
+    ran = invoke("credentials", "shared-provisioning", "off", "--json", "--data", overair.server.data)
     assert isinstance(ran.exception, CommandEnded)
     assert overair.done("credentials", "shared-provisioning", "on")["level"] == "default"
 

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from overair.agent.device_directory import BadDeviceDirectory
 from overair.cli.device_fleet import _allow_connections
 from overair.cli.device_main import main as device_main
 from overair.cli.ends import CommandEnded, ExitCode
-from overair.cli.main import app
+from tests.support.command_line import invoke
 from tests.support.device_process import wait_until
 from tests.support.server_process import ServerProcess, clean_environment
 
@@ -41,18 +40,18 @@ class Desk:
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """One command that goes well; its document."""
-        result = CliRunner().invoke(app, [*arguments, "--json", "--data", str(self.server.data)])
+        result = invoke(*arguments, "--json", "--data", self.server.data)
         assert result.exit_code == 0, (result.exception, result.output)
         return dict(json.loads(result.stdout))
 
     def words(self, *arguments: str) -> str:
-        result = CliRunner().invoke(app, [*arguments, "--data", str(self.server.data)])
+        result = invoke(*arguments, "--data", self.server.data)
         assert result.exit_code == 0, (result.exception, result.output)
         return result.stdout
 
     def refused(self, *arguments: str) -> CommandEnded:
         """One command that doesn't."""
-        result = CliRunner().invoke(app, [*arguments, "--json", "--data", str(self.server.data)])
+        result = invoke(*arguments, "--json", "--data", self.server.data)
         assert isinstance(result.exception, CommandEnded), result.output
         return result.exception
 

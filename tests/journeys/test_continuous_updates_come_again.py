@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from overair.cli.main import app
+from tests.support.command_line import invoke
 from tests.support.field_device import Device, Identity, enroll
 from tests.support.server_process import ServerProcess
 
@@ -102,10 +101,10 @@ def test_not_to_one_whose_certificate_is_renewed_but_where_an_operator_says_so(u
     with Device(updated.server, updated.identity) as device:
         assert "execution" not in device.ask(device.jobs("$next/get"))
     command = ["resend", updated.identity.thing, "--data", str(updated.server.data)]
-    said = CliRunner().invoke(app, [*command, "--json"])
+    said = invoke(*command, "--json")
     assert json.loads(said.stdout) == {"thing": updated.identity.thing, "jobs": [updated.job]}, said.exception
     again = updated.server.client("overair").resend_continuous_jobs(thingName=updated.identity.thing)
     assert again["jobIds"] == [], "it is pending now"
-    assert "overair ship IMAGE" in CliRunner().invoke(app, command).stdout
+    assert "overair ship IMAGE" in invoke(*command).stdout
     updated.gets_it_once_more()
-    assert updated.job in CliRunner().invoke(app, command).stdout
+    assert updated.job in invoke(*command).stdout

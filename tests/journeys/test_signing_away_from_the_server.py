@@ -15,15 +15,14 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from overair.basics.clock import WallClock
 from overair.basics.redacted import Redacted
 from overair.cli.ends import CommandEnded
-from overair.cli.main import app as overair
 from overair.cli.rest import RestClient, SigV4Proof
 from overair.cli.sign import app, sealed_box
 from overair.cli.sign.server import RestServer
+from tests.support.command_line import invoke
 from tests.support.power_cut import PowerCut
 from tests.support.server_process import ServerProcess
 
@@ -290,7 +289,7 @@ def test_only_a_bundle_that_may_take_keys_offline_has_the_servers_keys_sign(
     for name, options, code in (("plain", (), 4), ("offline", ("--may-take-offline",), 0)):
         bundle = tmp_path / f"{name}.zip"
         words = ["credentials", "signing", "--out", str(bundle), "--data", str(server.data), *options]
-        assert CliRunner().invoke(overair, words).exit_code == 0
+        assert invoke(*words).exit_code == 0
         sign("init", bundle, tmp_path / name, who=name)
         sign("keys", "new", "root-1", "root-2", "--role", "root", who=name)
         sign("keys", "new", "targets-1", "--role", "targets", who=name)
