@@ -7,14 +7,13 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import urllib3
 from botocore.config import Config
 
 from tests.support.listening import new_identity
 from tests.support.operator_rest import OperatorRest
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, new_client
 
 PATHS_OF_DEVICES = [
     "/director/targets.json",
@@ -75,7 +74,7 @@ def test_buckets_named_like_plain_rests_paths_go_on_working(server: ServerProces
 def presigning(server: ServerProcess, version: str, endpoint: str = "operator_url") -> Any:
     like = server.client("s3")
     keys = like._request_signer._credentials
-    return boto3.session.Session().client(
+    return new_client(
         "s3",
         endpoint_url=server.endpoints[endpoint],
         region_name=server.endpoints["region"],

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import urllib3
 from sqlalchemy import Table, select
 
@@ -26,7 +25,7 @@ from overair.server.storage.work import sql
 from tests.support import pki
 from tests.support.listening import EventLoopThread, loop_thread
 from tests.support.model_walk import NOT_SENT, ModelWalk, Wire, signed
-from tests.support.server_process import MODELS
+from tests.support.server_process import new_client
 
 POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
 _LABEL = re.compile(r"\{(\w+)(?::path)?\}")
@@ -53,9 +52,7 @@ class Accounts:
 
     def client(self, service: str, account: AccountId) -> Any:
         key = self.keys[account]
-        session = boto3.Session()
-        session._loader.search_paths.append(str(MODELS))
-        return session.client(
+        return new_client(
             service,
             endpoint_url=self.endpoints["plain_http_url"],
             region_name=self.endpoints["region"],

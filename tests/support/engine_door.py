@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
 import uvicorn
 import uvloop
 from botocore.config import Config
@@ -20,8 +19,8 @@ from overair.basics.errors import AccessDenied, NotAuthenticated
 from overair.basics.ids import AccountId, SeededIds
 from overair.server.aws_protocol.authentication import Authentication, ChunkChain, HttpRequest
 from overair.server.aws_protocol.dispatcher import AwsProtocol
-from overair.server.aws_protocol.models import MODELS_DIRECTORY
 from overair.server.aws_protocol.operations import Caller, Request
+from tests.support.server_process import new_client
 
 ACCOUNT = AccountId("123456789012")
 KNOWN_KEY = "AKIATEST000000000000"
@@ -76,10 +75,8 @@ class RunningDoor:
 
     def client(self, service: str, *, access_key_id: str = KNOWN_KEY, **config: Any) -> Any:
         """A boto3 client that also knows our own service, as with ``AWS_DATA_PATH``."""
-        session = boto3.session.Session()
-        session._session.get_component("data_loader").search_paths.insert(0, str(MODELS_DIRECTORY))
         settings = {"retries": {"max_attempts": 0}, "connect_timeout": 5, "read_timeout": 20, **config}
-        return session.client(
+        return new_client(
             service,
             endpoint_url=self.url,
             region_name="us-east-1",

@@ -50,6 +50,12 @@ def session() -> boto3.Session:
 _session_gate = threading.Lock()
 
 
+def new_client(service: str, **options: Any) -> Any:
+    """A boto3 client of that session; they may be made by several threads at once."""
+    with _session_gate:
+        return session().client(service, **options)
+
+
 class ServerProcess:
     """One server on free ports.
 
@@ -165,8 +171,7 @@ class ServerProcess:
             "aws_secret_access_key": key["secret_access_key"],
             "config": Config(retries={"total_max_attempts": 1}, connect_timeout=30, read_timeout=60),
         }
-        with _session_gate:
-            return session().client(service, **(given | options))
+        return new_client(service, **(given | options))
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""

@@ -27,7 +27,7 @@ from overair.server.audit.store import SqlAuditStore
 from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.storage.work import SqlWork
 from tests.support.access import AccessRoom, build_access_room
-from tests.support.server_process import session
+from tests.support.server_process import new_client
 
 
 @dataclass
@@ -50,7 +50,7 @@ class SignedDoor:
             "aws_session_token": keys.token.reveal() if keys.token else None,
             "config": Config(retries={"total_max_attempts": 1}),
         }
-        return session().client(service, **(given | options))
+        return new_client(service, **(given | options))
 
 
 @contextmanager
