@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
-import uvicorn
 from botocore.config import Config
 
 from overair.basics.arn import Place
@@ -20,6 +16,8 @@ from overair.basics.ids import RandomIds
 from overair.server.aws_protocol.authentication import Authentication, HttpRequest
 from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.aws_protocol.operations import Caller, Request, operations_of
+from tests.support.server_process import new_client
+from tests.support.shared_port import shared_port
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/([^/]+)/aws4_request")
 
@@ -64,19 +62,12 @@ class OperatorDoor:
 
     def client(self, service: str, *, careless: bool = False) -> Any:
         """A boto3 client that tries each call once; ``careless``: it sends what its own model forbids."""
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name=self.region,
-            aws_access_key_id="AKIATEST",
-            aws_secret_access_key="secret",
-            config=Config(retries={"max_attempts": 0}, parameter_validation=not careless),
-        )
+        return _client(service, self.url, self.region, careless)
 
 
 @contextmanager
 def operator_door(place: Place, clock: Clock, *doors: object) -> Iterator[OperatorDoor]:
-    """Serve these rooms' doors in a thread of their own."""
+    """Serve these rooms' doors."""
     engine = AwsProtocol(
         authenticator=TrustingAuthenticator(place, clock),
         authoriser=AllowingAuthoriser(),
@@ -85,16 +76,18 @@ def operator_door(place: Place, clock: Clock, *doors: object) -> Iterator[Operat
         services={service for door in doors for service, _, _ in operations_of(door)},
     )
     engine.add(*doors)
-    # The protocol is named: asyncio turns off the delay of small packets only where it is.
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(engine, log_level="error", lifespan="off", access_log=False))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
-    listening.listen(64)
-    thread.start()
-    try:
-        yield OperatorDoor(f"http://127.0.0.1:{listening.getsockname()[1]}", place.region)
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listening.close()
+    with shared_port().leads_to(engine) as url:
+        yield OperatorDoor(url, place.region)
+
+
+@functools.cache
+def _client(service: str, url: str, region: str, careless: bool) -> Any:
+    """The same for every test that asks the same way: clients hold nothing of what they did."""
+    return new_client(
+        service,
+        endpoint_url=url,
+        region_name=region,
+        aws_access_key_id="AKIATEST",
+        aws_secret_access_key="secret",
+        config=Config(retries={"max_attempts": 0}, parameter_validation=not careless),
+    )

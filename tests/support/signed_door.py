@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
 from botocore.config import Config
 
 from overair.basics.arn import Place
@@ -28,6 +24,7 @@ from overair.server.aws_protocol.dispatcher import AwsProtocol
 from overair.server.storage.work import SqlWork
 from tests.support.access import AccessRoom, build_access_room
 from tests.support.server_process import new_client
+from tests.support.shared_port import shared_port
 
 
 @dataclass
@@ -55,7 +52,7 @@ class SignedDoor:
 
 @contextmanager
 def signed_door(work: SqlWork, place: Place, clock: SettableClock, *doors: object) -> Iterator[SignedDoor]:
-    """Serve IAM, STS and these rooms' doors in a thread of their own. ``clock`` must be set to about now, as boto3's is."""
+    """Serve IAM, STS and these rooms' doors. ``clock`` must be set to about now, as boto3's is."""
     ids = RandomIds()
     room = build_access_room(work, place, clock, ids)
     audited = AuditedWork(work, SqlAuditStore(), clock=clock, ids=ids)
@@ -69,16 +66,5 @@ def signed_door(work: SqlWork, place: Place, clock: SettableClock, *doors: objec
         *doors,
     )
     root = work.run_blocking(lambda tx: room.identities.create_key(tx, place.account, ""))
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(64)
-    server = uvicorn.Server(uvicorn.Config(engine, log_level="error", lifespan="off", access_log=False))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with shared_port().leads_to(engine) as url:
         yield SignedDoor(url=url, room=room, audit=AuditService(SqlAuditStore()), root=root)
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listening.close()
