@@ -24,7 +24,7 @@ from overair.cli import device_main
 from overair.cli.device import DEVICE_POLICY
 from tests.journeys.test_a_gateway_with_hooks import Gateway
 from tests.support import pki
-from tests.support.device_process import command, wait_until
+from tests.support.device_process import wait_until
 from tests.support.field_device import own_topics_policy
 from tests.support.gateway_machine import image
 from tests.support.paho_device import PahoDevice
@@ -60,7 +60,7 @@ def does_a_job(server: ServerProcess, folder: Path, thing: str, certificate: dic
     assert iot.describe_job_execution(jobId=thing, thingName=thing)["execution"]["status"] == "SUCCEEDED"
 
 
-def becomes_a_vehicle(server: ServerProcess, folder: Path, thing: str, certificate: str, key: str, *origin: str) -> None:
+def becomes_a_vehicle(server: ServerProcess, folder: Path, thing: str, certificate: str, key: str, **asked: str) -> None:
     """Our own Primary takes the certificate as its identity, registers its ECUs and has nothing to do."""
     folder.mkdir(exist_ok=True)
     (folder / "own.pem").write_text(certificate)
@@ -71,9 +71,9 @@ def becomes_a_vehicle(server: ServerProcess, folder: Path, thing: str, certifica
     arguments = [*own, *gateway, "--hardware-id", "gw", "--ecu-serial", f"{thing}-gw", "--install-file", "firmware.bin"]
     assert device_main.main(["uptane", "provision", vehicle, *arguments]) == 0
     assert device_main.main(["uptane", "once", vehicle]) == 0
-    told = json.loads(command("overair.cli.main", "devices", *origin, "--data", server.data, "--json"))["devices"]
-    [device] = [each for each in told if each["thing"] == thing]
-    assert device["registered_at"] is not None
+    [device] = server.client("overair").list_provisioned_devices(**asked)["devices"]
+    assert device["thingName"] == thing
+    assert device["registeredAt"] is not None
 
 
 def vehicle_template(thing: Any) -> str:
@@ -187,7 +187,7 @@ def test_a_claim_lets_vehicles_in(server: ServerProcess, tmp_path: Path, name: s
         topic, answer = device.message()
         assert topic == f"{provision}/accepted", answer
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    becomes_a_vehicle(server, tmp_path / name, name, given["certificatePem"], key_pem, "--template", template)
+    becomes_a_vehicle(server, tmp_path / name, name, given["certificatePem"], key_pem, templateName=template)
 
 
 def test_a_ca_certificate_with_a_template_lets_vehicles_in(server: ServerProcess, tmp_path: Path, name: str) -> None:
@@ -203,7 +203,7 @@ def test_a_ca_certificate_with_a_template_lets_vehicles_in(server: ServerProcess
         },
     )
     leaf = pki.device(root, name)
-    becomes_a_vehicle(server, tmp_path / name, name, leaf.pem, leaf.key_pem, "--ca", made["certificateId"])
+    becomes_a_vehicle(server, tmp_path / name, name, leaf.pem, leaf.key_pem, authorityId=made["certificateId"])
 
 
 def ask(server: ServerProcess, folder: Path, identity: str, method: str, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
