@@ -25,7 +25,7 @@ from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory
 from overair.agent.durable import Disk
 from overair.agent.flash import FlashRefused, flash, read_status
 from overair.agent.platform import PlatformImageState
-from overair.agent.slots import SlotRecord, SlotSignature, SlotState, SlotStore
+from overair.agent.slots import SlotRecord, SlotSignature, SlotState, SlotStore, load_anchors
 from overair.wire.image_signature import SignatureAlgorithm
 from tests.support.device import HARDWARE, Signer, cached_image, make_device
 from tests.support.device_process import wait_until
@@ -260,6 +260,7 @@ def test_flash_status_and_boot_as_commands(booted: tuple[DeviceDirectory, subpro
         "state": "valid",
         "boots": 1,
         "job": None,
+        "trust": [{"name": "signer", "serial": 0, "signers": [load_anchors(directory, "signer")[0].fingerprint]}],
     }
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from overair.agent.flash import flash
+from overair.agent.flash import flash, read_status
 from overair.agent.platform import FileContext, PlatformError, PlatformErrorCode
 from overair.agent.platforms.posix import PosixPlatform
 from overair.agent.slots import SlotNotBootable, SlotStore, load_anchors, verify_slot
@@ -90,6 +90,9 @@ def test_a_new_signer_is_shipped_ahead_both_count_and_the_old_one_goes_when_noth
     assert device.refusal(document(2, NEW), signer=NEW) == (PlatformErrorCode.BAD_SIGNER_CERTIFICATE, TrustRefusal.STILL_NEEDED)
     device.install("6.0.0", NEW)
     device.trust(document(2, NEW), NEW)
+    [trusted] = read_status(device.directory).trust
+    [signer] = load_anchors(device.directory, "signer")
+    assert (trusted.name, trusted.serial, trusted.signers) == ("signer", 2, (signer.fingerprint,))
     assert sorted(device.boots()) == ["5.0.0", "6.0.0"]
     data = cached_image("7.0.0")
     with pytest.raises(PlatformError) as caught:

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -103,6 +104,34 @@ def test_a_signing_job_is_followed_to_an_object_that_devices_verify(server: Serv
     refused("ResourceInUseException", 400, server.client("acm").delete_certificate, CertificateArn=arn)
     signer.cancel_signing_profile(profileName=name)
     assert signer.get_signing_profile(profileName=name)["status"] == "Canceled"
+
+
+def test_what_was_revoked_is_told_to_whoever_verifies(server: ServerProcess) -> None:
+    signer_key, signer = credential(), server.client("signer", config=Config(inject_host_prefix=False))
+    acm, name = server.client("acm"), unique("profile")
+    arn = acm.import_certificate(Certificate=signer_key.certificate_pem, PrivateKey=signer_key.key_pem)["CertificateArn"]
+    made = signer.put_signing_profile(
+        profileName=name, platformId="AmazonFreeRTOS-Default", signingMaterial={"certificateArn": arn}
+    )
+    job = signer.sign_payload(profileName=name, payload=b"x" * 32, payloadFormat="raw")["jobId"]
+    signed_at = signer.describe_signing_job(jobId=job)["completedAt"]
+    asked = {
+        "signatureTimestamp": signed_at,
+        "platformId": "AmazonFreeRTOS-Default",
+        "profileVersionArn": made["profileVersionArn"],
+        "jobArn": made["arn"].replace(f"/signing-profiles/{name}", f"/signing-jobs/{job}"),
+        "certificateHashes": ["00" * 32],
+    }
+    assert signer.get_revocation_status(**asked)["revokedEntities"] == []
+    signer.revoke_signature(jobId=job, reason="a bad build")
+    assert signer.get_revocation_status(**asked)["revokedEntities"] == [asked["jobArn"]]
+    signer.revoke_signing_profile(
+        profileName=name, profileVersion=made["profileVersion"], reason="stolen", effectiveTime=signed_at
+    )
+    assert signer.get_revocation_status(**asked)["revokedEntities"] == [asked["profileVersionArn"], asked["jobArn"]]
+    refused("ValidationException", 400, signer.sign_payload, profileName=name, payload=b"x", payloadFormat="raw")
+    for wrong in ({"jobArn": asked["jobArn"] + "x"}, {"platformId": "AmazonFreeRTOS-TI-CC3220SF"}):
+        refused("ValidationException", 400, signer.get_revocation_status, **{**asked, **wrong})
 
 
 def test_signer_refuses_with_its_own_codes(server: ServerProcess) -> None:

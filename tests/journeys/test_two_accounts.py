@@ -109,6 +109,13 @@ def test_what_is_named_by_arn_or_id_is_told_as_absent_or_forbidden(accounts: Acc
         "their signer for our profile": lambda: signer.put_signing_profile(
             profileName="mine", platformId=first_start.PLATFORM, signingMaterial={"certificateArn": names["certificatearn"]}
         ),
+        "their profile": lambda: signer.get_signing_profile(profileName=first_start.PROFILE_NAME, profileOwner=OWNER),
+        "their profile's signature": lambda: signer.sign_payload(
+            profileName=first_start.PROFILE_NAME, profileOwner=OWNER, payload=b"x", payloadFormat="raw"
+        ),
+        "our right to their profile": lambda: signer.add_profile_permission(
+            profileName="mine", action="signer:SignPayload", principal=OWNER, statementId="s"
+        ),
         "their object's copy": lambda: s3.copy_object(Bucket=own_bucket, Key="stolen", CopySource=names["copysource"]),
         "their object": lambda: s3.get_object(Bucket=names["bucket"], Key="owned-key"),
         "their bucket": lambda: s3.list_objects_v2(Bucket=names["bucket"]),
@@ -141,6 +148,41 @@ def test_what_is_named_by_arn_or_id_is_told_as_absent_or_forbidden(accounts: Acc
         else:
             done.append((what, 200))
     assert done == []
+
+
+def test_a_profile_signs_for_another_account_while_its_owner_permits_it(accounts: Accounts) -> None:
+    ours, theirs = accounts.client("signer", OWNER), accounts.client("signer", STRANGER)
+    bucket = first_start.default_bucket(STRANGER)
+    s3 = accounts.client("s3", STRANGER)
+    version = s3.put_object(Bucket=bucket, Key="theirs.bin", Body=b"their image")["VersionId"]
+
+    def start() -> str:
+        return str(
+            theirs.start_signing_job(
+                profileName=first_start.PROFILE_NAME,
+                profileOwner=OWNER,
+                source={"s3": {"bucketName": bucket, "key": "theirs.bin", "version": version}},
+                destination={"s3": {"bucketName": bucket, "prefix": "signed/"}},
+            )["jobId"]
+        )
+
+    with pytest.raises(theirs.exceptions.AccessDeniedException):
+        start()
+    granted = ours.add_profile_permission(
+        profileName=first_start.PROFILE_NAME, action="signer:StartSigningJob", principal=STRANGER, statementId="sign"
+    )
+    listed = ours.list_profile_permissions(profileName=first_start.PROFILE_NAME)
+    assert (listed["revisionId"], [each["principal"] for each in listed["permissions"]]) == (granted["revisionId"], [STRANGER])
+    job = start()
+    theirs.get_waiter("successful_signing_job").wait(jobId=job, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    shown = theirs.describe_signing_job(jobId=job)
+    assert (shown["jobOwner"], shown["jobInvoker"]) == (OWNER, STRANGER)
+    signed = s3.get_object(Bucket=bucket, Key=shown["signedObject"]["s3"]["key"])["Body"].read()
+    assert b'"signatureAlgorithm":"SHA256withECDSA"' in signed
+    assert [each["jobId"] for each in ours.list_signing_jobs(jobInvoker=STRANGER)["jobs"]] == [job]
+    ours.remove_profile_permission(profileName=first_start.PROFILE_NAME, statementId="sign", revisionId=listed["revisionId"])
+    with pytest.raises(theirs.exceptions.AccessDeniedException):
+        start()
 
 
 def test_devices_of_one_name_in_two_accounts_never_hear_of_each_other(accounts: Accounts, tmp_path: Path) -> None:

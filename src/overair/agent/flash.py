@@ -14,6 +14,7 @@ from overair.agent.progress import read_progress
 from overair.agent.slots import SlotRecord, SlotSignature, SlotStore, chunks_of, verify_against
 from overair.wire.image import ImageManifest, InvalidImage, read_manifest
 from overair.wire.image_signature import BadSignerCertificate, SignatureCheckFailed
+from overair.wire.trust_document import TRUST_SIZE_BYTES_MAX, trusted_in
 
 
 class FlashRefused(Exception):
@@ -77,6 +78,17 @@ def _record(content: bytes, manifest: ImageManifest, signature: SlotSignature | 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedName:
+    """Whom the device trusts under one name."""
+
+    name: str
+    serial: int
+    """Of the trust document; 0 for a certificate that was put there by hand."""
+    signers: tuple[str, ...]
+    """Fingerprints; none where the file can't be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceStatus:
     """What ``overair-device status`` shows."""
 
@@ -86,6 +98,7 @@ class DeviceStatus:
     state: str
     boots: int
     job: str | None
+    trust: tuple[TrustedName, ...]
 
 
 def read_status(directory: DeviceDirectory) -> DeviceStatus:
@@ -105,4 +118,14 @@ def read_status(directory: DeviceDirectory) -> DeviceStatus:
         state="empty" if state.active is None else state.image_state.value,
         boots=state.boots,
         job=None if progress is None else progress.job,
+        trust=tuple(_trusted(path) for path in sorted(directory.trust.glob("*.pem"))),
     )
+
+
+def _trusted(path: Path) -> TrustedName:
+    try:
+        with path.open("rb") as file:
+            serial, signers = trusted_in(file.read(TRUST_SIZE_BYTES_MAX + 1))
+    except (OSError, BadSignerCertificate):
+        return TrustedName(name=path.stem, serial=0, signers=())
+    return TrustedName(name=path.stem, serial=serial, signers=tuple(signer.fingerprint for signer in signers))

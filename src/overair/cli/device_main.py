@@ -151,7 +151,11 @@ def _status(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(status)))
         return DONE
     for name, value in asdict(status).items():
-        print(f"{name:8} {'-' if value is None else value}")
+        if name != "trust":
+            print(f"{name:8} {'-' if value is None else value}")
+    for each in status.trust:
+        signers = ", ".join(f"{signer[:16]}…" for signer in each.signers) or "nobody: the file can't be used"
+        print(f"{'trust':8} {each.name}: {signers}{f' (serial {each.serial})' if each.serial else ''}")
     return DONE
 
 
