@@ -18,8 +18,8 @@ from tests.fuzz.corpora import FOLDER, corpus, escaped, unescaped
 from tests.fuzz.run import TARGETS
 
 EXAMPLES = 120
-EXAMPLES_LONG = 20_000
-ATHERIS_S = 120
+EXAMPLES_LONG = 5_000
+ATHERIS_S = 60
 ROOT = Path(__file__).parents[2]
 
 
