@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from overair.server.storage.work import SqlWork, open_postgresql, open_sqlite
 from overair.server.tables import metadata
 
 ACCOUNT = AccountId("123456789012")
+ROWS = 2
+"""Of each table."""
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def fill(work: SqlWork, sealed: bytes) -> None:
     """Something in every column of every table."""
     with work.engine.connect() as connection, connection.begin():
         for table in metadata.sorted_tables:
-            for number in range(1, 4):
+            for number in range(1, ROWS + 1):
                 row = {column.name: _value(column.name, column.type, number) for column in table.columns}
                 if table.name == "keyring_keys":
                     row |= {"key_id": f"k{number}", "sealed": sealed if number == 1 else b""}
@@ -119,7 +122,7 @@ def test_every_row_is_restored_into_either_database(data: Path, tmp_path: Path, 
     # What the database counts by itself goes on after the rows that came.
     again.run_blocking(lambda tx: tx.publish(Notice(account=ACCOUNT, topic="t", payload=b"new")))
     with again.engine.connect() as connection:
-        assert max(row[0] for row in connection.execute(select(outbox.c.id))) == 4
+        assert max(row[0] for row in connection.execute(select(outbox.c.id))) == ROWS + 1
         found = rows(connection)
     again.close()
     assert {name: held for name, held in found.items() if name != "outbox"} == {
@@ -152,15 +155,19 @@ def test_a_database_that_isnt_the_servers_is_refused(data: Path, tmp_path: Path,
     assert "can't be reached" in refused("postgresql://127.0.0.1:1/none")
 
 
-def test_a_restore_into_postgresql_that_fails_leaves_no_row(data: Path, tmp_path: Path, database: Callable[[str], str]) -> None:
+def test_a_restore_into_postgresql_that_fails_leaves_no_row(
+    data: Path, tmp_path: Path, database: Callable[[str], str], sqlite_template: Callable[[], Path]
+) -> None:
     box = open_secret_box(data / "wrapping.key", passphrase=None, ids=SeededIds(1))
     sealed = box.wrap(Redacted(b"a private key"), context=sealed_context(ACCOUNT, "k1"))  # type: ignore[arg-type]
+    shutil.copyfile(sqlite_template(), data / "records.sqlite3")
     work = open_sqlite(data / "records.sqlite3", clock=WallClock())
-    migrations.upgrade(work.engine)
     fill(work, sealed)
     with work.engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql(f"CREATE TABLE {migrations.VERSION_TABLE} (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql(f"INSERT INTO {migrations.VERSION_TABLE} VALUES ('{migrations.REVISIONS[-1]}')")
         # What SQLite keeps and PostgreSQL doesn't.
-        connection.exec_driver_sql("UPDATE things SET name = 'a' || char(0) || 'b' WHERE name LIKE '%3'")
+        connection.exec_driver_sql("UPDATE things SET name = 'a' || char(0) || 'b' WHERE name LIKE '%2'")
     work.close()
     file = tmp_path / "b.tar"
     backup([str(file)], with_wrapping_key=True, database=None, data=data, json=False)
