@@ -24,7 +24,6 @@ from overair.server.rest.device_door import DeviceDoor
 from overair.server.rest.operations import DeviceCaller
 from overair.server.rest.templates import _LABEL
 
-REQUESTS_PER_ROUTE = 40
 PLACE = Place("us-east-1", AccountId("123456789012"))
 WORDS = (
     "",
@@ -186,7 +185,7 @@ async def asked(
     return status, bytes(answer)
 
 
-async def walk_all(folder: Path) -> Walk:
+async def walk_all(folder: Path, requests_per_route: int) -> Walk:
     flags = {"data": folder, "account": PLACE.account, "operator_port": 0, "mqtt_port": 0, "device_port": 0}
     server = build_server(load_settings(flags, environment={}), clock=WallClock(), ids=RandomIds())
     walk, walker = Walk(), Walker(random.Random(20261127))
@@ -211,12 +210,12 @@ async def walk_all(folder: Path) -> Walk:
         device_door.add(*{id(handler.__self__): handler.__self__ for _, handler in joined.device_door.bound}.values())  # type: ignore[attr-defined]
         for route, _ in joined.rest_door.bound:
             walk.routes += 1
-            for _ in range(REQUESTS_PER_ROUTE):
+            for _ in range(requests_per_route):
                 await walk.send(joined.rest_door, route.method, walker, route.template, token)
         for device_route, _ in device_door.bound:
             walk.routes += 1
             devices.is_shared = device_route.for_shared_credential
-            for _ in range(REQUESTS_PER_ROUTE):
+            for _ in range(requests_per_route):
                 await walk.send(device_door, device_route.method, walker, device_route.template, token)
     finally:
         await server.stop(drain_timeout_s=2)
@@ -224,9 +223,10 @@ async def walk_all(folder: Path) -> Walk:
 
 
 @pytest.mark.timeout(300)
-def test_no_input_to_plain_rest_gives_a_5xx(tmp_path: Path) -> None:
+@pytest.mark.parametrize("requests_per_route", [20, pytest.param(40, marks=pytest.mark.long)])
+def test_no_input_to_plain_rest_gives_a_5xx(tmp_path: Path, requests_per_route: int) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        walk = runner.run(walk_all(tmp_path / "data"))
+        walk = runner.run(walk_all(tmp_path / "data", requests_per_route))
     print(walk.routes, dict(walk.statuses))
     assert not walk.failures, f"{len(walk.failures)} of {walk.statuses.total()}:\n" + "\n".join(walk.failures[:20])
     assert walk.routes >= 8
