@@ -23,7 +23,7 @@ from typing import Final
 from overair.wire.image_signature import BadSignerCertificate, SignerCertificate, load_signer_certificate
 
 TRUST_FILE_TYPE: Final = 254
-"""``fileType`` of such a file in an OTA update (0 is firmware, any other is stored): a high one, since operators count theirs from 0."""
+"""``fileType`` of such a file in an OTA update; 0 is firmware, any other is stored. High, as operators count theirs from 0."""
 TRUST_SIZE_BYTES_MAX: Final = 64 * 1024
 SIGNERS_MAX: Final = 8
 SERIAL_MAX: Final = 2**53 - 1
