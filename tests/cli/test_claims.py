@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from random import Random
 
 import pytest
+from cryptography import x509
 from typer.testing import CliRunner
 
+from overair.agent.device_directory import DeviceDirectory, read_settings
+from overair.agent.identity_keeper import IdentityKeeper
+from overair.basics.clock import SettableClock, from_datetime
 from overair.cli.credentials import app as credentials
 from overair.cli.device import app as device
 from overair.cli.device_main import main
@@ -22,7 +27,10 @@ BODY = {
             "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"},
         },
         "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "overair-device"}},
-        "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
+        "thing": {
+            "Type": "AWS::IoT::Thing",
+            "Properties": {"ThingName": {"Ref": "SerialNumber"}, "ThingPrincipalType": "EXCLUSIVE_THING"},
+        },
     },
 }
 
@@ -58,6 +66,27 @@ def test_a_batch_comes_in_by_a_folder_that_one_command_made(
         assert f"is {serial}, a device of" in capsys.readouterr().out
         assert (device_directory / "trust" / "signer.pem").read_bytes() == (out / "trust" / "signer.pem").read_bytes()
         assert server.client("iot").list_thing_principals(thingName=serial)["principals"]
+
+
+def test_a_device_that_came_in_by_a_claim_renews_its_certificate(
+    server: ServerProcess, template: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, serial = tmp_path / "claim", f"meter-{uuid.uuid4().hex[:8]}"
+    asked = ["claim", "--template", template, "--out", str(out), "--data", str(server.data)]
+    assert CliRunner().invoke(credentials, asked).exit_code == 0
+    directory = DeviceDirectory(tmp_path / serial)
+    assert main(["provision", str(directory.root), "--claim", str(out), "--parameter", f"SerialNumber={serial}"]) == 0
+    before = x509.load_pem_x509_certificate(directory.certificate_file.read_bytes())
+    life = before.not_valid_after_utc - before.not_valid_before_utc
+    clock = SettableClock(from_datetime(before.not_valid_before_utc + life * 0.9))
+    told: list[None] = []
+    keeper = IdentityKeeper(
+        directory, read_settings(directory), clock=clock, chance=Random(1), changed=lambda: told.append(None)
+    )
+    assert keeper.round()
+    after = x509.load_pem_x509_certificate(directory.certificate_file.read_bytes())
+    assert (after != before, after.public_key() != before.public_key(), told) == (True, True, [None])
+    assert len(server.client("iot").list_thing_principals(thingName=serial)["principals"]) == 2
 
 
 def test_a_claim_that_was_ended_lets_nobody_in(

@@ -3,7 +3,7 @@
 ::
 
     CLAIM/
-      claim.json          {"format": 1, "host": "…", "port": 8883, "template": "…"}
+      claim.json          {"format": 1, "host": "…", "port": 8883, "template": "…", "gateway": "https://…"}
       claim.pem           the claim's certificate
       claim.key           its key; 0600
       ca.pem              who the server's certificate must come from
@@ -28,6 +28,7 @@ KEY_FILE: Final = "claim.key"
 CA_FILE: Final = "ca.pem"
 TRUST_FOLDER: Final = "trust"
 CLAIM_FILE_SIZE_BYTES_MAX: Final = 16 * 1024
+GATEWAY: Final = re.compile(r"https://[^\s/]{1,260}")
 _HOST: Final = re.compile(r"[^\s/]{1,253}")
 
 
@@ -39,6 +40,8 @@ class ClaimFolder:
     host: str
     port: int
     template: str
+    gateway: str | None
+    """Where devices renew their certificates, over HTTPS; None: nobody said."""
 
     @property
     def anchors(self) -> tuple[Path, ...]:
@@ -46,9 +49,10 @@ class ClaimFolder:
         return tuple(sorted((self.root / TRUST_FOLDER).glob("*.pem")))
 
 
-def claim_file_text(*, host: str, port: int, template: str) -> bytes:
+def claim_file_text(*, host: str, port: int, template: str, gateway: str) -> bytes:
     """``claim.json``."""
-    return json.dumps({"format": FORMAT, "host": host, "port": port, "template": template}, indent=2).encode() + b"\n"
+    members = {"format": FORMAT, "host": host, "port": port, "template": template, "gateway": gateway}
+    return json.dumps(members, indent=2).encode() + b"\n"
 
 
 def read_claim_folder(root: Path) -> ClaimFolder:
@@ -71,4 +75,7 @@ def read_claim_folder(root: Path) -> ClaimFolder:
         raise BadDeviceDirectory(f"{path}: host must be a name or an address, and port a number from 1 to 65535.")
     if not isinstance(template, str):
         raise BadDeviceDirectory(f"{path}: template must be text.")
-    return ClaimFolder(root=root, host=host, port=port, template=template)
+    gateway = members.get("gateway")
+    if gateway is not None and not (isinstance(gateway, str) and GATEWAY.fullmatch(gateway)):
+        raise BadDeviceDirectory(f"{path}: gateway must be an address that begins with https://.")
+    return ClaimFolder(root=root, host=host, port=port, template=template, gateway=gateway)

@@ -76,6 +76,8 @@ class Newcomer:
     ca_pem: bytes
     anchors: Mapping[str, bytes] = field(default_factory=dict)
     """Signers' certificates, by name."""
+    gateway: str | None = None
+    """Where it renews its certificate later, over HTTPS."""
 
 
 def provision_by_claim(
@@ -203,6 +205,8 @@ def _lay_out(
 ) -> None:
     configuration = json.dumps(dict(provisioned.device_configuration), indent=2) + "\n"
     disk.write_whole(directory.root / "configuration.json", configuration.encode(), mode=0o600)
+    if newcomer.gateway is not None:
+        disk.write_whole(directory.gateway_file, newcomer.gateway.encode("ascii") + b"\n", mode=0o644)
     create_device_directory(
         directory.root,
         DeviceSettings(

@@ -157,6 +157,11 @@ class DeviceDirectory:
         return self.root / "identity" / "private.key"
 
     @property
+    def gateway_file(self) -> Path:
+        """Where the device renews its certificate and asks whom to trust."""
+        return self.root / "identity" / "gateway.url"
+
+    @property
     def trust(self) -> Path:
         return self.root / "trust"
 

@@ -140,5 +140,5 @@ def _write(operator: Operator, out: Path, template: str, made: _Claim) -> None:
     disk.write_whole(out / KEY_FILE, made.key_pem.reveal().encode("ascii"), mode=0o600)
     disk.write_whole(out / CA_FILE, Path(endpoints.ca_file).read_bytes(), mode=0o644)
     disk.write_whole(out / TRUST_FOLDER / "signer.pem", Path(endpoints.signer_certificate_file).read_bytes(), mode=0o644)
-    text = claim_file_text(host=endpoints.mqtt_host, port=endpoints.mqtt_port, template=template)
+    text = claim_file_text(host=endpoints.mqtt_host, port=endpoints.mqtt_port, template=template, gateway=endpoints.device_url)
     disk.write_whole(out / "claim.json", text, mode=0o644)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from overair.agent.device_directory import BadDeviceDirectory, DeviceSettings, create_device_directory
+from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory, DeviceSettings, create_device_directory
 from overair.agent.durable import Disk
 from overair.cli.c_headers import KEYS_HEADER, CIdentity, headers_for
 from overair.cli.ends import CommandEnded, ExitCode
@@ -202,7 +202,7 @@ def _write_directory(
         anchors={signer.name: signer.read_bytes()},
     )
     # Where it renews its certificate, and asks whom to trust.
-    Disk().write_whole(out / "identity" / "gateway.url", operator.endpoints.device_url.encode() + b"\n", mode=0o644)
+    Disk().write_whole(DeviceDirectory(out).gateway_file, operator.endpoints.device_url.encode() + b"\n", mode=0o644)
 
 
 def _write_headers(

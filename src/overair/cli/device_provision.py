@@ -39,6 +39,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--ca", type=Path, metavar="FILE", help="who the server's certificate must come from [the claim's]")
     parser.add_argument("--claim-certificate", type=Path, metavar="FILE", help="[the claim's]")
     parser.add_argument("--claim-key", type=Path, metavar="FILE", help="[the claim's]")
+    parser.add_argument("--gateway", metavar="URL", help="where it renews its certificate, over HTTPS [the claim's]")
     parser.add_argument("--template", metavar="NAME", help="the provisioning template [the claim's]")
     parser.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="what the template wants to know; repeatable"
@@ -78,6 +79,7 @@ def _provision(options: argparse.Namespace) -> int:
         mqtt_port=port,
         ca_pem=_read(factory.ca),
         anchors={path.name: _read(path) for path in factory.anchors},
+        gateway=factory.gateway,
     )
     for path in (factory.certificate, factory.key):
         _read(path)
@@ -126,6 +128,7 @@ class _Factory:
     key: Path
     ca: Path
     anchors: Sequence[Path]
+    gateway: str | None
 
 
 def _factory_of(options: argparse.Namespace) -> _Factory:
@@ -146,6 +149,7 @@ def _factory_of(options: argparse.Namespace) -> _Factory:
         key=options.claim_key or root / KEY_FILE,
         ca=options.ca or root / CA_FILE,
         anchors=options.trust or (() if folder is None else folder.anchors),
+        gateway=_gateway(options.gateway) or (None if folder is None else folder.gateway),
     )
 
 
@@ -154,6 +158,14 @@ def _server(text: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
         raise Refused(f"{text!r} is no HOST:PORT.")
     return host.strip("[]"), int(port)
+
+
+def _gateway(text: str | None) -> str | None:
+    from overair.agent.claim_folder import GATEWAY
+
+    if text is not None and not GATEWAY.fullmatch(text):
+        raise Refused(f"--gateway {text!r} isn't https://HOST:PORT.")
+    return text
 
 
 def _parameter(text: str) -> tuple[str, str]:

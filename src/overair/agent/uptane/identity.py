@@ -85,7 +85,7 @@ class IdentityStore:
         self._private_key = directory.private_key_file
         self._next = directory.certificate_file.with_name("next.pem")
         self._pending = directory.certificate_file.with_name("pending.pem")
-        self._gateway = directory.certificate_file.with_name("gateway.url")
+        self._gateway = directory.gateway_file
         self.ca_file = directory.certificate_file.with_name("ca.pem")
         self._disk = disk
 
