@@ -39,7 +39,12 @@ demo: $(VENV)/.runtime ## install, start a server and three devices, ship images
 test: $(VENV)/.development ## install and run every test (one short profile of each heavy one)
 	$(BIN)/python -m pytest $(SHARED) -m "not long"
 
-test-long: $(VENV)/.development ## every test at full counts
+# A coverage-guided fuzzer, for the machines that it is built for; elsewhere this installs nothing, and its tests say so.
+$(VENV)/.fuzz: locks/fuzz.txt $(VENV)/.development
+	$(INSTALL) -r locks/fuzz.txt
+	@touch $@
+
+test-long: $(VENV)/.fuzz ## every test at full counts
 	$(BIN)/python -m pytest $(SHARED) --timeout 1800
 
 check: format lint types contracts docs ## format, lint, strict types, import contracts, docs tests
