@@ -82,6 +82,7 @@ def fleet(server: ServerProcess, desk: Desk, tmp_path_factory: pytest.TempPathFa
     iot, group = server.client("iot"), f"group-{name}"
     iot.create_thing_group(thingGroupName=group)
     iot.add_thing_to_thing_group(thingGroupName=group, thingName=name)
+    wait_until(lambda: declared(server, name), what=process.log)
     yield Fleet(process, public_file, group)
     process.stop()
 
