@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ KEEPS_THE_WALKER_IN = {"DeleteAccessKey", "UpdateAccessKey", "DeleteUser", "Dele
 """Right requests for these would lock the walk itself out, or take its bucket away: they get wrong ones only."""
 
 
-@pytest.fixture(scope="module")
-def walked_server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with ServerProcess(tmp_path_factory.mktemp("walk") / "data", "--plain-http", "0") as process:
+@pytest.fixture
+def walked_server(tmp_path: Path) -> Any:
+    with ServerProcess(tmp_path / "data", "--plain-http", "0") as process:
         yield process
 
 
