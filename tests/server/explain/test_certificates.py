@@ -8,7 +8,8 @@ from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, ThingName
 from overair.server.certificates.model import CertificateMode, CertificateStatus, DeviceCertificate
 from overair.server.explain.certificates import _ODD, standing
-from overair.server.provisioning.model import Anomaly, AnomalyKind, AuthorityId, RenewalRequest, RenewalRequestState
+from overair.server.provisioning.model import Anomaly, AnomalyKind, AuthorityId
+from overair.server.provisioning.renewal_model import RenewalRequest, RenewalRequestState
 
 ACCOUNT = AccountId("123456789012")
 OLD, NEW = CertificateId("a" * 64), CertificateId("b" * 64)

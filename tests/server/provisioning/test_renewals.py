@@ -19,15 +19,8 @@ from overair.server.certificates.x509 import fingerprint
 from overair.server.devices.model import ThingPrincipalType
 from overair.server.gateway.authority import DeviceIdentity, Refusal, RefusalCode
 from overair.server.provisioning.est_api import RENEWALS_PER_MINUTE
-from overair.server.provisioning.model import (
-    DAY_MS,
-    OVERLAP_DAYS_DEFAULT,
-    AnomalyKind,
-    AnotherKey,
-    Renewal,
-    RenewalRule,
-    judge_another_key,
-)
+from overair.server.provisioning.model import DAY_MS, OVERLAP_DAYS_DEFAULT, AnomalyKind, Renewal
+from overair.server.provisioning.renewal_model import AnotherKey, RenewalRule, judge_another_key
 from overair.server.provisioning.renewal_operator_api import RenewalOperations
 from overair.server.provisioning.renewals import Retirements
 from overair.server.rest.operations import DeviceCaller, RestAnswer, RestRequest

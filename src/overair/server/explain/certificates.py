@@ -8,7 +8,8 @@ from typing import Final
 from overair.basics.clock import Instant, as_datetime
 from overair.basics.ids import CertificateId
 from overair.server.certificates.model import CertificateStatus, DeviceCertificate
-from overair.server.provisioning.model import Anomaly, AnomalyKind, RenewalRequest, RenewalRequestState
+from overair.server.provisioning.model import Anomaly, AnomalyKind
+from overair.server.provisioning.renewal_model import RenewalRequest, RenewalRequestState
 
 NAMED_MAX: Final = 5
 _ODD: Final = {

@@ -24,7 +24,8 @@ from overair.server.jobs.rollout import rate_per_minute
 from overair.server.jobs.schedule import opens_at
 from overair.server.jobs.service import JobsService
 from overair.server.jobs.tallies import JobTallies
-from overair.server.provisioning.model import Anomaly, RenewalRequest
+from overair.server.provisioning.model import Anomaly
+from overair.server.provisioning.renewal_model import RenewalRequest
 from overair.server.signing.model import Standing
 from overair.server.signing.service import SigningService
 from overair.server.updates.model import Update, UpdateStatus

@@ -44,14 +44,13 @@ from overair.server.provisioning.model import (
     DAY_MS,
     Anomaly,
     AnomalyKind,
-    AnotherKey,
     AuthorityId,
     FirstContact,
     FleetAuthority,
     ProvisionedDevice,
-    judge_another_key,
 )
 from overair.server.provisioning.ports import Store
+from overair.server.provisioning.renewal_model import AnotherKey, judge_another_key
 from overair.server.provisioning.renewals import Renewals, is_older
 from overair.server.provisioning.revocation_lists import SUBJECT
 from overair.server.provisioning.revocations import Revocations

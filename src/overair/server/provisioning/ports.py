@@ -15,13 +15,11 @@ from overair.server.provisioning.model import (
     DestroyedKey,
     FleetAuthority,
     ProvisionedDevice,
-    RenewalRequest,
-    RenewalRequestState,
-    RenewalRule,
     SharedCredential,
     SharedProvisioning,
     StandingList,
 )
+from overair.server.provisioning.renewal_model import RenewalRequest, RenewalRequestState, RenewalRule
 
 
 class CredentialStore(Protocol):

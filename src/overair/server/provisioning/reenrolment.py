@@ -27,16 +27,15 @@ from overair.server.provisioning.certificate_paths import Anchor, PathRefused, P
 from overair.server.provisioning.first_contact import FirstContacts
 from overair.server.provisioning.levels import Levels
 from overair.server.provisioning.minting import Minting
-from overair.server.provisioning.model import (
-    OPERATOR_ORIGIN,
+from overair.server.provisioning.model import OPERATOR_ORIGIN, Renewal
+from overair.server.provisioning.ports import Store
+from overair.server.provisioning.renewal_model import (
     REASON_OF_REFUSAL_LENGTH_MAX,
     AnotherKey,
-    Renewal,
     RenewalRequest,
     RenewalRequestState,
     judge_another_key,
 )
-from overair.server.provisioning.ports import Store
 from overair.server.provisioning.renewals import Renewals
 
 CHAIN_SIZE_BYTES_MAX: Final = 64 * 1024

@@ -12,8 +12,8 @@ from overair.server.aws_protocol.operations import Caller, Members, Request, ope
 from overair.server.aws_protocol.page_tokens import PAGE_SIZE_DEFAULT, cut, read_page_token
 from overair.server.certificates.model import CertificateStatus, DeviceCertificate
 from overair.server.provisioning.certificate_paths import refuse_private_keys
-from overair.server.provisioning.model import RenewalRequest, RenewalRequestState, RenewalRule
 from overair.server.provisioning.reenrolment import read_answer
+from overair.server.provisioning.renewal_model import RenewalRequest, RenewalRequestState, RenewalRule
 from overair.server.provisioning.renewals import Succession
 from overair.server.provisioning.service import Reenrolment, Renewals
 

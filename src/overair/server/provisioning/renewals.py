@@ -21,8 +21,9 @@ from overair.basics.work import Tx, Work
 from overair.server.certificates.model import CREDENTIAL_ORIGIN, CertificateStatus, DeviceCertificate
 from overair.server.certificates.service import CertificatesService
 from overair.server.provisioning.enrolment import Enrolment
-from overair.server.provisioning.model import DAY_MS, RenewalRule
+from overair.server.provisioning.model import DAY_MS
 from overair.server.provisioning.ports import Store
+from overair.server.provisioning.renewal_model import RenewalRule
 
 BATCH: Final = 100
 

@@ -35,15 +35,10 @@ from overair.server.provisioning.first_contact import ANOMALIES_OF_THING_MAX, Fi
 from overair.server.provisioning.fleet_authorities import FleetAuthorities
 from overair.server.provisioning.levels import Levels
 from overair.server.provisioning.minting import Minting
-from overair.server.provisioning.model import (
-    OPERATOR_ORIGIN,
-    Anomaly,
-    ProvisionedDevice,
-    ProvisioningStatus,
-    RenewalRequest,
-)
+from overair.server.provisioning.model import OPERATOR_ORIGIN, Anomaly, ProvisionedDevice, ProvisioningStatus
 from overair.server.provisioning.ports import Scrubber, Store
 from overair.server.provisioning.reenrolment import Reenrolment
+from overair.server.provisioning.renewal_model import RenewalRequest
 from overair.server.provisioning.renewals import Renewals
 from overair.server.provisioning.revocations import Revocations
 

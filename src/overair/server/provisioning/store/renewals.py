@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select
 from overair.basics.clock import Instant
 from overair.basics.ids import AccountId, CertificateId, ThingName
 from overair.basics.work import Tx
-from overair.server.provisioning.model import RenewalRequest, RenewalRequestState, RenewalRule
+from overair.server.provisioning.renewal_model import RenewalRequest, RenewalRequestState, RenewalRule
 from overair.server.provisioning.store.tables import renewal_requests, renewal_rules
 from overair.server.storage.work import sql
 
