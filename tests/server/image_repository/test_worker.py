@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from overair.basics.arn import Place
 from overair.basics.clock import Instant
 from overair.basics.errors import Unavailable
 from overair.basics.ids import AccountId, SeededIds
 from overair.basics.work import Tx
+from overair.server.image_repository.endings import MetadataEndings
 from overair.server.image_repository.model import VERSION_EPOCH_MS
 from overair.server.image_repository.pushing import Push
 from overair.server.image_repository.store import SqlImageUploadStore, SqlTargetStore
 from overair.server.image_repository.uploads import ImageUploads
 from overair.server.image_repository.worker import MetadataRenewal
+from overair.server.keyring.endings import Ending
 from overair.server.keyring.store import keys
 from overair.server.roots.erasure import KeyErasure
 from overair.wire.uptane.keys import Flavour
@@ -116,23 +116,31 @@ async def test_versions_rise_above_any_that_were_given_before_a_restore(room: Im
         assert after[role] > lost >= versions[role]
 
 
-async def test_what_only_people_can_sign_is_counted_down_with_one_line_for_each_step(room: ImageRoom) -> None:
+async def test_what_only_people_can_sign_is_counted_down_step_by_step_while_the_next_document_stands_ready(
+    room: ImageRoom,
+) -> None:
     room.run(lambda tx: room.images.add_target(tx, room.place, plan("gateway-1.bin")))
     room.take_offline(ROOT_KEY, TARGETS_KEY)
-    renewal = worker(room)
-    structlog.reset_defaults()
-    with capture_logs() as logs:
-        for _ in range(70):
-            await renewal.run_once()
-            room.clock.advance(milliseconds=DAY_MS // 2)
-    told = [(entry["days"], entry["log_level"]) for entry in logs if entry.get("role") == "targets" and "days" in entry]
-    assert told == [(30, "warning"), (14, "warning"), (7, "warning"), (3, "warning"), (1, "error"), (0, "error")]
-    ready = {entry["ready_to_sign"] for entry in logs if entry.get("role") == "targets" and "days" in entry}
-    assert ready == {"/api/v1/user_repo/unsigned/targets.json"}
-    room.push(Push(targets=signed(room.next_targets(), [TARGETS_KEY]), checksum=room.checksum()))
-    with capture_logs() as logs:
+    renewal, endings = worker(room), MetadataEndings(roots=room.roots, images=room.images)
+
+    def targets() -> Ending:
+        [found] = [
+            each for each in room.read(lambda tx: list(endings.endings(tx, room.account))) if each.name == "image-targets"
+        ]
+        return found
+
+    steps: list[int | None] = []
+    for _ in range(70):
         await renewal.run_once()
-    assert not [entry for entry in logs if entry.get("role") == "targets" and "days" in entry]
+        step = targets().step(room.clock.now())
+        if [step] != steps[-1:]:
+            steps.append(step)
+        room.clock.advance(milliseconds=DAY_MS // 2)
+    assert [step for step in steps if step is not None] == [30, 14, 7, 3, 1, 0]
+    assert "overair sign renew" in targets().todo
+    room.push(Push(targets=signed(room.next_targets(), [TARGETS_KEY]), checksum=room.checksum()))
+    await renewal.run_once()
+    assert targets().days_left(room.clock.now()) >= 29
 
 
 async def test_metrics_say_when_each_document_ends(room: ImageRoom) -> None:
