@@ -23,7 +23,7 @@ from overair.server.keyring import tokens
 from tests.support.code_signing import credential
 from tests.support.operator_rest import OperatorRest
 from tests.support.server_process import ServerProcess
-from tests.support.token import LIBRARY, PIN, needs_a_token, put_on_token, softhsm
+from tests.support.soft_token import LIBRARY, PIN, needs_a_token, put_on_token, softhsm
 
 
 @pytest.fixture(scope="module")

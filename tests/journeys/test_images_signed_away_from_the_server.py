@@ -18,7 +18,7 @@ from overair.agent.image_builder import build_image
 from tests.support.code_signing import Credential, credential
 from tests.support.device_process import DeviceProcess
 from tests.support.server_process import ServerProcess, overair
-from tests.support.token import LIBRARY, PIN, needs_a_token
+from tests.support.soft_token import LIBRARY, PIN, needs_a_token
 
 PASSPHRASE = "four words in a row"
 HARDWARE = "posix"

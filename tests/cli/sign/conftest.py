@@ -16,7 +16,7 @@ from overair.agent.durable import Disk
 from overair.cli.ends import CommandEnded
 from overair.cli.sign import app, sealed_box
 from tests.support.signing_server import SigningServer
-from tests.support.token import LIBRARY, PIN, softhsm
+from tests.support.soft_token import LIBRARY, PIN, softhsm
 
 PASSPHRASE = "four words in a row"
 COMMAND = get_command(app)

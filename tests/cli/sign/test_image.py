@@ -15,7 +15,7 @@ from overair.wire.custom_signature import read_custom_signature
 from overair.wire.image_signature import verify_image_signature
 from tests.cli.sign.conftest import PASSPHRASE, Signer
 from tests.support.code_signing import Credential, credential
-from tests.support.token import PIN, needs_a_token
+from tests.support.soft_token import PIN, needs_a_token
 
 IMAGE = hashlib.shake_256(b"an image").digest(1_500_000)
 KINDS = ["ec", "rsa-2048"]

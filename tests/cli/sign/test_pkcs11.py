@@ -11,7 +11,7 @@ from overair.cli.sign.ends import SignEnded
 from overair.wire.uptane.metadata import Role
 from tests.cli.sign.conftest import Signer
 from tests.support.signing_server import SigningServer
-from tests.support.token import LIBRARY, PIN, needs_a_token
+from tests.support.soft_token import LIBRARY, PIN, needs_a_token
 
 
 @needs_a_token

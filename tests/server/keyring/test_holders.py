@@ -28,7 +28,7 @@ from overair.server.keyring.service import Keyring
 from overair.server.keyring.store import SqlKeyStore
 from overair.server.keyring.wrapping import SecretBox
 from overair.server.storage.work import SqlWork
-from tests.support.token import LIBRARY, PIN, needs_a_token, softhsm
+from tests.support.soft_token import LIBRARY, PIN, needs_a_token, softhsm
 
 ACCOUNT = AccountId("123456789012")
 OTHER = AccountId("210987654321")

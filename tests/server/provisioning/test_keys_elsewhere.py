@@ -16,7 +16,7 @@ from overair.server.certificates.rotation import AuthorityRotation
 from overair.server.keyring.holders import HolderSettings, KeyHolders
 from overair.server.keyring.model import KeyKind
 from tests.support.provisioning_room import ProvisioningRoom
-from tests.support.token import LIBRARY, PIN, needs_a_token, softhsm
+from tests.support.soft_token import LIBRARY, PIN, needs_a_token, softhsm
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from overair.server.keyring.keys import verifies
 from overair.server.keyring.model import SignatureAlgorithm
 from tests.support.code_signing import Credential, credential
 from tests.support.signing_road import SigningRoad
-from tests.support.token import LIBRARY, PIN, needs_a_token, put_on_token, softhsm
+from tests.support.soft_token import LIBRARY, PIN, needs_a_token, put_on_token, softhsm
 
 IMAGE = b"an image" * 5000
 
