@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,14 +26,14 @@ def image(version: str, *, size_bytes: int = 0, self_test: str = "pass") -> byte
 
 
 @pytest.fixture
-def new_device(server: ServerProcess, tmp_path: Path) -> Iterator[Callable[[str], DeviceProcess]]:
-    """Enrolled, flashed with 1.0.0 and booted; stopped at the end."""
+def new_device(server: ServerProcess, tmp_path: Path) -> Iterator[Callable[..., DeviceProcess]]:
+    """Enrolled, flashed with 1.0.0 and booted, with other settings where they are given; stopped at the end."""
     made: list[DeviceProcess] = []
 
-    def make(name: str) -> DeviceProcess:
+    def make(name: str, **settings: Any) -> DeviceProcess:
         device = DeviceProcess(server, name, tmp_path / name)
         made.append(device)
-        return device.enroll(image("1.0.0")).boot()
+        return device.enroll(image("1.0.0")).change_settings(**settings).boot()
 
     yield make
     for device in made:
@@ -41,7 +42,7 @@ def new_device(server: ServerProcess, tmp_path: Path) -> Iterator[Callable[[str]
 
 @pytest.mark.parametrize(("kills", "size_bytes"), [(5, 12_000_000), pytest.param(20, 40_000_000, marks=pytest.mark.long)])
 def test_an_agent_killed_again_and_again_during_one_download_installs_the_image(
-    new_device: Callable[[str], DeviceProcess], kills: int, size_bytes: int
+    new_device: Callable[..., DeviceProcess], kills: int, size_bytes: int
 ) -> None:
     device = new_device(f"survivor-{kills}")
     shipped = image("2.0.0", size_bytes=size_bytes)
@@ -72,7 +73,7 @@ def test_an_agent_killed_again_and_again_during_one_download_installs_the_image(
     assert device.directory.slot_file(status["slot"]).read_bytes() == shipped
 
 
-def test_agent_boot_loader_and_image_are_really_separate(new_device: Callable[[str], DeviceProcess]) -> None:
+def test_agent_boot_loader_and_image_are_really_separate(new_device: Callable[..., DeviceProcess]) -> None:
     device = new_device("separate")
     assert device.process is not None
     seen = {}
@@ -97,7 +98,7 @@ def test_agent_boot_loader_and_image_are_really_separate(new_device: Callable[[s
 
 @pytest.mark.parametrize("self_test", ["crash", "fail", "hang"])
 def test_an_image_that_fails_its_self_test_is_rolled_back_and_reported(
-    new_device: Callable[[str], DeviceProcess], self_test: str
+    new_device: Callable[..., DeviceProcess], self_test: str
 ) -> None:
     device = new_device(f"rolled-back-{self_test}")
     device.stop()
@@ -115,7 +116,7 @@ def test_an_image_that_fails_its_self_test_is_rolled_back_and_reported(
     assert device.wait_for_end(second)["status"] == "SUCCEEDED", device.log()
 
 
-def test_any_file_is_verified_and_stored_and_nothing_restarts(new_device: Callable[[str], DeviceProcess]) -> None:
+def test_any_file_is_verified_and_stored_and_nothing_restarts(new_device: Callable[..., DeviceProcess]) -> None:
     device = new_device("any-file")
     pid = device.image_pid
     content = os.urandom(300_000)
@@ -127,7 +128,7 @@ def test_any_file_is_verified_and_stored_and_nothing_restarts(new_device: Callab
     assert device.image_pid == pid
 
 
-def test_a_version_that_does_not_rise_is_refused_by_the_device(new_device: Callable[[str], DeviceProcess]) -> None:
+def test_a_version_that_does_not_rise_is_refused_by_the_device(new_device: Callable[..., DeviceProcess]) -> None:
     device = new_device("no-downgrade")
     job = device.ship(image("0.9.0"))
     execution = device.wait_for_end(job)
@@ -135,9 +136,7 @@ def test_a_version_that_does_not_rise_is_refused_by_the_device(new_device: Calla
     assert device.status()["version"] == "1.0.0"
 
 
-def test_an_image_travels_by_presigned_url_over_https(
-    server: ServerProcess, new_device: Callable[[str], DeviceProcess]
-) -> None:
+def test_an_image_travels_by_presigned_url_over_https(server: ServerProcess, new_device: Callable[..., DeviceProcess]) -> None:
     device = new_device("by-url")
     shipped = image("2.0.0", size_bytes=500_000)
     iot, bucket = server.client("iot"), server.endpoints["bucket"]
@@ -173,9 +172,10 @@ def test_an_image_travels_by_presigned_url_over_https(
 
 @pytest.mark.parametrize("how", ["cancel_job", "delete_ota_update"])
 def test_work_that_is_withdrawn_during_its_download_leaves_nothing_and_the_next_is_done(
-    server: ServerProcess, new_device: Callable[[str], DeviceProcess], how: str
+    server: ServerProcess, new_device: Callable[..., DeviceProcess], how: str
 ) -> None:
-    device, iot = new_device(f"withdrawn-{how}"), server.client("iot")
+    # Small blocks, so that the download goes on while the operator speaks.
+    device, iot = new_device(f"withdrawn-{how}", block_size_bytes=512), server.client("iot")
     job = device.ship(image("2.0.0", size_bytes=30_000_000))
 
     def under_way() -> bool:

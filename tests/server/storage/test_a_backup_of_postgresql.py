@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Boolean, Float, Integer, LargeBinary, select
+from sqlalchemy import Boolean, Float, Integer, LargeBinary, MetaData, select
 from sqlalchemy.engine import Connection
 
 from overair.basics.clock import WallClock
@@ -18,17 +18,27 @@ from overair.basics.redacted import Redacted
 from overair.basics.work import Notice
 from overair.cli.backup import backup, restore
 from overair.cli.ends import CommandEnded
+from overair.server import tables
 from overair.server.keyring.service import sealed_context
 from overair.server.keyring.wrapping import open_secret_box
 from overair.server.storage import migrations
 from overair.server.storage.copying import NOT_COPIED
 from overair.server.storage.schema import outbox
 from overair.server.storage.work import SqlWork, open_postgresql, open_sqlite
-from overair.server.tables import metadata
 
 ACCOUNT = AccountId("123456789012")
 ROWS = 2
 """Of each table."""
+metadata = MetaData()
+for _table in tables.metadata.sorted_tables:
+    if not _table.name.startswith("test_"):
+        _table.to_metadata(metadata)
+
+
+@pytest.fixture(autouse=True)
+def no_tables_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests in this process have tables of their own among ours; a server has none of those."""
+    monkeypatch.setattr(tables, "metadata", metadata)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def copy_rows(source: Connection, target: Connection, tables: Sequence[Table]) -
 
 def _go_on_counting(target: Connection, tables: Iterable[Table]) -> None:
     """The outbox's numbers are given out by the database: it goes on after those that came with the rows."""
-    if target.dialect.name == "postgresql" and outbox in tables:
+    if target.dialect.name == "postgresql" and outbox.name in {table.name for table in tables}:
         sequence = f"pg_get_serial_sequence('{outbox.name}', 'id')"
         target.execute(
             text(f"SELECT setval({sequence}, (SELECT coalesce(max(id), 0) + 1 FROM {outbox.name}), false)")  # noqa: S608
