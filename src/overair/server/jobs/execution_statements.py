@@ -113,29 +113,10 @@ latest_of: Final = {
 }
 
 # The path that every device waits on: progress of an execution that is already in progress, nothing else changes.
-progress: Final = HotStatement(
+_goes_on: Final = (
     update(job_executions)
     .where(
-        job_executions.c.account == bindparam("b_account"),
-        job_executions.c.thing == bindparam("b_thing"),
-        job_executions.c.job == bindparam("b_job"),
-        job_executions.c.latest.is_(True),
-        job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
-        job_executions.c.fulfilment.is_(None),
-        job_executions.c.version == bindparam("b_version"),
-    )
-    .values(
-        status_details=bindparam("b_details"),
-        version=job_executions.c.version + 1,
-        last_updated_at=bindparam("b_now"),
-    )
-)
-progress_of_any_version: Final = HotStatement(
-    update(job_executions)
-    .where(
-        job_executions.c.account == bindparam("b_account"),
-        job_executions.c.thing == bindparam("b_thing"),
-        job_executions.c.job == bindparam("b_job"),
+        *_of_this_job,
         job_executions.c.latest.is_(True),
         job_executions.c.status == ExecutionStatus.IN_PROGRESS.value,
         job_executions.c.fulfilment.is_(None),
@@ -146,3 +127,5 @@ progress_of_any_version: Final = HotStatement(
         last_updated_at=bindparam("b_now"),
     )
 )
+progress: Final = HotStatement(_goes_on.where(job_executions.c.version == bindparam("b_version")))
+progress_of_any_version: Final = HotStatement(_goes_on)
