@@ -49,7 +49,7 @@ def devices(
         (each["thing"], for_people(each["since"]), each["from"] or "", "blocked" if each["blocked"] else "", each["origin"])
         for each in document
     ]
-    print_rows(("THING", "SINCE (UTC)", "FROM", "", "CAME BY"), rows)
+    print_rows(("thing", "since (UTC)", "from", "", "came by"), rows)
 
 
 def _pages(overair: Any, asked: Mapping[str, str], limit: int) -> list[dict[str, Any]]:

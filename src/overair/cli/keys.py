@@ -47,7 +47,7 @@ def keys(context: typer.Context, data: Data = DATA_DEFAULT, json: Json = False) 
             for_people(each["expires"]),
             each["what"],
             each["holder"],
-            "" if each["renews_itself"] and each["alarm_days"] is None else each["do"],
+            "renews itself" if each["renews_itself"] and each["alarm_days"] is None else each["do"],
         ]
         for each in document
     ]
