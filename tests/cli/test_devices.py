@@ -52,7 +52,7 @@ def test_devices_are_listed_with_what_let_them_in(server: ServerProcess) -> None
     assert (device["origin"], device["template"], device["blocked"]) == ("operator-template", None, False)
     assert device["from"] == "127.0.0.1"
     lines = devices(server, "--origin", "operator-template").splitlines()
-    assert lines[0].split() == ["THING", "SINCE", "(UTC)", "FROM", "CAME", "BY"]
+    assert lines[0].split() == ["thing", "since", "(UTC)", "from", "came", "by"]
     [line] = [line for line in lines if line.startswith(name)]
     assert line.split()[-2:] == ["127.0.0.1", "operator-template"]
     assert "No device" in devices(server, "--template", "nothing-came-by-this")
