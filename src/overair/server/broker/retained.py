@@ -39,7 +39,7 @@ class RetainedTopics:
 
     def require_room(self, account: AccountId, message: Message, *, count_max: int) -> None:
         """A message that is to be retained finds room. Raises LimitExceeded, subject ``retained``."""
-        if not message.retain or not message.payload or self.holds(account, message.topic):
+        if not message.payload or self.holds(account, message.topic):
             return
         if len(self._names.get(account, ())) >= count_max:
             raise LimitExceeded(

@@ -335,7 +335,8 @@ class Broker:
         Raises:
             LimitExceeded: the account retains as many messages as it may. Also from the awaitable: Unavailable.
         """
-        self.retained_topics.require_room(account, message, count_max=self._limits_for(account).retained_count_max)
+        if message.retain:
+            self.retained_topics.require_room(account, message, count_max=self._limits_for(account).retained_count_max)
         if self._neighbours is not None:
             return self._neighbours.publish(account, message, work or self._work)
         return self._publish_here(account, message, work or self._work)
