@@ -179,6 +179,7 @@ class LedgerDevice:
     async def _describe(self, connection: Connection, job: str, ledger: ExecutionLedger) -> bool:
         """Whether it is still pending."""
         accepted, said = await connection.ask(f"$aws/things/{self._thing}/jobs/{job}/get", includeJobDocument=False)
+        self._ledger(job)  # operators may have cancelled the job while the device waited for the answer
         if accepted:
             ledger.found(_state(said["execution"]), f"{job} on {self._thing}")
             return True
@@ -196,13 +197,15 @@ class LedgerDevice:
         expected: int | None,
         shown: bool,
     ) -> tuple[bool, dict[str, Any]]:
-        return await connection.ask(
+        answer = await connection.ask(
             f"$aws/things/{self._thing}/jobs/{job}/update",
             status=status,
             statusDetails=details,
             expectedVersion=expected,
             includeJobExecutionState=shown or None,
         )
+        self._ledger(job)  # as above
+        return answer
 
     def _refused(self, job: str, ledger: ExecutionLedger, said: Mapping[str, Any], expected: int | None) -> None:
         """Only for the version that was expected, or because an operator has cancelled it."""
