@@ -19,9 +19,8 @@ from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from overair.agent.device_directory import (
     BadDeviceDirectory,
@@ -30,7 +29,9 @@ from overair.agent.device_directory import (
     create_device_directory,
 )
 from overair.agent.durable import Disk
+from overair.agent.uptane.identity import new_private_key, signing_request
 from overair.wire.fleet_provisioning import (
+    ANSWER_SIZE_BYTES_MAX,
     CREATE_FROM_CSR,
     STALE_TOKEN,
     GivenCertificate,
@@ -45,7 +46,8 @@ from overair.wire.fleet_provisioning import (
     provision_topic,
 )
 
-CLAIMED_SIZE_BYTES_MAX: Final = 64 * 1024
+COMMON_NAME: Final = "overair-device"
+"""Of what is asked for; the thing's name is the template's to say."""
 
 
 class ProvisioningRefused(Exception):
@@ -91,8 +93,7 @@ def provision_by_claim(
         ProvisioningUnreachable: see there.
     """
     directory = DeviceDirectory(root)
-    if directory.device_file.exists():
-        raise BadDeviceDirectory(f"{root} already holds a device. Choose another directory, or remove this one first.")
+    directory.require_no_device()
     try:
         topic = provision_topic(newcomer.template)
     except ValueError as error:
@@ -108,8 +109,8 @@ def provision_by_claim(
         # The power may have been cut after the server had used this token up.
         provisioned = _provision(connected, topic, given, newcomer.parameters)
     if provisioned is None:
-        given = _claim(connected, key)
-        disk.write_whole(claimed_file, _kept_text(given))
+        given, answer = _claim(connected, key)
+        disk.write_whole(claimed_file, answer)
         provisioned = _provision(connected, topic, given, newcomer.parameters)
     if given is None or provisioned is None:
         raise ProvisioningRefused("The server doesn't take the right to a certificate that it has just given.")
@@ -124,8 +125,7 @@ def _key(directory: DeviceDirectory, disk: Disk) -> ec.EllipticCurvePrivateKey:
     try:
         kept = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except FileNotFoundError:
-        key = ec.generate_private_key(ec.SECP256R1())
-        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key, pem = new_private_key()
         disk.write_whole(path, pem, mode=0o600)
         return key
     except (OSError, ValueError, TypeError) as error:
@@ -135,14 +135,10 @@ def _key(directory: DeviceDirectory, disk: Disk) -> ec.EllipticCurvePrivateKey:
     return kept
 
 
-def _claim(session: Session, key: ec.EllipticCurvePrivateKey) -> GivenCertificate:
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "overair-device")]))
-        .sign(key, hashes.SHA256())
-    )
-    pem = request.public_bytes(serialization.Encoding.PEM).decode("ascii")
-    accepted, payload = session.ask(CREATE_FROM_CSR, encode_create_from_csr(pem))
+def _claim(session: Session, key: ec.EllipticCurvePrivateKey) -> tuple[GivenCertificate, bytes]:
+    """What the server gave, and in its own words."""
+    request = signing_request(COMMON_NAME, key, serialization.Encoding.PEM)
+    accepted, payload = session.ask(CREATE_FROM_CSR, encode_create_from_csr(request.decode("ascii")))
     try:
         if not accepted:
             raise _told(parse_refusal(payload))
@@ -151,7 +147,7 @@ def _claim(session: Session, key: ec.EllipticCurvePrivateKey) -> GivenCertificat
         raise ProvisioningRefused(f"The server's answer to a signing request can't be read: {error}") from None
     if not _is_for(given.certificate_pem, key):
         raise ProvisioningRefused("The certificate that the server gave isn't for this device's key.")
-    return given
+    return given, payload
 
 
 def _provision(session: Session, topic: str, given: GivenCertificate, parameters: Mapping[str, str]) -> Provisioned | None:
@@ -181,19 +177,10 @@ def _is_for(certificate_pem: str, key: ec.EllipticCurvePrivateKey) -> bool:
         return False
 
 
-def _kept_text(given: GivenCertificate) -> bytes:
-    members = {
-        "certificateId": given.certificate_id,
-        "certificatePem": given.certificate_pem,
-        "certificateOwnershipToken": given.ownership_token.reveal(),
-    }
-    return json.dumps(members).encode()
-
-
 def _kept(path: Path, key: ec.EllipticCurvePrivateKey) -> GivenCertificate | None:
     try:
         with path.open("rb") as file:
-            given = parse_certificate(file.read(CLAIMED_SIZE_BYTES_MAX))
+            given = parse_certificate(file.read(ANSWER_SIZE_BYTES_MAX))
     except (FileNotFoundError, MalformedAnswer):
         # A file that can't be read is worth no more than none: another certificate is asked for.
         return None

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from overair.agent.device_directory import DeviceDirectory
 from overair.agent.durable import Disk
+from overair.agent.uptane.identity import key_to_pem
 from overair.wire.decryption_messages import KEYS_MAX, Declaration
 from overair.wire.key_wrapping import key_id_of
 
@@ -108,7 +109,7 @@ class DecryptionKeys:
                 raise BadDecryptionKeys(f"The device has this key, or another called {name!r}, already: see {key.name}.key.")
         if len(present) >= KEYS_MAX:
             raise BadDecryptionKeys(f"A device uses {KEYS_MAX} keys at most. Remove one first.")
-        pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        pem = key_to_pem(private)
         try:
             self._disk.make_directory(self._folder)
             self._disk.write_whole(self._folder / f"{name}.key", pem, mode=0o600)

@@ -197,6 +197,11 @@ class DeviceDirectory:
         """Who else the certificate of a server of images may come from."""
         return self.root / settings.images_ca_file if settings.images_ca_file else None
 
+    def require_no_device(self) -> None:
+        """A device can be laid out here. Raises BadDeviceDirectory: there is one."""
+        if self.device_file.exists():
+            raise BadDeviceDirectory(f"{self.root} already holds a device. Choose another directory, or remove this one first.")
+
     def anchor_file(self, certificate_path: str) -> Path:
         """The trust anchor that a job's ``certfile`` names by its last segment.
 
@@ -228,8 +233,7 @@ def create_device_directory(
         BadDeviceDirectory: ``root`` already holds a device, or a name or setting breaks its rule.
     """
     directory = DeviceDirectory(root)
-    if directory.device_file.exists():
-        raise BadDeviceDirectory(f"{root} already holds a device. Choose another directory, or remove this one first.")
+    directory.require_no_device()
     _parse_settings(_members(settings))
     disk = disk or Disk()
     for folder in (root, root / "identity", directory.slots, directory.run, directory.files, directory.trust):

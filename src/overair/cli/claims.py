@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
 from overair.agent.claim_folder import CA_FILE, CERTIFICATE_FILE, KEY_FILE, TRUST_FOLDER, claim_file_text
 from overair.agent.durable import Disk
+from overair.agent.uptane.identity import new_private_key, signing_request
 from overair.basics.redacted import Redacted
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
 from overair.cli.output import Json, console, print_json
+from overair.wire.fleet_provisioning import claim_policy
 
 POLICY_PREFIX: Final = "overair-factory-claim-"
 
@@ -93,44 +92,18 @@ def _lasting(operator: Operator, iot: Any, template: str, undone: ExitStack) -> 
             raise CommandEnded(
                 ExitCode.REFUSED, f"There is a policy {policy} that says something else. Delete it, or make the claim with aws."
             ) from None
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"claim for {template}")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    issued = iot.create_certificate_from_csr(
-        certificateSigningRequest=request.public_bytes(serialization.Encoding.PEM).decode(), setAsActive=True
-    )
+    key, key_pem = new_private_key()
+    request = signing_request(f"claim for {template}", key, serialization.Encoding.PEM)
+    issued = iot.create_certificate_from_csr(certificateSigningRequest=request.decode("ascii"), setAsActive=True)
     undone.callback(iot.delete_certificate, certificateId=issued["certificateId"], forceDelete=True)
     undone.callback(iot.update_certificate, certificateId=issued["certificateId"], newStatus="INACTIVE")
     iot.attach_policy(policyName=policy, target=issued["certificateArn"])
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return _Claim(
         certificate_id=issued["certificateId"],
         certificate_pem=issued["certificatePem"],
-        key_pem=Redacted(pem.decode("ascii")),
+        key_pem=Redacted(key_pem.decode("ascii")),
         ends=None,
     )
-
-
-def claim_policy(region: str, account: str, template: str) -> dict[str, Any]:
-    """Ask for a certificate, and to be made a thing by this template; nothing else (wire reference §9.2)."""
-    arn = f"arn:aws:iot:{region}:{account}"
-    stems = (
-        "$aws/certificates/create/*",
-        "$aws/certificates/create-from-csr/*",
-        f"$aws/provisioning-templates/{template}/provision/*",
-    )
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
-            {
-                "Effect": "Allow",
-                "Action": ["iot:Publish", "iot:Receive"],
-                "Resource": [f"{arn}:topic/{stem}" for stem in stems],
-            },
-            {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": [f"{arn}:topicfilter/{stem}" for stem in stems]},
-        ],
-    }
 
 
 def _write(operator: Operator, out: Path, template: str, made: _Claim) -> None:

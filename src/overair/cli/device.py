@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from overair.agent.device_directory import BadDeviceDirectory, DeviceDirectory, DeviceSettings, create_device_directory
 from overair.agent.durable import Disk
+from overair.agent.uptane.identity import signing_request
 from overair.cli.c_headers import KEYS_HEADER, CIdentity, headers_for
 from overair.cli.ends import CommandEnded, ExitCode
 from overair.cli.operator import DATA_DEFAULT, Data, Operator, operator_of, told_plainly
@@ -150,14 +149,8 @@ def _enroll(operator: Operator, name: str, out: Path, *, group: str | None, hard
     _ensure_policy(operator, iot)
     thing_arn = iot.create_thing(thingName=name)["thingArn"]
     key = ec.generate_private_key(ec.SECP256R1())
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]))
-        .sign(key, hashes.SHA256())
-    )
-    issued = iot.create_certificate_from_csr(
-        certificateSigningRequest=request.public_bytes(serialization.Encoding.PEM).decode(), setAsActive=True
-    )
+    request = signing_request(name[:64], key, serialization.Encoding.PEM)
+    issued = iot.create_certificate_from_csr(certificateSigningRequest=request.decode("ascii"), setAsActive=True)
     iot.attach_policy(policyName=DEVICE_POLICY, target=issued["certificateArn"])
     # Exclusively: over HTTPS there is no client id, and a policy's variables mean a certificate's only thing.
     iot.attach_thing_principal(thingName=name, principal=issued["certificateArn"], thingPrincipalType="EXCLUSIVE_THING")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from overair.basics.redacted import Redacted
 from overair.wire import strict_json
@@ -58,6 +58,32 @@ def provision_topic(template: str) -> str:
     if not _TEMPLATE_NAME.fullmatch(template):
         raise ValueError(f"A template's name matches {_TEMPLATE_NAME.pattern}.")
     return f"$aws/provisioning-templates/{template}/provision/json"
+
+
+def claim_policy(region: str, account: str, template: str) -> dict[str, Any]:
+    """What a claim for one template may do: ask for a certificate, and to be made a thing by it; nothing else (§9.2)."""
+    arn = f"arn:aws:iot:{region}:{account}"
+    topics = [
+        "$aws/certificates/create/*",
+        "$aws/certificates/create-from-csr/*",
+        f"$aws/provisioning-templates/{template}/provision/*",
+    ]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
+            {
+                "Effect": "Allow",
+                "Action": ["iot:Publish", "iot:Receive"],
+                "Resource": [f"{arn}:topic/{topic}" for topic in topics],
+            },
+            {
+                "Effect": "Allow",
+                "Action": "iot:Subscribe",
+                "Resource": [f"{arn}:topicfilter/{topic}" for topic in topics],
+            },
+        ],
+    }
 
 
 def encode_create_from_csr(signing_request_pem: str) -> bytes:

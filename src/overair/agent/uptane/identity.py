@@ -213,11 +213,13 @@ def new_private_key() -> tuple[ec.EllipticCurvePrivateKey, bytes]:
     return key, pem
 
 
-def signing_request(name: str, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A PKCS #10 request in DER: the common name and nothing else."""
+def signing_request(
+    name: str, key: ec.EllipticCurvePrivateKey, encoding: serialization.Encoding = serialization.Encoding.DER
+) -> bytes:
+    """A PKCS #10 request: the common name and nothing else."""
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.DER)
+    return request.public_bytes(encoding)
 
 
 def check_pair(chain_pem: bytes, private_key_pem: bytes) -> x509.Certificate:

@@ -120,12 +120,7 @@ class SqlCertificateStore:
             generation_id=certificate.generation_id,
             origin=certificate.origin,
             key_sha256=certificate.key_sha256,
-            replaces=certificate.replaces,
-            replaced_by=certificate.replaced_by,
-            first_used_at=certificate.first_used_at,
-            retires_at=certificate.retires_at,
-            retired_at=certificate.retired_at,
-            trusts=certificate.trusts,
+            **_succession(certificate),
         )
 
     def of_key(self, tx: Tx, account: AccountId, key_sha256: str, *, limit: int) -> Sequence[DeviceCertificate]:
@@ -145,14 +140,7 @@ class SqlCertificateStore:
         sql(tx).execute(
             update(device_certificates)
             .where(device_certificates.c.account == certificate.account, device_certificates.c.id == certificate.id)
-            .values(
-                replaces=certificate.replaces,
-                replaced_by=certificate.replaced_by,
-                first_used_at=certificate.first_used_at,
-                retires_at=certificate.retires_at,
-                retired_at=certificate.retired_at,
-                trusts=certificate.trusts,
-            )
+            .values(_succession(certificate))
         )
 
     def page_without_trust(
@@ -403,6 +391,17 @@ def _by_creation(query: Any, table: Table, *, after: tuple[int, str] | None, asc
     if after is not None:
         query = query.where(order > after if ascending else order < after)
     return query.order_by(*(column.asc() if ascending else column.desc() for column in (table.c.created_at, table.c.id)))
+
+
+def _succession(certificate: DeviceCertificate) -> dict[str, Any]:
+    return {
+        "replaces": certificate.replaces,
+        "replaced_by": certificate.replaced_by,
+        "first_used_at": certificate.first_used_at,
+        "retires_at": certificate.retires_at,
+        "retired_at": certificate.retired_at,
+        "trusts": certificate.trusts,
+    }
 
 
 def _device_certificate(row: Sequence[Any]) -> DeviceCertificate:

@@ -39,6 +39,7 @@ from overair.server.provisioning.template_model import (
     TemporaryClaim,
 )
 from overair.server.provisioning.templates import ProvisioningTemplates
+from overair.wire.fleet_provisioning import claim_policy
 
 TOKEN_SIZE_BYTES: Final = 48
 TOKEN_LENGTH_MAX: Final = 512
@@ -246,7 +247,7 @@ class FleetProvisioning:
         return issued, until
 
     def _claim_policy(self, tx: Tx, place: Place, name: TemplateName) -> PolicyName:
-        policy, document = PolicyName(f"overair-claim-{name}"), claim_policy(place, name)
+        policy, document = PolicyName(f"overair-claim-{name}"), json.dumps(claim_policy(place.region, place.account, name))
         try:
             standing = self._policies.find(tx, place.account, policy)
         except NotFound:
@@ -309,33 +310,6 @@ class FleetProvisioning:
                 f"The provisioning template {name} is not enabled for fleet provisioning.", subject="template-disabled"
             )
         return template
-
-
-def claim_policy(place: Place, template: str) -> str:
-    """What a claim for one template may do, and nothing else (wire reference §9.2)."""
-    topics = [
-        "$aws/certificates/create/*",
-        "$aws/certificates/create-from-csr/*",
-        f"$aws/provisioning-templates/{template}/provision/*",
-    ]
-    return json.dumps(
-        {
-            "Version": "2012-10-17",
-            "Statement": [
-                {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
-                {
-                    "Effect": "Allow",
-                    "Action": ["iot:Publish", "iot:Receive"],
-                    "Resource": [place.iot("topic", topic) for topic in topics],
-                },
-                {
-                    "Effect": "Allow",
-                    "Action": "iot:Subscribe",
-                    "Resource": [place.iot("topicfilter", topic) for topic in topics],
-                },
-            ],
-        }
-    )
 
 
 def _hash(token: str) -> str:
